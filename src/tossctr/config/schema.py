@@ -1,0 +1,153 @@
+"""The typed config: what FuxiCTR's YAML dialect says, validated and immutable.
+
+Reading the files, `Base` inheritance and `--set` are in `config.loader`; a model's own
+hyperparameters are a subclass of `ModelConfig` that stands beside the model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
+
+
+class _Frozen(BaseModel):
+    """Immutable; an unknown key is an error (no `**kwargs` that swallow a typo)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FeatureSpec(_Frozen):
+    """One input column, as declared under `feature_cols` (a list of names is expanded).
+
+    `type: sequence` with `dtype: str|int` is a sequence of ids, with `dtype: float` one of numbers.
+    `type: time` is a time stamp kept as a number (never through a vocabulary); with a `splitter`
+    it is the times of a history. `type: meta` is carried but never a model input (a group id).
+    """
+
+    name: str
+    type: FeatureType
+    dtype: Literal["str", "int", "float"]
+    active: bool = True
+    source: str = ""
+    # categorical and sequence
+    min_categr_count: int | None = Field(None, ge=1)  # None: the data set's
+    remap: bool = True  # False: tokens are already indices
+    share_embedding: str | None = None  # use that feature's vocabulary and table
+    vocab_size: int | None = Field(None, ge=2)  # only with remap: false
+    fill_na: str | int | float | None = None  # categorical: None sends missing to OOV; numeric: 0
+    # sequence and time
+    splitter: str | None = None
+    max_len: int | None = Field(None, ge=1)  # events kept in training; None: all
+    truncating: Literal["pre", "post"] = "pre"  # pre drops the oldest
+    # numeric
+    normalizer: Literal["MinMaxScaler", "StandardScaler"] | None = None
+    # model side
+    embedding_dim: int | None = Field(None, ge=1)
+    feature_encoder: str | None = None  # pooling of a sequence in models without attention
+
+    @property
+    def is_sequence(self) -> bool:
+        return self.type == "sequence" or (self.type == "time" and self.splitter is not None)
+
+
+class LabelSpec(_Frozen):
+    name: str
+    dtype: Literal["int", "float"] = "float"
+
+
+class ValidSplit(_Frozen):
+    """How validation rows are taken from `train_data` where `valid_data` is not given.
+
+    `time`: the last part of the file (rows are in time order); `random`: each row by itself;
+    `stratified`: random, with the same share of each label.
+    """
+
+    method: Literal["time", "random", "stratified"] = "time"
+    fraction: float = Field(0.1, gt=0, lt=1)
+    seed: int = 2024
+
+
+class DatasetConfig(_Frozen):
+    """One entry of dataset_config.yaml. Paths are absolute once loaded."""
+
+    dataset_id: str
+    data_root: Path = Path("data")
+    data_format: Literal["csv", "h5", "parquet"] = "parquet"
+    train_data: Path
+    valid_data: Path | None = None
+    test_data: Path | None = None
+    sample_submission: Path | None = None
+    id_col: str | None = None  # names the rows of test_data, as in sample_submission
+    max_rows: int | None = Field(None, ge=1)  # only the first rows of train_data
+    min_categr_count: int = Field(1, ge=1)
+    valid_split: ValidSplit = ValidSplit()
+    label_col: LabelSpec
+    feature_cols: tuple[FeatureSpec, ...]
+
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]:
+        """The active features, in the order declared."""
+        return tuple(f for f in self.feature_cols if f.active)
+
+
+def _as_metric_weights(value: Any) -> Any:
+    # FuxiCTR writes either `monitor: AUC` or `monitor: {AUC: 1, logloss: -1}`.
+    return {value: 1.0} if isinstance(value, str) else value
+
+
+class TrainingConfig(_Frozen):
+    """The keys of a model_config.yaml experiment that any model shares."""
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(2048, ge=1)  # rows per optimiser step
+    shuffle: bool = True
+    seed: int = 2024
+    loss: Literal["binary_crossentropy"] = "binary_crossentropy"
+    task: Literal["binary_classification"] = "binary_classification"
+    optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    max_gradient_norm: float = Field(10.0, gt=0)
+    embedding_regularizer: float | str | None = None
+    net_regularizer: float | str | None = None
+    metrics: tuple[str, ...] = ("AUC", "logloss")
+    monitor: Annotated[dict[str, float], BeforeValidator(_as_metric_weights)] = {"AUC": 1.0}
+    monitor_mode: Literal["max", "min"] = "max"
+    early_stop_patience: int = Field(2, ge=1)
+    reduce_lr_on_plateau: bool = True
+    save_best_only: bool = True
+    eval_steps: int | None = Field(None, ge=1)  # optimiser steps between validations; None: epoch
+    max_len: int | None = Field(None, ge=1)  # overrides the data set's, for every sequence
+    num_workers: int = Field(1, ge=0)
+    model_root: Path = Path("checkpoints")
+    verbose: Literal[0, 1, 2] = 1
+    debug_mode: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_means_default(cls, values: Any) -> Any:
+        # FuxiCTR's files spell "not set" as null for any key.
+        return (
+            {k: v for k, v in values.items() if v is not None}
+            if isinstance(values, dict)
+            else values
+        )
+
+
+class ModelConfig(_Frozen):
+    """Base of each model's own hyperparameters."""
+
+    embedding_dim: int = Field(16, ge=1)
+
+
+class Experiment(_Frozen):
+    """One experiment id: what to train, on what, how."""
+
+    expid: str
+    model: str
+    dataset: DatasetConfig
+    training: TrainingConfig
+    hyperparameters: ModelConfig

@@ -1,0 +1,85 @@
+"""`Batch`: the only thing that models see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """B sequences laid end to end, oldest event first: row b is values[offsets[b]:offsets[b+1]].
+
+    Attributes:
+        values: (M,) ids (int64) or numbers (float).
+        offsets: (B + 1,) int64, from 0 to M.
+        max_length: longest row, known on the host so that no device has to be asked.
+    """
+
+    values: Tensor
+    offsets: Tensor
+    max_length: int
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64."""
+        return self.offsets.diff()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
+        return Ragged(
+            self.values.to(device, non_blocking=non_blocking),
+            self.offsets.to(device, non_blocking=non_blocking),
+            self.max_length,
+        )
+
+    def pin_memory(self) -> Ragged:
+        return Ragged(self.values.pin_memory(), self.offsets.pin_memory(), self.max_length)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B encoded rows, columns in feature-map order.
+
+    Attributes:
+        categorical: (B, n_categorical) int64; 0 is PAD, the last index of a vocabulary is OOV.
+        numeric: (B, n_numeric) float32, filled and scaled.
+        sequences: ragged id sequences (int64) and number sequences (float32) by name.
+        times: (B,) float64 time stamps by name.
+        time_sequences: ragged float64 time stamps of histories by name.
+        meta: (B,) int64 by name, for metrics; never a model input.
+        label: (B,) float32, or None when scoring.
+        row: (B,) int64, the rows' positions in the set they come from.
+    """
+
+    categorical: Tensor
+    numeric: Tensor
+    sequences: dict[str, Ragged] = field(default_factory=dict)
+    times: dict[str, Tensor] = field(default_factory=dict)
+    time_sequences: dict[str, Ragged] = field(default_factory=dict)
+    meta: dict[str, Tensor] = field(default_factory=dict)
+    label: Tensor | None = None
+    row: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.categorical)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch on another device (Lightning calls this too)."""
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        return self._map(lambda x: x.pin_memory())
+
+    def _map(self, f: Callable[[Any], Any]) -> Batch:
+        changed = {}
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, dict):
+                changed[spec.name] = {k: f(v) for k, v in value.items()}
+            elif value is not None:
+                changed[spec.name] = f(value)
+        return replace(self, **changed)

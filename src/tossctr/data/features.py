@@ -1,0 +1,54 @@
+"""What the encoder learnt, as far as a model needs it: the fields and their sizes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FieldKind = Literal[
+    "categorical", "numeric", "sequence", "numeric_sequence", "time", "time_sequence", "meta"
+]
+
+
+class Field(BaseModel):
+    """One encoded column.
+
+    `vocab_size` counts PAD (index 0) and OOV (the last index); it is None for kinds without a
+    vocabulary. `max_len` and `truncating` are the data set's defaults, which training may override.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: FieldKind
+    vocab_size: int | None = None
+    share_embedding: str | None = None
+    embedding_dim: int | None = None
+    feature_encoder: str | None = None
+    max_len: int | None = None
+    truncating: Literal["pre", "post"] = "pre"
+
+
+class FeatureMap(BaseModel):
+    """The fields in declaration order. A `Batch` holds its columns in this order, kind by kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset_id: str
+    label: str
+    fields: tuple[Field, ...]
+
+    def __getitem__(self, name: str) -> Field:
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return any(field.name == name for field in self.fields)
+
+    def names(self, *kinds: FieldKind) -> tuple[str, ...]:
+        """Names of the fields of these kinds, in order: `names("categorical")` are the columns
+        of `Batch.categorical`, `names("numeric")` those of `Batch.numeric`."""
+        return tuple(f.name for f in self.fields if f.kind in kinds)

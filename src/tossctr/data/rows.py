@@ -1,0 +1,98 @@
+"""`EncodedRows`: encoded rows as NumPy arrays, in memory or memory-mapped; `take` makes a `Batch`.
+
+The encoder yields them, the store is one (its arrays are maps of files), the loader reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tossctr.data.batch import Batch, Ragged
+from tossctr.data.features import FeatureMap
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RaggedArray:
+    """N sequences laid end to end, oldest event first: row n is values[offsets[n]:offsets[n+1]].
+
+    values: (M,) unsigned ids, float32 numbers or float64 times; offsets: (N + 1,) int64.
+    """
+
+    values: Array
+    offsets: Array
+
+    @property
+    def lengths(self) -> Array:
+        return np.diff(self.offsets)
+
+    def take(self, rows: Array, max_len: int | None, truncating: Literal["pre", "post"]) -> Ragged:
+        """Those rows, each cut to its `max_len` newest (`pre`) or oldest (`post`) events."""
+        starts, ends = self.offsets[rows], self.offsets[rows + 1]
+        lengths = ends - starts
+        if max_len is not None:
+            lengths = np.minimum(lengths, max_len)
+            if truncating == "pre":
+                starts = ends - lengths
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        where = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        values = self.values[where]
+        if values.dtype.kind == "u":
+            values = values.astype(np.int64)
+        longest = int(lengths.max()) if len(rows) else 0
+        return Ragged(torch.from_numpy(values), torch.from_numpy(offsets), longest)
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """N encoded rows, columns in feature-map order.
+
+    Attributes:
+        features: what the columns are.
+        categorical: (N, n_categorical) ids in the smallest unsigned type that holds them all.
+        numeric: (N, n_numeric) float32.
+        sequences: ids or float32 numbers by name.
+        times: (N, n_time) float64.
+        time_sequences: float64 by name.
+        meta: (N, n_meta) int64.
+        label: (N,) float32, or None when the rows have none.
+    """
+
+    features: FeatureMap
+    categorical: Array
+    numeric: Array
+    sequences: Mapping[str, RaggedArray] = field(default_factory=dict)
+    times: Array = field(default_factory=lambda: np.empty((0, 0), np.float64))
+    time_sequences: Mapping[str, RaggedArray] = field(default_factory=dict)
+    meta: Array = field(default_factory=lambda: np.empty((0, 0), np.int64))
+    label: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.categorical)
+
+    def take(self, rows: Array, max_len: int | None = None) -> Batch:
+        """Those rows as a `Batch`; `max_len` overrides the fields' own. Whole-array work only."""
+
+        def ragged(name: str, array: RaggedArray) -> Ragged:
+            spec = self.features[name]
+            return array.take(rows, max_len or spec.max_len, spec.truncating)
+
+        times, meta = self.features.names("time"), self.features.names("meta")
+        return Batch(
+            categorical=torch.from_numpy(self.categorical[rows].astype(np.int64)),
+            numeric=torch.from_numpy(np.ascontiguousarray(self.numeric[rows])),
+            sequences={name: ragged(name, a) for name, a in self.sequences.items()},
+            times={n: torch.from_numpy(self.times[rows, i]) for i, n in enumerate(times)},
+            time_sequences={name: ragged(name, a) for name, a in self.time_sequences.items()},
+            meta={n: torch.from_numpy(self.meta[rows, i]) for i, n in enumerate(meta)},
+            label=None if self.label is None else torch.from_numpy(self.label[rows]),
+            row=torch.from_numpy(np.asarray(rows, np.int64)),
+        )

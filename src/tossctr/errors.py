@@ -1,0 +1,54 @@
+"""The one error that users see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can mend: bad input, a wrong config, a missing file.
+
+    Renders as one line that names file, column, row and the value found, and says what to do.
+    The command line prints that line and exits with code 2; every other exception is a bug of ours.
+
+    Args:
+        problem: what is wrong, in the user's words; no trailing full stop.
+        file: the file it was found in.
+        column: the column or config key.
+        row: 0-based row of the file.
+        value: the offending value (shown with ``repr``, cut to 60 characters).
+        remedy: what to do about it; no trailing full stop.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        column: str | None = None,
+        row: int | None = None,
+        value: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.file = None if file is None else str(file)
+        self.column = column
+        self.row = row
+        self.value = value
+        self.remedy = remedy
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """The whole message on one line: ``where: problem (found value); remedy``."""
+        where = [self.file] if self.file else []
+        if self.column is not None:
+            where.append(f"column {self.column}")
+        if self.row is not None:
+            where.append(f"row {self.row}")
+        text = f"{', '.join(where)}: {self.problem}" if where else self.problem
+        if self.value is not None:
+            shown = repr(self.value)
+            text += f" (found {shown if len(shown) <= 60 else shown[:57] + '...'})"
+        if self.remedy:
+            text += f"; {self.remedy}"
+        return " ".join(text.split())

@@ -1,0 +1,84 @@
+"""The one place for progress and messages: Rich bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+console = Console(stderr=True)
+PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
+
+
+class RateColumn(ProgressColumn):
+    """Rows per second, as `12,345 rows/s`."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} rows/s" if speed else "", style="progress.data.speed")
+
+
+def bars() -> Progress:
+    """The project's progress display: name, bar, rows, rows/s, elapsed, ETA."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+@contextmanager
+def track(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show progress over `total` rows (None: unknown) and yield `advance(rows)`.
+
+    >>> with track("prepare", 1000) as advance:  # doctest: +SKIP
+    ...     advance(250)
+    """
+    if console.is_terminal and not console.quiet:
+        with bars() as progress:
+            task = progress.add_task(name, total=total, note="")
+            yield lambda rows: progress.advance(task, rows)
+        return
+
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done, last
+        done += rows
+        now = time.monotonic()
+        if now - last >= PLAIN_EVERY_S:
+            last = now
+            rate = done / (now - start)
+            left = f", {(total - done) / rate:,.0f} s left" if total else ""
+            of = f"/{total:,}" if total else ""
+            say(f"{name}: {done:,}{of} rows, {rate:,.0f} rows/s{left}")
+
+    yield advance
+    took = time.monotonic() - start
+    say(f"{name}: {done:,} rows in {took:.1f} s ({done / max(took, 1e-9):,.0f} rows/s)")
+
+
+def say(message: str) -> None:
+    """One line to the user (stderr, so that results can be piped)."""
+    console.print(message, highlight=False, soft_wrap=True)
