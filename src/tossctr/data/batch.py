@@ -75,7 +75,7 @@ class Batch:
         return self._map(lambda x: x.pin_memory())
 
     def _map(self, f: Callable[[Any], Any]) -> Batch:
-        changed = {}
+        changed: dict[str, Any] = {}
         for spec in fields(self):
             value = getattr(self, spec.name)
             if isinstance(value, dict):

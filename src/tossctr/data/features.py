@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tossctr.config.schema import DatasetConfig
+
 FieldKind = Literal[
     "categorical", "numeric", "sequence", "numeric_sequence", "time", "time_sequence", "meta"
 ]
@@ -15,7 +17,8 @@ class Field(BaseModel):
     """One encoded column.
 
     `vocab_size` counts PAD (index 0) and OOV (the last index); it is None for kinds without a
-    vocabulary. `max_len` and `truncating` are the data set's defaults, which training may override.
+    vocabulary. `max_len` and `truncating` are choices of training, not of preparing: the encoder
+    leaves them alone and `FeatureMap.with_lengths` sets them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +50,23 @@ class FeatureMap(BaseModel):
 
     def __contains__(self, name: object) -> bool:
         return any(field.name == name for field in self.fields)
+
+    def with_lengths(self, dataset: DatasetConfig, max_len: int | None = None) -> FeatureMap:
+        """The same fields with the data set's `max_len` and `truncating`; an experiment's
+        `max_len`, where given, overrides it for every sequence."""
+        specs = {spec.name: spec for spec in dataset.features}
+        changed = (
+            field.model_copy(
+                update={
+                    "max_len": max_len or specs[field.name].max_len,
+                    "truncating": specs[field.name].truncating,
+                }
+            )
+            if specs[field.name].is_sequence
+            else field
+            for field in self.fields
+        )
+        return self.model_copy(update={"fields": tuple(changed)})
 
     def names(self, *kinds: FieldKind) -> tuple[str, ...]:
         """Names of the fields of these kinds, in order: `names("categorical")` are the columns

@@ -78,12 +78,12 @@ class EncodedRows:
     def __len__(self) -> int:
         return len(self.categorical)
 
-    def take(self, rows: Array, max_len: int | None = None) -> Batch:
-        """Those rows as a `Batch`; `max_len` overrides the fields' own. Whole-array work only."""
+    def take(self, rows: Array) -> Batch:
+        """Those rows as a `Batch`, sequences cut to their field's `max_len`. Whole-array work only."""
 
         def ragged(name: str, array: RaggedArray) -> Ragged:
             spec = self.features[name]
-            return array.take(rows, max_len or spec.max_len, spec.truncating)
+            return array.take(rows, spec.max_len, spec.truncating)
 
         times, meta = self.features.names("time"), self.features.names("meta")
         return Batch(
