@@ -104,6 +104,7 @@ class TrainingConfig(_Frozen):
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(2048, ge=1)  # rows per optimiser step
+    micro_batch_events: int = Field(32_768, ge=1)  # events executed at once: bounds memory
     shuffle: bool = True
     seed: int = 2024
     loss: Literal["binary_crossentropy"] = "binary_crossentropy"

@@ -36,6 +36,13 @@ class Ragged:
             self.max_length,
         )
 
+    def narrow(self, start: int, stop: int) -> Ragged:
+        """Rows start..stop; the values are a view."""
+        offsets = self.offsets[start : stop + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        longest = int(offsets.diff().max()) if stop > start else 0
+        return Ragged(self.values[first:last], offsets - first, longest)
+
     def pin_memory(self) -> Ragged:
         return Ragged(self.values.pin_memory(), self.offsets.pin_memory(), self.max_length)
 
@@ -73,6 +80,31 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         return self._map(lambda x: x.pin_memory())
+
+    def split(self, max_events: int) -> list[Batch]:
+        """Consecutive parts of at most `max_events` events each (a longer single row stands alone).
+
+        An event is one element of the longest sequence of a row, plus one for the row itself, so
+        that rows without history count too. Call it where the batch is still on the CPU.
+        """
+        events = torch.ones(len(self), dtype=torch.int64)
+        for ragged in self.sequences.values():
+            events = torch.maximum(events, ragged.lengths + 1)
+        ends = events.cumsum(0)
+        parts, start, spent = [], 0, 0
+        while start < len(self):
+            stop = int(torch.searchsorted(ends, spent + max_events, right=True))
+            stop = max(stop, start + 1)
+            parts.append(self._narrow(start, stop))
+            start, spent = stop, int(ends[stop - 1])
+        return parts
+
+    def _narrow(self, start: int, stop: int) -> Batch:
+        if start == 0 and stop == len(self):
+            return self
+        return self._map(
+            lambda x: x.narrow(start, stop) if isinstance(x, Ragged) else x[start:stop]
+        )
 
     def _map(self, f: Callable[[Any], Any]) -> Batch:
         changed: dict[str, Any] = {}

@@ -1,0 +1,5 @@
+"""`python -m tossctr`."""
+
+from tossctr.cli import main
+
+main()

@@ -1,0 +1,232 @@
+"""Every command: parse, call, print. Results go to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tossctr import __version__, pipeline
+from tossctr.config.loader import load_dataset, load_experiment
+from tossctr.config.schema import Experiment
+from tossctr.data.prepare import prepare as prepare_data
+from tossctr.data.synthetic import synthesize
+from tossctr.errors import UserError
+from tossctr.progress import console, say
+from tossctr.training.device import resolve_device
+from tossctr.training.run_folder import Run, load_run
+from tossctr.training.trainer import train as train_model
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Click-through-rate models on ad logs with very long behaviour sequences.",
+)
+stdout = Console()
+
+Config = Annotated[Path, typer.Option("--config", help="Folder of the YAML files.")]
+Expid = Annotated[str, typer.Option("--expid", help="Experiment id in model_config.yaml.")]
+Gpu = Annotated[
+    int | None, typer.Option("--gpu", help="GPU number; -1 is the CPU. Default: GPU 0 if any.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--run", "--model", help="A run's folder. Default: that of --expid."),
+]
+CONFIG = Path("configs")
+OUTPUT = Path("data/output/submission.csv")
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("data/raw"),
+    rows: Annotated[int, typer.Option(min=1, help="Train rows.")] = 100_000,
+    test_rows: Annotated[int, typer.Option(min=1, help="Test rows.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 2024,
+) -> None:
+    """Make synthetic raw files in the Toss layout, with the true click probabilities."""
+    paths = synthesize(folder, rows, test_rows, seed=seed)
+    for path in vars(paths).values():
+        say(f"wrote {path}")
+
+
+@app.command()
+def prepare(
+    config: Config = CONFIG,
+    expid: Annotated[str | None, typer.Option(help="Prepare this experiment's data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Or this data set.")] = None,
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if nothing has changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Encode raw parquet or CSV into a training store, in bounded memory."""
+    if (expid is None) == (dataset is None):
+        raise typer.BadParameter("give either --expid or --dataset")
+    if dataset is not None:
+        chosen = load_dataset(config, dataset, overrides or [])
+    else:
+        assert expid is not None
+        chosen = load_experiment(config, expid, overrides or []).dataset
+    data = prepare_data(chosen, force=force)
+    rows = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
+    _print({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
+
+
+@app.command()
+def train(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train an experiment (preparing its data first, if need be)."""
+    run = _train(load_experiment(config, expid, overrides or []), gpu)
+    _print(run.metrics["best"], as_json, f"best validation of {expid}")
+
+
+@app.command()
+def evaluate(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    run: RunFolder = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled raw file. Default: the validation part.")
+    ] = None,
+    gpu: Gpu = None,
+    as_json: AsJson = False,
+) -> None:
+    """Metrics of a trained run."""
+    metrics = pipeline.evaluate_run(_run(config, expid, run), data, device=resolve_device(gpu))
+    _print(metrics, as_json, f"{data or 'validation'}")
+
+
+@app.command()
+def predict(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    run: RunFolder = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "--test_data", help="Raw test file. Default: the data set's."),
+    ] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Sample submission: order and header of the output.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The submission to write.")] = OUTPUT,
+    gpu: Gpu = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a raw test file into a submission, checked before it is written."""
+    _submit(_run(config, expid, run), data, sample, output, gpu, as_json)
+
+
+@app.command("run")
+def run_all(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    output: Annotated[
+        Path | None, typer.Option(help="Default: data/output/submission.csv of the project.")
+    ] = None,
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    synth_rows: Annotated[
+        int, typer.Option(min=100, help="Synthetic train rows, where there are no raw files.")
+    ] = pipeline.SYNTH_TRAIN_ROWS,
+    as_json: AsJson = False,
+) -> None:
+    """The whole road: raw files (or synthetic ones) to a checked submission."""
+    experiment = load_experiment(config, expid, overrides or [])
+    device = resolve_device(gpu)
+    dataset = experiment.dataset
+    pipeline.ensure_raw_files(
+        dataset,
+        seed=experiment.training.seed,
+        train_rows=synth_rows,
+        test_rows=max(synth_rows // 10, 1),
+    )
+    run = _train(experiment, gpu)
+    out = output or config.resolve().parent / OUTPUT
+    result: dict[str, Any] = {"validation": run.metrics["best"]}
+    rows, report = pipeline.submit(run, data=None, sample=None, output=out, device=device)
+    result |= {"output": str(out), "rows": rows, "unseen": dict(report.unseen)}
+    truth = dataset.train_data.parent / "truth.parquet"
+    if truth.exists():
+        result |= pipeline.against_truth(out, truth)
+    if as_json:
+        print(json.dumps(result))
+        return
+    shown = {k: v for k, v in result.items() if k in ("validation", "submission", "ceiling")}
+    stdout.print(_metric_table(f"{expid} on {dataset.dataset_id}", shown))
+    stdout.print(f"submission: {out} ({rows:,} rows)", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _train(experiment: Experiment, gpu: int | None) -> Run:
+    device = resolve_device(gpu)
+    data = prepare_data(experiment.dataset)
+    return train_model(experiment, data, device, pipeline.run_folder(experiment))
+
+
+def _run(config: Path, expid: str, run: Path | None) -> Run:
+    return load_run(run or pipeline.run_folder(load_experiment(config, expid)))
+
+
+def _submit(
+    run: Run, data: Path | None, sample: Path | None, output: Path, gpu: int | None, as_json: bool
+) -> None:
+    rows, report = pipeline.submit(
+        run, data=data, sample=sample, output=output, device=resolve_device(gpu)
+    )
+    result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
+    _print(result, as_json, "submission")
+
+
+def _print(result: Mapping[str, Any], as_json: bool, title: str) -> None:
+    if as_json:
+        print(json.dumps(dict(result)))
+        return
+    table = Table(title=title, show_header=False)
+    for name, value in result.items():
+        table.add_row(name, _shown(value))
+    stdout.print(table)
+
+
+def _metric_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table("metric", *columns, title=title)
+    for name in ("AUC", "logloss", "AP", "WLL", "competition_score"):
+        table.add_row(name, *(_shown(values[name]) for values in columns.values()))
+    return table
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Entry point: user errors are one line and exit code 2, an interruption is 130."""
+    try:
+        app()
+    except UserError as error:
+        console.print(f"error: {error.line()}", style="bold red", highlight=False, markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("interrupted: earlier results are as they were")
+        sys.exit(130)

@@ -1,0 +1,82 @@
+"""Metrics under FuxiCTR's names, and the competition's own, in float64 from logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Floats = NDArray[np.float64]
+EPS = 1e-7  # probabilities are kept this far from 0 and 1, as FuxiCTR does
+
+
+def auc(label: Floats, probability: Floats) -> float:
+    """Area under the ROC curve; NaN where only one class is present."""
+    return float(roc_auc_score(label, probability)) if _both_classes(label) else float("nan")
+
+
+def logloss(label: Floats, probability: Floats) -> float:
+    """Mean binary cross entropy in nats."""
+    return float(_cross_entropy(label, probability).mean())
+
+
+def average_precision(label: Floats, probability: Floats) -> float:
+    """Average precision (area under the precision-recall steps); NaN without a positive."""
+    if not label.any():
+        return float("nan")
+    return float(average_precision_score(label, probability))
+
+
+def weighted_logloss(label: Floats, probability: Floats) -> float:
+    """Log loss with clicks and non-clicks weighted 50:50; NaN where only one class is present."""
+    if not _both_classes(label):
+        return float("nan")
+    loss = _cross_entropy(label, probability)
+    positive = label > 0.5
+    return float(0.5 * loss[positive].mean() + 0.5 * loss[~positive].mean())
+
+
+def competition_score(label: Floats, probability: Floats) -> float:
+    """0.5 x AP + 0.5 x 1 / (1 + WLL), as the Toss NEXT ML Challenge ranks."""
+    ap = average_precision(label, probability)
+    return 0.5 * ap + 0.5 / (1 + weighted_logloss(label, probability))
+
+
+METRICS: Mapping[str, Callable[[Floats, Floats], float]] = {
+    "AUC": auc,
+    "logloss": logloss,
+    "AP": average_precision,
+    "WLL": weighted_logloss,
+    "competition_score": competition_score,
+}
+
+
+def evaluate(
+    label: NDArray[Any], logit: NDArray[Any], names: Sequence[str] = tuple(METRICS)
+) -> dict[str, float]:
+    """The named metrics of predictions.
+
+    Args:
+        label: (N,) 0 or 1.
+        logit: (N,) log odds; they rank more finely than float32 probabilities.
+
+    Raises:
+        KeyError: an unknown metric name.
+    """
+    label = np.asarray(label, np.float64)
+    probability = expit(np.asarray(logit, np.float64))
+    return {name: METRICS[name](label, probability) for name in names}
+
+
+def _both_classes(label: Floats) -> bool:
+    return bool(label.min() != label.max()) if len(label) else False
+
+
+def _cross_entropy(label: Floats, probability: Floats) -> Floats:
+    p = np.clip(probability, EPS, 1 - EPS)
+    loss: Floats = -(label * np.log(p) + (1 - label) * np.log1p(-p))
+    return loss

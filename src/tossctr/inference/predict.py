@@ -1,0 +1,99 @@
+"""Raw rows straight to predictions, in batches, in their own order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from tossctr.data.encoder import EncodingReport
+from tossctr.data.loader import RowsDataset
+from tossctr.data.rows import EncodedRows
+from tossctr.data.sources import open_source
+from tossctr.progress import track
+from tossctr.training.run_folder import Run
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Consecutive rows: their logits, and label and id where the source has them.
+
+    logit: (n,) float64; label: (n,) float32 or None; id: (n,) Arrow strings or None.
+    """
+
+    logit: NDArray[np.float64]
+    label: NDArray[np.float32] | None
+    id: pa.Array | None
+
+
+def predict_file(
+    run: Run,
+    path: Path,
+    *,
+    device: torch.device,
+    labelled: bool = False,
+    id_col: str | None = None,
+    report: EncodingReport | None = None,
+    batch_rows: int = 4096,
+) -> Iterator[Predictions]:
+    """Score a raw parquet or CSV file, `batch_rows` at a time; nothing else is held.
+
+    Args:
+        run: the trained model and its encoder.
+        path: rows in the raw layout of the run's data set.
+        labelled: read the label column too.
+        id_col: read this column as ids.
+        report: counts unseen categories and missing values.
+
+    Yields:
+        `Predictions` of consecutive rows, in the file's order.
+
+    Raises:
+        UserError: a missing column or an unreadable value, by file, column and row.
+    """
+    columns = run.encoder.columns(labelled=labelled)
+    if id_col is not None:
+        columns = {**columns, id_col: "str"}
+    source = open_source(path, columns)
+    with track(f"score {path.name}", source.num_rows) as advance:
+        row = 0
+        for batch in source.batches(batch_rows=batch_rows):
+            encoded = run.encoder.transform(batch, first_row=row, labelled=labelled, report=report)
+            row += len(encoded)
+            logit = predict_rows(run, encoded, device=device)
+            ids = None if id_col is None else batch.column(id_col)
+            yield Predictions(logit, encoded.label, ids)
+            advance(len(encoded))
+
+
+@torch.inference_mode()
+def predict_rows(
+    run: Run, rows: EncodedRows, *, device: torch.device, batch_rows: int = 4096
+) -> NDArray[np.float64]:
+    """(N,) float64 logits of encoded rows, in their order, `batch_rows` at a time."""
+    model = run.model.to(device).eval()
+    limit = run.experiment.training.micro_batch_events
+    dataset = RowsDataset(replace(rows, features=run.features))
+    logits = np.empty(len(rows), np.float64)
+    for start in range(0, len(rows), batch_rows):
+        batch = dataset[np.arange(start, min(start + batch_rows, len(rows)))]
+        for part in batch.split(limit):
+            assert part.row is not None
+            logits[part.row.numpy()] = model(part.to(device)).double().cpu().numpy()
+    return logits
+
+
+def gather(parts: Iterator[Predictions]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """All labels and logits of labelled predictions: 12 bytes a row."""
+    labels, logits = [], []
+    for part in parts:
+        assert part.label is not None
+        labels.append(part.label)
+        logits.append(part.logit)
+    return np.concatenate(labels), np.concatenate(logits)

@@ -1,0 +1,130 @@
+"""Predictions in the sample submission's order and format, checked before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from tossctr.errors import UserError
+from tossctr.files import whole_file
+from tossctr.inference.predict import Predictions
+
+
+def write_submission(
+    parts: Iterator[Predictions], output: Path, *, sample: Path | None, id_col: str
+) -> int:
+    """Write `ID,clicked` for each row of the sample submission, in its order.
+
+    Ids and probabilities are held (about 20 bytes a row); rows and their features are not.
+
+    Args:
+        parts: predictions with ids.
+        output: the CSV to write; it appears only when every check has passed.
+        sample: the competition's sample file, which gives header and order; None writes the
+            predictions in their own order under `id_col` and `clicked`.
+        id_col: the id column of the scored file.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        UserError: ids that are missing, unknown or repeated, a wrong row count, or a probability
+            that is not a number from 0 to 1.
+    """
+    ids, probability = _collect(parts)
+    _check_probabilities(ids, probability)
+    header = (id_col, "clicked")
+    if sample is not None:
+        header, wanted = _read_sample(sample)
+        order = _match(wanted, ids, sample)
+        ids, probability = wanted, probability[order]
+    table = pa.table([ids, pa.array(probability)], names=list(header))
+    with whole_file(output) as temporary:
+        pyarrow.csv.write_csv(
+            table,
+            temporary,
+            pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="none"),
+        )
+    return len(table)
+
+
+def _collect(parts: Iterator[Predictions]) -> tuple[pa.Array, NDArray[np.float64]]:
+    ids: list[pa.Array] = []
+    probabilities: list[NDArray[np.float64]] = []
+    for part in parts:
+        assert part.id is not None
+        ids.append(part.id.cast(pa.large_string()))
+        probabilities.append(expit(part.logit))
+    if not ids:
+        return pa.array([], pa.large_string()), np.empty(0)
+    return pa.concat_arrays(ids), np.concatenate(probabilities)
+
+
+def _check_probabilities(ids: pa.Array, probability: NDArray[np.float64]) -> None:
+    bad = ~((probability >= 0) & (probability <= 1))  # True for NaN
+    if bad.any():
+        row = int(bad.argmax())
+        raise UserError(
+            "the model's output is no probability",
+            row=row,
+            value=float(probability[row]),
+            remedy=f"look at the input of id {ids[row].as_py()}",
+        )
+
+
+def _read_sample(sample: Path) -> tuple[tuple[str, str], pa.Array]:
+    try:
+        first = pyarrow.csv.open_csv(sample).schema.names
+        table = pyarrow.csv.read_csv(
+            sample,
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=first[:1], column_types={first[0]: pa.large_string()}
+            ),
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            "the sample submission is not there",
+            file=sample,
+            remedy="give --sample, or leave it out of the data set's config",
+        ) from error
+    except (pa.ArrowInvalid, IndexError) as error:
+        raise UserError(
+            f"cannot be read as CSV: {error}", file=sample, remedy="give the original file"
+        ) from error
+    if len(first) != 2:
+        raise UserError("a sample submission has two columns", file=sample, value=first)
+    return (first[0], first[1]), table.column(0).combine_chunks()
+
+
+def _match(wanted: pa.Array, ids: pa.Array, sample: Path) -> NDArray[np.int64]:
+    """Where each wanted id stands among the predictions."""
+    if len(wanted) != len(ids):
+        raise UserError(
+            f"{len(wanted):,} rows, but {len(ids):,} were scored",
+            file=sample,
+            remedy="score the test file that belongs to this sample",
+        )
+    for name, column in (("the sample submission", wanted), ("the scored file", ids)):
+        counts = pc.value_counts(column)
+        repeated = pc.greater(counts.field("counts"), 1)
+        if pc.any(repeated).as_py():
+            value = counts.field("values").filter(repeated)[0].as_py()
+            raise UserError(f"an id stands twice in {name}", file=sample, value=value)
+    where = pc.index_in(wanted, value_set=ids)
+    if where.null_count:
+        value = wanted.filter(pc.is_null(where))[0].as_py()
+        raise UserError(
+            "an id that was not scored",
+            file=sample,
+            value=value,
+            remedy="score the test file that belongs to this sample",
+        )
+    order: NDArray[np.int64] = where.to_numpy().astype(np.int64)
+    return order

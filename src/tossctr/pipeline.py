@@ -1,0 +1,106 @@
+"""The steps of the road, each one call; the command line and `run` stand on these."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.csv
+import torch
+from scipy.special import logit
+
+from tossctr.config.schema import DatasetConfig, Experiment
+from tossctr.data.encoder import EncodingReport
+from tossctr.data.prepare import prepare
+from tossctr.data.synthetic import synthesize
+from tossctr.errors import UserError
+from tossctr.evaluation.ceiling import ceiling, read_truth
+from tossctr.evaluation.metrics import evaluate
+from tossctr.inference.predict import gather, predict_file, predict_rows
+from tossctr.inference.submission import write_submission
+from tossctr.progress import say
+from tossctr.training.run_folder import Run
+
+SYNTH_TRAIN_ROWS = 60_000
+SYNTH_TEST_ROWS = 6_000
+
+
+def run_folder(experiment: Experiment) -> Path:
+    """Where an experiment's run is kept: `<model_root>/<expid>`."""
+    return experiment.training.model_root / experiment.expid
+
+
+def ensure_raw_files(dataset: DatasetConfig, *, seed: int, train_rows: int, test_rows: int) -> bool:
+    """Make synthetic raw files where the data set has none at all; True if it did.
+
+    Raises:
+        UserError: only one of train and test is there: that is an accident, not a fresh start.
+    """
+    test = dataset.test_data
+    if dataset.train_data.exists():
+        if test is not None and not test.exists():
+            raise UserError("the test file is not there", file=test, remedy="put it there")
+        return False
+    if test is not None and test.exists():
+        raise UserError("the train file is not there", file=dataset.train_data)
+    say(
+        f"no raw files in {dataset.train_data.parent}: "
+        f"making {train_rows:,} + {test_rows:,} synthetic rows"
+    )
+    synthesize(dataset.train_data.parent, train_rows, test_rows, seed=seed)
+    return True
+
+
+def evaluate_run(run: Run, data: Path | None, *, device: torch.device) -> dict[str, float]:
+    """Metrics of a run on a labelled raw file, or on its data set's validation part.
+
+    Raises:
+        UserError: the validation part has been prepared anew with another vocabulary.
+    """
+    if data is not None:
+        label, logit = gather(predict_file(run, data, device=device, labelled=True))
+        return evaluate(label, logit)
+    prepared = prepare(run.experiment.dataset)
+    if prepared.encoder.hash != run.encoder.hash:
+        raise UserError(
+            "the data were prepared anew since this run was trained",
+            file=prepared.folder,
+            remedy="train again, or name a labelled file with --data",
+        )
+    valid = replace(prepared.valid, features=run.features)
+    assert valid.label is not None
+    return evaluate(valid.label, predict_rows(run, valid, device=device))
+
+
+def submit(
+    run: Run,
+    *,
+    data: Path | None,
+    sample: Path | None,
+    output: Path,
+    device: torch.device,
+) -> tuple[int, EncodingReport]:
+    """Score a raw test file into a submission; paths left out come from the run's data set."""
+    dataset = run.experiment.dataset
+    source = data or dataset.test_data
+    if source is None:
+        raise UserError("no test file is named", remedy="give --data, or test_data in the data set")
+    if sample is None and (data is None or data == dataset.test_data):
+        sample = dataset.sample_submission
+    id_col = dataset.id_col
+    if id_col is None:
+        raise UserError("the data set names no id column", remedy="set id_col in the data set")
+    report = EncodingReport()
+    parts = predict_file(run, source, device=device, id_col=id_col, report=report)
+    rows = write_submission(parts, output, sample=sample, id_col=id_col)
+    return rows, report
+
+
+def against_truth(submission: Path, truth: Path) -> dict[str, dict[str, float]]:
+    """A submission on synthetic data against the clicks behind it, and the attainable ceiling."""
+    label, probability = read_truth(truth, "test")
+    predicted = pyarrow.csv.read_csv(submission).column(1).to_numpy()
+    return {
+        "submission": evaluate(label, logit(predicted)),
+        "ceiling": ceiling(label, probability),
+    }

@@ -1,0 +1,126 @@
+"""The monitor rule and the progress bars, as Lightning callbacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import lightning.pytorch as pl
+
+from tossctr.config.schema import TrainingConfig
+from tossctr.data.batch import Batch
+from tossctr.progress import say, track
+
+MIN_IMPROVEMENT = 1e-6
+MIN_LEARNING_RATE = 1e-6
+
+
+class MonitorRule(pl.Callback):
+    """Keeps the best weights, cuts the learning rate on a plateau, stops when patience ends.
+
+    The monitor is a weighted sum of metrics, e.g. AUC - logloss. If it is not better than the best
+    by 1e-6, the learning rate is divided by ten (down to 1e-6) and a counter goes up; a better one
+    resets the counter. Training stops when the counter reaches `early_stop_patience`
+    (feseq_spec section 6). A monitor that is NaN is never better.
+
+    Args:
+        keep: called at each new best, to save the weights.
+
+    Attributes:
+        history: one row a validation: epoch, step, metrics, monitor, learning rate.
+        best_row: the row of the weights that were kept last; None before the first.
+    """
+
+    def __init__(self, config: TrainingConfig, keep: Callable[[], None]) -> None:
+        self.config = config
+        self.keep = keep
+        self.best = -math.inf
+        self.best_row: dict[str, float] | None = None
+        self.without_gain = 0
+        self.history: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        value = sum(weight * metrics[name] for name, weight in self.config.monitor.items())
+        sign = 1.0 if self.config.monitor_mode == "max" else -1.0
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        self.history.append({**row, **metrics, "monitor": value, "learning_rate": rate})
+        shown = "  ".join(f"{name} {metrics[name]:.6f}" for name in module.metric_names)
+        say(f"epoch {trainer.current_epoch + 1}: {shown}")
+        if sign * value > self.best + MIN_IMPROVEMENT:  # False for NaN
+            self.best = sign * value
+            self.without_gain = 0
+            self.best_row = self.history[-1]
+            self.keep()
+            return
+        self.without_gain += 1
+        if self.without_gain >= self.config.early_stop_patience:
+            say(f"no gain in {self.without_gain} validations: stopping")
+            trainer.should_stop = True
+        elif self.config.reduce_lr_on_plateau:
+            self._cut_learning_rate(trainer)
+
+    @staticmethod
+    def _cut_learning_rate(trainer: pl.Trainer) -> None:
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = max(group["lr"] * 0.1, MIN_LEARNING_RATE)
+        say(f"no gain: learning rate cut to {trainer.optimizers[0].param_groups[0]['lr']:g}")
+
+
+class RowProgress(pl.Callback):
+    """A bar in rows for each epoch and each validation."""
+
+    def __init__(self, train_rows: int, valid_rows: int) -> None:
+        self.rows = {"train": train_rows, "valid": valid_rows}
+        self._open: dict[str, ExitStack] = {}
+        self._advance: dict[str, Callable[[int], None]] = {}
+
+    def _start(self, stage: str, name: str) -> None:
+        stack = ExitStack()
+        self._advance[stage] = stack.enter_context(track(name, self.rows[stage]))
+        self._open[stage] = stack
+
+    def _stop(self, stage: str) -> None:
+        if stage in self._open:
+            self._open.pop(stage).close()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._start("train", f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self._advance["train"](_rows(batch))
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._start("valid", "validate")
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        index: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._advance["valid"](_rows(batch))
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._stop("valid")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._stop("train")
+
+    def on_exception(
+        self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._stop("valid")
+        self._stop("train")
+
+
+def _rows(parts: list[Batch]) -> int:
+    return sum(len(part) for part in parts)

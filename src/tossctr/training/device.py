@@ -1,0 +1,26 @@
+"""Which device a run uses, in the words of `--gpu`."""
+
+from __future__ import annotations
+
+import torch
+
+from tossctr.errors import UserError
+
+
+def resolve_device(gpu: int | None) -> torch.device:
+    """`--gpu N` as a device: None takes GPU 0 where there is one, -1 is the CPU.
+
+    Raises:
+        UserError: that GPU is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu is None:
+        return torch.device("cuda", 0) if count else torch.device("cpu")
+    if gpu < 0:
+        return torch.device("cpu")
+    if gpu >= count:
+        there = f"{count} GPUs are" if count > 1 else "one GPU is" if count else "no GPU is"
+        raise UserError(
+            f"GPU {gpu} is not there: {there} visible to torch", remedy="use --gpu -1 for the CPU"
+        )
+    return torch.device("cuda", gpu)

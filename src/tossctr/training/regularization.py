@@ -1,0 +1,66 @@
+"""Weight penalties in FuxiCTR's notation, applied to gradients (feseq_spec section 6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tossctr.errors import UserError
+
+_NUMBER = r"\s*([0-9.eE+-]+)\s*"
+_FORMS = {
+    "l1": re.compile(rf"l1\({_NUMBER}\)"),
+    "l2": re.compile(rf"l2\({_NUMBER}\)"),
+    "l1_l2": re.compile(rf"l1_l2\({_NUMBER},{_NUMBER}\)"),
+}
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """The term l1 * |p|_1 + l2 / 2 * |p|_2^2 over whole tensors, at every step."""
+
+    l1: float = 0.0
+    l2: float = 0.0
+
+    @classmethod
+    def parse(cls, text: float | str | None, key: str) -> Penalty:
+        """A number x is l2(x); `l1(x)`, `l2(x)` and `l1_l2(a, b)` say it in words.
+
+        Raises:
+            UserError: anything else.
+        """
+        if text is None:
+            return cls()
+        if isinstance(text, int | float):
+            return cls(l2=float(text))
+        try:
+            if found := _FORMS["l1"].fullmatch(text.strip()):
+                return cls(l1=float(found[1]))
+            if found := _FORMS["l2"].fullmatch(text.strip()):
+                return cls(l2=float(found[1]))
+            if found := _FORMS["l1_l2"].fullmatch(text.strip()):
+                return cls(l1=float(found[1]), l2=float(found[2]))
+        except ValueError:
+            pass  # matched the form but not a number: the same message as any other text
+        raise UserError(
+            f"{key} is no regulariser",
+            value=text,
+            remedy="write a number, l1(x), l2(x) or l1_l2(a, b)",
+        )
+
+    @torch.no_grad()
+    def add_gradient(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add the term's gradient: exact, and no graph over whole tables is built for it."""
+        if not (self.l1 or self.l2):
+            return
+        for p in parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            if self.l2:
+                p.grad.add_(p, alpha=self.l2)
+            if self.l1:
+                p.grad.add_(p.sign(), alpha=self.l1)

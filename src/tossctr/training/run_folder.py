@@ -1,0 +1,146 @@
+"""A trained run on disk: one folder that holds all that scoring needs, and no code.
+
+experiment.json     the resolved config
+encoder.json        vocabularies, ranges, fill values
+features.json       the fields as the model sees them
+model.safetensors   the best weights
+metrics.json        validation after each epoch, and which was best
+logs/               TensorBoard and CSV
+run.json            version and hashes; written last, so its presence means "whole"
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from tossctr.config.loader import read_experiment, save_experiment
+from tossctr.config.schema import Experiment
+from tossctr.data.encoder import Encoder
+from tossctr.data.features import FeatureMap
+from tossctr.errors import UserError
+from tossctr.files import sha256_of, write_json
+from tossctr.models import build_model
+from tossctr.models.base import CTRModel
+
+VERSION = 1
+WEIGHTS = "model.safetensors"
+HASHED = ("experiment.json", "encoder.json", "features.json", WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with everything that turns raw rows into its logits."""
+
+    folder: Path
+    experiment: Experiment
+    encoder: Encoder
+    features: FeatureMap
+    model: CTRModel
+    metrics: dict[str, Any]
+
+
+class RunWriter:
+    """Writes a run beside its final place and puts it there whole.
+
+    An earlier run in the same folder stays as it was until `finish`.
+    """
+
+    def __init__(
+        self, folder: Path, experiment: Experiment, encoder: Encoder, features: FeatureMap
+    ) -> None:
+        self.final = folder
+        self.folder = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot make the folder: {error.strerror}",
+                file=self.folder,
+                remedy="choose a writable model_root",
+            ) from error
+        save_experiment(experiment, self.folder / "experiment.json")
+        encoder.save(self.folder)
+        write_json(self.folder / "features.json", features.model_dump(mode="json"))
+
+    def keep(self, model: CTRModel) -> None:
+        """Save these weights as the best so far."""
+        temporary = self.folder / (WEIGHTS + ".tmp")
+        state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        save_file(state, temporary, metadata={"format": "pt"})
+        os.replace(temporary, self.folder / WEIGHTS)
+
+    def finish(self, metrics: dict[str, Any]) -> Path:
+        """Write metrics and hashes, then put the folder in its final place."""
+        write_json(self.folder / "metrics.json", metrics)
+        hashes = {name: sha256_of(self.folder / name) for name in HASHED}
+        write_json(self.folder / "run.json", {"version": VERSION, "sha256": hashes})
+        old = self.final.with_name(self.final.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.final.exists():
+            os.replace(self.final, old)
+        os.replace(self.folder, self.final)
+        shutil.rmtree(old, ignore_errors=True)
+        return self.final
+
+
+def load_run(path: Path) -> Run:
+    """Open a run's folder (or any file in it), its hashes verified.
+
+    Raises:
+        UserError: no run there, an unfinished or newer one, a changed file, weights that do not
+            fit the config.
+    """
+    folder = path if path.is_dir() or not path.suffix else path.parent
+    marker = folder / "run.json"
+    if not marker.is_file():
+        raise UserError(
+            "no finished run here", file=folder, remedy="train one first: tossctr train --expid ..."
+        )
+    try:
+        about = json.loads(marker.read_text(encoding="utf-8"))
+        version, hashes = about["version"], dict(about["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError("not a run's description", file=marker, remedy="train again") from error
+    if version != VERSION:
+        raise UserError(
+            "made by another version of TossCTR",
+            file=marker,
+            value=version,
+            remedy=f"this one reads version {VERSION}: train again",
+        )
+    for name in HASHED:
+        if not (folder / name).is_file() or sha256_of(folder / name) != hashes.get(name):
+            raise UserError(
+                "missing, or changed since training", file=folder / name, remedy="train again"
+            )
+    experiment = read_experiment(folder / "experiment.json")
+    try:
+        features = FeatureMap.model_validate_json((folder / "features.json").read_bytes())
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (pydantic.ValidationError, ValueError, OSError) as error:
+        raise UserError("cannot be read", file=folder, remedy="train again") from error
+    encoder = Encoder.load(folder)
+    model = build_model(experiment.model, features, experiment.hyperparameters)
+    _load_weights(model, folder / WEIGHTS)
+    return Run(folder, experiment, encoder, features, model.eval(), metrics)
+
+
+def _load_weights(model: CTRModel, file: Path) -> None:
+    try:
+        state: dict[str, torch.Tensor] = load_file(file)
+        model.load_state_dict(state, strict=True)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"the weights do not fit the config: {error}", file=file, remedy="train again"
+        ) from error

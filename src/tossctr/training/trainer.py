@@ -1,0 +1,112 @@
+"""`train`: an experiment and prepared data become a run's folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from tossctr.config.schema import Experiment
+from tossctr.data.loader import batches
+from tossctr.data.prepare import Prepared
+from tossctr.errors import UserError
+from tossctr.models import build_model
+from tossctr.progress import say
+from tossctr.training.callbacks import MonitorRule, RowProgress
+from tossctr.training.module import CTRModule
+from tossctr.training.run_folder import Run, RunWriter, load_run
+
+LOG_EVERY_STEPS = 10
+
+
+def train(experiment: Experiment, data: Prepared, device: torch.device, folder: Path) -> Run:
+    """Train to the end of patience or epochs and keep the best weights.
+
+    Args:
+        experiment: what to train and how.
+        data: the prepared stores of its data set.
+        device: where to train.
+        folder: where the run goes; an earlier run there is replaced once this one is whole.
+
+    Returns:
+        The run, loaded back from its folder with the best weights.
+
+    Raises:
+        UserError: settings that do not fit the data, a loss or monitor that is not finite.
+    """
+    config = experiment.training
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
+    train_rows = replace(data.train, features=features)
+    valid_rows = replace(data.valid, features=features)
+    model = build_model(experiment.model, features, experiment.hyperparameters)
+    parameters = sum(p.numel() for p in model.parameters())
+    say(
+        f"{experiment.expid}: {experiment.model}, {parameters:,} parameters, "
+        f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on {device}"
+    )
+
+    writer = RunWriter(folder, experiment, data.encoder, features)
+    rule = MonitorRule(config, keep=lambda: writer.keep(model))
+    logs = writer.folder / "logs"
+    _quieten_lightning()
+    trainer = pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index] if device.type == "cuda" else 1,
+        max_epochs=config.epochs,
+        val_check_interval=config.eval_steps,
+        check_val_every_n_epoch=None if config.eval_steps else 1,
+        logger=[
+            TensorBoardLogger(logs, name="", version="tensorboard"),
+            CSVLogger(logs, name="", version="csv"),
+        ],
+        callbacks=[rule, RowProgress(len(train_rows), len(valid_rows))],
+        log_every_n_steps=LOG_EVERY_STEPS,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,  # MonitorRule keeps the best weights, as safetensors
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    pin = device.type == "cuda"
+    loaders = [
+        batches(
+            rows,
+            config.batch_size,
+            shuffle=shuffle,
+            seed=config.seed,
+            num_workers=config.num_workers,
+            pin_memory=pin,
+        )
+        for rows, shuffle in ((train_rows, config.shuffle), (valid_rows, False))
+    ]
+    start = time.monotonic()
+    trainer.fit(CTRModule(model, config), *loaders)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if rule.best_row is None:
+        raise UserError(
+            "no validation gave a usable monitor",
+            column="monitor",
+            value=dict(config.monitor),
+            remedy="look at the validation part: it needs clicks and non-clicks",
+        )
+    best = rule.best_row
+    seconds = time.monotonic() - start
+    writer.finish(
+        {"best": best, "history": rule.history, "parameters": parameters, "seconds": seconds}
+    )
+    say(f"best in epoch {best['epoch']:.0f}; run kept in {folder}")
+    return load_run(folder)
+
+
+def _quieten_lightning() -> None:
+    """Drop Lightning's banners and its advice that does not apply here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for text in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*is not available.*"):
+        warnings.filterwarnings("ignore", message=text)
