@@ -1,0 +1,144 @@
+"""From FuxiCTR's two YAML files and `--set` to an `Experiment`; to a run's JSON and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tossctr.config import fuxictr
+from tossctr.config.dataset import DATASET_KEYS, read_dataset
+from tossctr.config.entries import absolute, own_keys, read_entry
+from tossctr.config.messages import Place, suggestion, validated
+from tossctr.config.overrides import Override, apply_overrides
+from tossctr.config.schema import DatasetConfig, Experiment, ModelConfig, TrainingConfig
+from tossctr.errors import UserError
+from tossctr.files import write_json
+
+_VERSION = 1  # of the JSON that `save_experiment` writes
+_IDENTITY = {"model", "dataset_id"}
+
+
+def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read one experiment and its data set.
+
+    Args:
+        config_dir: the folder of model_config.yaml and dataset_config.yaml (or of folders
+            model_config/ and dataset_config/ with several such files). Paths in them are taken
+            from the folder above it, the project's root.
+        expid: an id in model_config.yaml; `Base` there holds defaults for all.
+        overrides: `key=value` as given to `--set`: a key of the experiment, else of the data set,
+            dotted where nested; the value is YAML.
+
+    Raises:
+        UserError: anything wrong with files or values, naming file, key and value found.
+    """
+    given = [Override.parse(text) for text in overrides]
+    file, values = read_entry(config_dir, "model_config", expid)
+    place = Place(file, expid, frozenset(o.path[0] for o in given))
+
+    # Which keys an experiment has depends on its model, so that is settled first.
+    identity = [o for o in given if o.path[0] in _IDENTITY]
+    values = apply_overrides(values, identity, place)
+    model, dataset_id = _text(values, "model", place), _text(values, "dataset_id", place)
+    config_class = _config_class(model, place)
+    own = _IDENTITY | TrainingConfig.model_fields.keys() | config_class.model_fields.keys()
+
+    for_experiment = [o for o in given if o.path[0] in own | fuxictr.EXPERIMENT.keys]
+    for_dataset = [o for o in given if o not in for_experiment]
+    for override in for_dataset:
+        override.refuse_unknown(own | DATASET_KEYS, fuxictr.DATASET.keys)
+
+    values = apply_overrides(values, for_experiment, place)
+    for key in values.keys() & DATASET_KEYS - own:
+        raise place.error(
+            key, "belongs to a data set", remedy=f"move it to {dataset_id} in dataset_config.yaml"
+        )
+    values = own_keys(values, fuxictr.EXPERIMENT, own, place)
+    training = validated(TrainingConfig, _only(values, TrainingConfig), place)
+    _check_metrics(training, place)
+    model_root = absolute(training.model_root, config_dir, "model_root", place)
+    return Experiment(
+        expid=expid,
+        model=model,
+        dataset=read_dataset(config_dir, dataset_id, for_dataset),
+        training=training.model_copy(update={"model_root": model_root}),
+        hyperparameters=validated(config_class, _only(values, config_class), place),
+    )
+
+
+def load_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[str] = ()) -> DatasetConfig:
+    """Read one data set; arguments and errors as in `load_experiment`.
+
+    That the data files exist is checked by who reads them.
+    """
+    given = [Override.parse(text) for text in overrides]
+    for override in given:
+        override.refuse_unknown(DATASET_KEYS, fuxictr.DATASET.keys)
+    return read_dataset(config_dir, dataset_id, given)
+
+
+def save_experiment(experiment: Experiment, path: Path) -> None:
+    """Write the resolved config as JSON."""
+    content = experiment.model_dump(mode="json", serialize_as_any=True)
+    write_json(path, {"version": _VERSION, **content})
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read what `save_experiment` wrote.
+
+    Raises:
+        UserError: missing, not such a file, or of another version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", file=path) from error
+    except ValueError as error:
+        raise UserError("is not JSON", file=path, remedy="train again") from error
+    if not isinstance(content, dict) or content.pop("version", None) != _VERSION:
+        raise UserError(
+            f"is not an experiment of version {_VERSION}", file=path, remedy="train again"
+        )
+    place = Place(path, "experiment")
+    config_class = _config_class(_text(content, "model", place), place)
+    hyperparameters = validated(
+        config_class, content.pop("hyperparameters", None), place.inside("hyperparameters")
+    )
+    return validated(Experiment, {**content, "hyperparameters": hyperparameters}, place)
+
+
+def _only(values: Mapping[str, Any], model: type[TrainingConfig | ModelConfig]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in model.model_fields}
+
+
+def _text(values: Mapping[str, Any], key: str, place: Place) -> str:
+    value = values.get(key)
+    if value is None:
+        raise place.error(key, "is missing", remedy="add it")
+    if not isinstance(value, str):
+        raise place.error(key, "must be text", value=value, remedy="put it in quotes")
+    return value
+
+
+def _config_class(model: str, place: Place) -> type[ModelConfig]:
+    # Imported here: preparing data needs no model, and torch takes seconds to import.
+    from tossctr.models import MODELS
+
+    if model not in MODELS:
+        raise place.error(
+            "model", "is not a known model", value=model, remedy=suggestion(model, MODELS)
+        )
+    return MODELS[model].Config
+
+
+def _check_metrics(training: TrainingConfig, place: Place) -> None:
+    from tossctr.evaluation.metrics import METRICS
+
+    for key, names in (("metrics", training.metrics), ("monitor", tuple(training.monitor))):
+        for name in names:
+            if name not in METRICS:
+                raise place.error(
+                    key, "names an unknown metric", value=name, remedy=suggestion(name, METRICS)
+                )

@@ -1,0 +1,180 @@
+"""What is wrong with a config entry, in one line: file, key, value found, nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tossctr.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_LISTED = 12  # as many valid names as a line holds
+
+_KINDS = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "too_short": "a longer list",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an entry's keys were written: its file, id, and the keys that `--set` gave."""
+
+    file: Path
+    entry: str
+    overridden: frozenset[str] = frozenset()
+    prefix: str = ""
+
+    def inside(self, key: str) -> Place:
+        """The mapping under `key`."""
+        return replace(self, prefix=f"{self.prefix}{key}.")
+
+    def error(
+        self, key: str, problem: str, *, value: object = None, remedy: str | None = None
+    ) -> UserError:
+        """The line for `key` (dotted; empty for the entry itself)."""
+        path = (self.prefix + key).rstrip(".")
+        overridden = re.split(r"[.\[]", path)[0] in self.overridden
+        return UserError(
+            f"{'.'.join(filter(None, [self.entry, path]))} {problem}",
+            file="--set" if overridden else self.file,
+            value=value,
+            remedy=remedy,
+        )
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate most like `name`, letter case aside; None where none is close."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    found = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def suggestion(name: str, candidates: Iterable[str]) -> str:
+    """A remedy: the nearest valid name, else the valid names, if a line holds them."""
+    candidates = sorted(candidates)
+    close = nearest(name, candidates)
+    if close is not None:
+        return f"did you mean {close}?"
+    if candidates and len(candidates) <= _LISTED:
+        return f"choose one of: {', '.join(candidates)}"
+    return "remove it"
+
+
+def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], place: Place) -> None:
+    """Raises:
+    UserError: a key that is not in `known`.
+    """
+    known = set(known)
+    for key, value in values.items():
+        if key not in known:
+            raise place.error(
+                str(key), "is not a known key", value=value, remedy=suggestion(str(key), known)
+            )
+
+
+def validated(model: type[Model], values: Any, place: Place) -> Model:
+    """`values` as a `model`.
+
+    Raises:
+        UserError: the first thing wrong with them, and how many more there are.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _translated(error, model, values, place) from error
+
+
+def _translated(
+    error: ValidationError, model: type[BaseModel], values: Any, place: Place
+) -> UserError:
+    # A misspelt key is often also a missing one; the misspelling is what helps.
+    details = sorted(error.errors(), key=lambda d: d["type"] != "extra_forbidden")
+    paths = [_path(values, detail) for detail in details]
+    first = paths[0]
+    more = len({*paths} - {first})
+    problem, value, remedy = _said(
+        [detail for detail, path in zip(details, paths, strict=True) if path == first], model
+    )
+    if more:
+        problem += f" ({more} more after this)"
+    return place.error(".".join(map(str, first)), problem, value=value, remedy=remedy)
+
+
+def _path(values: Any, detail: ErrorDetails) -> tuple[int | str, ...]:
+    """The part of a location that is in the file; pydantic adds the union's branch to it."""
+    path: list[int | str] = []
+    for part in detail["loc"]:
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            return (*path, part) if detail["type"] == "missing" else tuple(path)
+        path.append(part)
+    return tuple(path)
+
+
+def _said(details: list[ErrorDetails], model: type[BaseModel]) -> tuple[str, object, str | None]:
+    """Problem, value found and remedy for the errors of one key (several for a union)."""
+    first = details[0]
+    match first["type"]:
+        case "missing":
+            return "is missing", None, "add it"
+        case "extra_forbidden":
+            *above, key = first["loc"]
+            known = _model_at(model, above).model_fields
+            return "is not a known key", first["input"], suggestion(str(key), known)
+        case "literal_error":
+            choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+            found = str(first["input"])
+            text = f"must be one of: {first['ctx']['expected'].replace(chr(39), '')}"
+            close = nearest(found, choices)
+            return text, first["input"], f"did you mean {close}?" if close else None
+        case bound if bound in _BOUNDS:
+            name, words = _BOUNDS[bound]
+            return f"must be {words} {first['ctx'][name]:g}", first["input"], None
+        case "value_error":  # raised by a validator of ours
+            return f"is not valid: {first['ctx']['error']}", None, None
+    kinds = dict.fromkeys(_KINDS[d["type"]] for d in details if d["type"] in _KINDS)
+    text = f"must be {' or '.join(kinds)}" if kinds else f"is not valid: {first['msg']}"
+    return text, "null" if first["input"] is None else first["input"], None
+
+
+def _model_at(model: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel]:
+    """The model that validates the mapping at `path`."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models_in(model.model_fields[part].annotation), model)
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
