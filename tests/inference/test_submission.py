@@ -1,0 +1,68 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from tossctr.errors import UserError
+from tossctr.inference.predict import Predictions
+from tossctr.inference.submission import write_submission
+
+
+def parts(ids, logits, size=2):
+    for i in range(0, len(ids), size):
+        yield Predictions(np.array(logits[i : i + size]), None, pa.array(ids[i : i + size]))
+
+
+IDS = ["TEST_0", "TEST_1", "TEST_2"]
+
+
+def sample_file(tmp_path, ids, header="ID,clicked"):
+    path = tmp_path / "sample.csv"
+    path.write_text("\n".join([header, *(f"{i},0" for i in ids)]) + "\n")
+    return path
+
+
+def test_follows_the_sample_order_and_header(tmp_path):
+    sample = sample_file(tmp_path, ["TEST_2", "TEST_0", "TEST_1"], header="id,prediction")
+    output = tmp_path / "out" / "submission.csv"
+    rows = write_submission(parts(IDS, [0.0, 1.0, -1.0]), output, sample=sample, id_col="ID")
+    assert rows == 3
+    lines = output.read_text().splitlines()
+    assert lines[0] == "id,prediction"
+    assert [line.split(",")[0] for line in lines[1:]] == ["TEST_2", "TEST_0", "TEST_1"]
+    assert float(lines[2].split(",")[1]) == 0.5
+
+
+def test_probabilities_keep_every_digit(tmp_path):
+    output = tmp_path / "s.csv"
+    logits = [-3.123456789012345, -20.0, 12.0]
+    write_submission(parts(IDS, logits), output, sample=None, id_col="ID")
+    written = pyarrow.csv.read_csv(output).column("clicked").to_numpy()
+    np.testing.assert_allclose(written, 1 / (1 + np.exp(-np.array(logits))), rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("sample_ids", "ids", "logits", "message"),
+    [
+        (["TEST_0", "TEST_1"], IDS, [0, 0, 0], "2 rows, but 3 were scored"),
+        (["TEST_0", "TEST_1", "TEST_9"], IDS, [0, 0, 0], "TEST_9"),
+        (["TEST_0", "TEST_1", "TEST_1"], IDS, [0, 0, 0], "twice in the sample"),
+        (IDS, ["TEST_0", "TEST_1", "TEST_1"], [0, 0, 0], "twice in the scored file"),
+        (IDS, IDS, [0, float("nan"), 0], "no probability"),
+    ],
+)
+def test_a_wrong_submission_is_never_written(tmp_path, sample_ids, ids, logits, message):
+    output = tmp_path / "submission.csv"
+    output.write_text("the one before")
+    sample = sample_file(tmp_path, sample_ids)
+    with pytest.raises(UserError, match=message):
+        write_submission(parts(ids, logits), output, sample=sample, id_col="ID")
+    assert output.read_text() == "the one before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sample.csv", "submission.csv"]
+
+
+def test_missing_sample_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="not there"):
+        write_submission(
+            parts(IDS, [0, 0, 0]), tmp_path / "s.csv", sample=tmp_path / "no.csv", id_col="ID"
+        )
