@@ -55,6 +55,8 @@ class FeatureSpec(_Frozen):
 
 
 class LabelSpec(_Frozen):
+    """The column to predict: 1 for a click, 0 for none."""
+
     name: str
     dtype: Literal["int", "float"] = "float"
 

@@ -11,7 +11,7 @@ import yaml
 from tossctr.errors import UserError
 
 
-class _DuplicateKey(yaml.MarkedYAMLError):
+class _DuplicateKey(Exception):
     """The same key twice in one mapping; plain YAML would keep the last without a word."""
 
 
@@ -26,8 +26,7 @@ class _Loader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if key.value in seen:
                 raise _DuplicateKey(
-                    problem=f"{key.value} is written twice (first on line {seen[key.value]})",
-                    problem_mark=key.start_mark,
+                    f"line {line}: {key.value} is given twice (first on line {seen[key.value]})"
                 )
             seen[key.value] = line
         return node
@@ -79,12 +78,7 @@ def _load(text: str, file: Path | str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: plain values only
     except _DuplicateKey as error:
-        assert error.problem_mark is not None
-        raise UserError(
-            f"line {error.problem_mark.line + 1}: {error.problem}",
-            file=file,
-            remedy="keep one of the two",
-        ) from error
+        raise UserError(str(error), file=file, remedy="keep one of the two") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
