@@ -1,1 +1,33 @@
+"""Models: each maps a `Batch` to logits and has its typed config."""
 
+from __future__ import annotations
+
+import torch
+
+from tossctr.config.schema import ModelConfig
+from tossctr.data.features import FeatureMap
+from tossctr.models.base import CTRModel
+from tossctr.models.feseq import FESeq
+
+MODELS: dict[str, type[CTRModel]] = {"FESeq": FESeq}
+
+
+def build_model(
+    name: str, features: FeatureMap, hyperparameters: ModelConfig, seed: int | None = None
+) -> CTRModel:
+    """A freshly initialised model.
+
+    Args:
+        name: a key of `MODELS`.
+        features: the fields, with the lengths chosen for training.
+        hyperparameters: an instance of that model's `Config`.
+        seed: of the initial weights; None draws them from torch's global generator.
+
+    Raises:
+        UserError: hyperparameters that do not fit the features.
+    """
+    if seed is None:
+        return MODELS[name](features, hyperparameters)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MODELS[name](features, hyperparameters)

@@ -1,0 +1,55 @@
+"""How far FESeq is from recorded runs of the authors' implementation.
+
+    python benchmarks/parity.py FILE.npz ...
+
+Prints for each file and execution the largest error of probability, loss and gradients (relative
+to the largest gradient of the tensor) and exits 1 above the bounds.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from harness import arguments, finish
+
+from tossctr.interop.parity import GRADIENT_BOUND, OUTPUT_BOUND, compare, read_recording
+
+
+def main() -> int:
+    """Compare each file and report."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("files", nargs="+", metavar="FILE.npz")
+    args = parser.parse_args()
+    outputs, gradients = [0.0], [0.0]
+    print(
+        f"{'file':<32} {'execution':<9} {'probability':>11} {'loss':>9} {'gradient':>9}  worst tensor"
+    )
+    for path in args.files:
+        for execution, errors in compare(read_recording(path)).items():
+            shown = [
+                "-" if e is None else f"{e:.1e}"
+                for e in (errors.probability, errors.loss, errors.gradient)
+            ]
+            name = path.rsplit("/", 1)[-1]
+            print(
+                f"{name:<32} {execution:<9} {shown[0]:>11} {shown[1]:>9} {shown[2]:>9}  {errors.tensor or ''}"
+            )
+            outputs += [e for e in (errors.probability, errors.loss) if e is not None]
+            gradients += [errors.gradient] if errors.gradient is not None else []
+    print("-: padding takes part in that figure there, so only padded execution can match")
+    # A comparison that is not a number is above any bound.
+    within = all(e <= OUTPUT_BOUND for e in outputs) and all(e <= GRADIENT_BOUND for e in gradients)
+    finish(
+        {
+            "files": len(args.files),
+            "worst_output": max(outputs),
+            "worst_gradient": max(gradients),
+            "within_bounds": within,
+        },
+        args.json,
+    )
+    return 0 if within else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

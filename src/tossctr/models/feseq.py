@@ -1,0 +1,177 @@
+"""FESeq (Yuan et al., Applied Sciences 14(7):2760, 2024): feature interaction at every event.
+
+Figure 2 of the paper, bottom to top, on packed events: M = sum over the B rows of (history + 1).
+
+    embed                  histories (M - B, Fs*d), targets (B, Fs*d), default fields (B, Fd*d)
+    stack, target last     (M, Fs*d)
+    broadcast the default fields to every event    (M, (Fs + Fd)*d)
+    interact within each event                     (M, (Fs + Fd)*d)
+    concatenate position and time-interval embeddings      (M, D)
+    Transformer over the events of each row                (M, D)
+    pool                                                   (B, P)
+    DNN on the remaining fields and the pooled vector      (B,)
+
+What differs from the paper and the public implementation is listed in docs/feseq.md.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tossctr.data.batch import Batch
+from tossctr.data.features import FeatureMap
+from tossctr.errors import UserError
+from tossctr.models.base import COLUMNS, CTRModel, same_lengths
+from tossctr.models.feseq_config import FESeqConfig
+from tossctr.models.layers.embedding import FieldEmbedding, new_table
+from tossctr.models.layers.interaction import Interaction
+from tossctr.models.layers.mlp import MLP
+from tossctr.models.layers.packed import Events, append_target, broadcast, with_target
+from tossctr.models.layers.pooling import AttentionPooling, pool
+from tossctr.models.layers.time import time_buckets
+from tossctr.models.layers.transformer import Transformer
+
+
+class FESeq(CTRModel):
+    """See above for the order and the shapes.
+
+    Raises:
+        UserError: options that do not fit the features (names, kinds, widths, lengths).
+    """
+
+    Config = FESeqConfig
+    config: FESeqConfig
+
+    def __init__(self, features: FeatureMap, config: FESeqConfig) -> None:
+        super().__init__(features, config)
+        c, d = config, config.embedding_dim
+        c.check(features)
+        plain = features.names(*COLUMNS)
+        self.head_field = tuple(name for name in plain if name not in c.target_field)
+        self.embedding = FieldEmbedding(
+            features, (*self.head_field, *c.target_field, *c.sequence_field), d
+        )
+        event_field = (*c.sequence_field, *c.default_field)
+        widths = self.embedding.widths(event_field)
+        if self.embedding.widths(c.target_field) != self.embedding.widths(c.sequence_field):
+            raise UserError(
+                "a target field and its sequence field differ in embedding_dim",
+                column="target_field",
+                value=c.target_field,
+            )
+        self.interaction = Interaction(
+            c.interaction_layer_name if c.use_seq_feature_interaction else "none",
+            widths,
+            c.seq_feature_interaction_layers,
+            c.fi_dropout,
+        )
+        max_len = features[c.sequence_field[0]].max_len
+        self.max_length = None if max_len is None else max_len + 1
+        if c.use_position_emb:
+            assert self.max_length is not None
+            self.position = new_table(self.max_length + 1, d, padding_idx=self.max_length)
+        if c.use_time_emb:
+            unused = c.num_time_embeddings - 1
+            self.time = new_table(c.num_time_embeddings, d, padding_idx=unused)
+        width = sum(widths) + d * (c.use_position_emb + c.use_time_emb)
+        if width % c.num_heads:
+            raise UserError(
+                f"the model width {width} is not divisible by num_heads",
+                column="num_heads",
+                value=c.num_heads,
+                remedy="change num_heads or embedding_dim",
+            )
+        self.transformer = Transformer(
+            width,
+            c.num_heads,
+            c.stacked_transformer_layers,
+            attention_dropout=c.attention_dropout,
+            net_dropout=c.net_dropout,
+            causal=c.use_causal_mask,
+            layer_norm=c.layer_norm,
+            use_residual=c.use_residual,
+        )
+        if c.seq_pooling_type == "weighted_sum":
+            self.item_embedding = FieldEmbedding(features, c.target_item_field, d, share=False)
+            item_widths = self.item_embedding.widths(c.target_item_field)
+            self.item_interaction = Interaction(
+                c.interaction_layer_name if c.use_item_feature_interaction else "none",
+                item_widths,
+                c.item_feature_interaction_layers,
+                c.fi_dropout,
+            )
+            self.attention_pooling = AttentionPooling(
+                width,
+                sum(item_widths),
+                c.rel_score_hidden_dim,
+                c.seq_pooling_attn_type,
+                use_scale=c.use_pooling_attn_scale,
+                net_dropout=c.net_dropout,
+                attention_dropout=c.attention_dropout,
+            )
+        slots = self.max_length if c.seq_pooling_type == "concat" else 1
+        assert slots is not None
+        self.dnn = MLP(
+            sum(self.embedding.widths(self.head_field)) + slots * width,
+            c.dnn_hidden_units,
+            output_width=1,
+            activations=c.dnn_activations,
+            dropout=c.net_dropout,
+            batch_norm=c.batch_norm,
+        )
+        self.initialise()
+
+    def forward(self, batch: Batch, real_history: Tensor | None = None) -> Tensor:
+        """Logits (B,).
+
+        Args:
+            batch: encoded rows, histories ragged.
+            real_history: (B,) only to repeat the padded execution of the public implementation:
+                all histories are left-padded to `max_len`, and this counts their real events.
+        """
+        c, embedding = self.config, self.embedding
+        events = self._events(batch, real_history)
+        x = append_target(
+            embedding.events(batch, c.sequence_field), embedding.rows(batch, c.target_field), events
+        )
+        if c.default_field:
+            default = embedding.rows(batch, c.default_field)
+            x = torch.cat([x, broadcast(default, events)], dim=1)
+        x = self.interaction(x)
+        if c.use_position_emb:
+            x = torch.cat([x, self.position(events.age)], dim=1)
+        if c.use_time_emb:
+            x = torch.cat([x, self.time(self._intervals(batch, events))], dim=1)
+        x = self.transformer(x, events)
+        if c.seq_pooling_type == "weighted_sum":
+            item = self.item_interaction(self.item_embedding.rows(batch, c.target_item_field))
+            pooled, _ = self.attention_pooling(x, item, events)
+        else:
+            pooled = pool(c.seq_pooling_type, x, events, self.max_length)
+        head = torch.cat([embedding.rows(batch, self.head_field), pooled], dim=1)
+        logits: Tensor = self.dnn(head).squeeze(1)
+        return logits
+
+    def _events(self, batch: Batch, real_history: Tensor | None) -> Events:
+        c = self.config
+        same_lengths(batch, (*c.sequence_field, *(c.time_keys[1:] if c.use_time_emb else ())))
+        events = with_target(batch.sequences[c.sequence_field[0]], real_history)
+        if self.max_length is not None and events.max_length > self.max_length:
+            raise UserError(
+                f"a history has {events.max_length - 1} events",
+                column=c.sequence_field[0],
+                remedy=f"cut histories to max_len {self.max_length - 1}",
+            )
+        return events
+
+    def _intervals(self, batch: Batch, events: Events) -> Tensor:
+        target, history = self.config.time_keys
+        now = batch.times[target]
+        times = append_target(batch.time_sequences[history].values, now, events)
+        return time_buckets(
+            broadcast(now, events),
+            times,
+            self.config.num_time_embeddings,
+            self.config.time_log_base,
+        )

@@ -1,0 +1,105 @@
+"""FESeq's options under the public implementation's names, and what contradicts what."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tossctr.config.schema import ModelConfig
+from tossctr.data.features import FeatureMap
+from tossctr.errors import UserError
+from tossctr.models.base import COLUMNS, SEQUENCES, Names, check_fields
+from tossctr.models.layers.interaction import InteractionName
+from tossctr.models.layers.pooling import ScoreName
+
+
+class FESeqConfig(ModelConfig):
+    """The options of `FESeq`.
+
+    Field i of `target_field` is the next element of field i of `sequence_field`; `time_keys` are
+    the time stamps of the target and of its history.
+    """
+
+    target_field: Names
+    sequence_field: Names
+    default_field: Names = ()
+    target_item_field: Names = ()  # the query of weighted_sum pooling
+    time_keys: Names = ()
+    interaction_layer_name: InteractionName = "crossnetv2"
+    use_seq_feature_interaction: bool = True
+    seq_feature_interaction_layers: int = Field(1, ge=0)
+    use_item_feature_interaction: bool = False
+    item_feature_interaction_layers: int = Field(0, ge=0)
+    use_position_emb: bool = True
+    use_time_emb: bool = False
+    num_time_embeddings: int = Field(4001, ge=2)  # rows of the time table, the last unused
+    time_log_base: float = -1  # -1: linear buckets of one time unit
+    num_heads: int = Field(2, ge=1)
+    stacked_transformer_layers: int = Field(1, ge=0)
+    use_causal_mask: bool = False
+    layer_norm: bool = True
+    use_residual: bool = True
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    net_dropout: float = Field(0.0, ge=0, lt=1)
+    fi_dropout: float = Field(0.0, ge=0, lt=1)  # in the interaction blocks
+    seq_pooling_type: Literal["mean", "sum", "target", "concat", "weighted_sum"] = "mean"
+    seq_pooling_attn_type: ScoreName = "bilinear_attention"
+    use_pooling_attn_scale: bool = True
+    rel_score_hidden_dim: int = Field(128, ge=1)
+    dnn_hidden_units: tuple[int, ...] = (256, 128, 64)
+    dnn_activations: str | tuple[str, ...] = "relu"
+    batch_norm: bool = False
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        weighted = self.seq_pooling_type == "weighted_sum"
+        contradictions = {
+            "target_field and sequence_field must name as many fields, at least one": not (
+                len(self.target_field) == len(self.sequence_field) > 0
+            ),
+            "use_item_feature_interaction needs seq_pooling_type: weighted_sum": (
+                self.use_item_feature_interaction and not weighted
+            ),
+            "seq_pooling_type: weighted_sum needs a target_item_field": (
+                weighted and not self.target_item_field
+            ),
+            "use_time_emb needs time_keys: [target time, history times]": (
+                self.use_time_emb and len(self.time_keys) != 2
+            ),
+            "time_log_base must be -1 or greater than 1": not (
+                self.time_log_base == -1 or self.time_log_base > 1
+            ),
+        }
+        for contradiction, found in contradictions.items():
+            if found:
+                raise UserError(contradiction)
+        return self
+
+    def check(self, features: FeatureMap) -> None:
+        """Check the options against the features.
+
+        Raises:
+            UserError: an option names no fitting field, or needs a `max_len` that is not set.
+        """
+        check_fields(features, "sequence_field", self.sequence_field, SEQUENCES)
+        check_fields(features, "target_field", self.target_field, COLUMNS)
+        check_fields(features, "default_field", self.default_field, COLUMNS)
+        check_fields(features, "target_item_field", self.target_item_field, COLUMNS)
+        if self.use_time_emb:
+            check_fields(features, "time_keys", self.time_keys[:1], ("time",))
+            check_fields(features, "time_keys", self.time_keys[1:], ("time_sequence",))
+        longest = {features[name].max_len for name in self.sequence_field}
+        if len(longest) > 1:
+            raise UserError(
+                "the sequence fields differ in max_len",
+                column="sequence_field",
+                value=sorted(longest, key=str),
+                remedy="give them one max_len",
+            )
+        if longest == {None} and (self.use_position_emb or self.seq_pooling_type == "concat"):
+            raise UserError(
+                "position embedding and concat pooling need the longest history",
+                column="max_len",
+                remedy="set max_len, or switch use_position_emb off",
+            )

@@ -1,0 +1,54 @@
+"""AutoInt's interacting layer (Song et al. 2019, section 4.4)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class AutoIntLayer(nn.Module):
+    """Self-attention over fields, + input, LayerNorm, ReLU.
+
+    Shapes: (N, fields, width) -> (N, fields, attention_width), by default the same width.
+
+    Args:
+        width: of each field's embedding.
+        attention_width: of queries, keys and values over all heads.
+        num_heads: divides the attention width.
+        dropout: on the attention weights.
+        use_residual: add the input, through a linear map where the widths differ.
+        use_scale: divide the scores by sqrt(head width).
+        layer_norm: the public implementation's addition to the paper.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        attention_width: int | None = None,
+        num_heads: int = 1,
+        dropout: float = 0.0,
+        *,
+        use_residual: bool = True,
+        use_scale: bool = True,
+        layer_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        out = attention_width or width
+        self.num_heads, self.dropout, self.use_residual = num_heads, dropout, use_residual
+        self.scale = None if use_scale else 1.0
+        self.query = nn.Linear(width, out, bias=False)
+        self.key = nn.Linear(width, out, bias=False)
+        self.value = nn.Linear(width, out, bias=False)
+        self.residual = nn.Identity() if width == out else nn.Linear(width, out, bias=False)
+        self.norm = nn.LayerNorm(out) if layer_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for linear in (self.query, self.key, self.value)
+        )
+        dropout_p = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
+        mixed = mixed.transpose(1, 2).flatten(2)
+        out: Tensor = self.norm(mixed + self.residual(x) if self.use_residual else mixed)
+        return out.relu()

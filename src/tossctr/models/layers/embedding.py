@@ -1,0 +1,199 @@
+"""Field embeddings: a table for each vocabulary, a vector for each number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tossctr.data.batch import Batch
+from tossctr.data.features import FeatureMap, Field
+from tossctr.errors import UserError
+
+TABLE_STD = 1e-4
+_IDS = ("categorical", "sequence")
+_NUMBERS = ("numeric", "numeric_sequence")
+
+
+def new_table(rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:
+    """A table drawn from N(0, 1e-4), its padding row zero."""
+    table = nn.Embedding(rows, width, padding_idx=padding_idx)
+    with torch.no_grad():
+        nn.init.normal_(table.weight, std=TABLE_STD)
+        if padding_idx is not None:
+            table.weight[padding_idx].zero_()
+    return table
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Neighbouring numeric fields of one width: embedded by one multiplication."""
+
+    width: int
+    columns: list[int]
+    vectors: list[int]
+
+
+class FieldEmbedding(nn.Module):
+    """Embeds the named fields of a `Batch`.
+
+    Ids look up a table with a zero row for PAD; a number multiplies its field's vector. A field
+    with `share_embedding` uses the table or vector of the field that it names; `embedding_dim` of
+    a field overrides the default width.
+
+    Args:
+        features: what the fields are.
+        names: the fields to embed.
+        embedding_dim: the default width.
+        share: False gives each field a table of its own whatever it declares.
+
+    Raises:
+        UserError: `share_embedding` that names no fitting field.
+    """
+
+    def __init__(
+        self, features: FeatureMap, names: Iterable[str], embedding_dim: int, *, share: bool = True
+    ) -> None:
+        super().__init__()
+        self._owner = {
+            name: owner_of(features, name) if share else features[name] for name in names
+        }
+        self._width = {
+            name: owner.embedding_dim or embedding_dim for name, owner in self._owner.items()
+        }
+        self._column = {
+            name: i
+            for kind in ("categorical", "numeric")
+            for i, name in enumerate(features.names(kind))
+        }
+        self._kind = {name: features[name].kind for name in self._owner}
+        self.tables = nn.ModuleDict()
+        self._vector: dict[str, int] = {}
+        vectors: dict[int, int] = {}
+        for name, owner in self._owner.items():
+            width = self._width[name]
+            if owner.kind in _IDS and _key(owner) not in self.tables:
+                assert owner.vocab_size is not None
+                self.tables[_key(owner)] = new_table(owner.vocab_size, width, padding_idx=0)
+            elif owner.kind in _NUMBERS and owner.name not in self._vector:
+                self._vector[owner.name] = vectors.get(width, 0)
+                vectors[width] = vectors.get(width, 0) + 1
+        # Drawn as a bias-free linear map from 1 to `width` would be (Xavier-normal).
+        self.vectors = nn.ParameterDict(
+            {
+                str(w): nn.Parameter(torch.randn(n, w) * (2 / (1 + w)) ** 0.5)
+                for w, n in vectors.items()
+            }
+        )
+        self._plans: dict[tuple[str, ...], list[str | _Numbers]] = {}
+
+    def widths(self, names: Iterable[str]) -> list[int]:
+        """The width of each named field's embedding."""
+        return [self._width[name] for name in names]
+
+    def table(self, name: str) -> nn.Embedding:
+        """The table of an id field."""
+        table = self.tables[_key(self._owner[name])]
+        assert isinstance(table, nn.Embedding)
+        return table
+
+    def vector(self, name: str) -> Tensor:
+        """(width,) the vector of a numeric field, a view."""
+        vectors: Tensor = self.vectors[str(self._width[name])]
+        return vectors[self._vector[self._owner[name].name]]
+
+    def parameter_of(self) -> dict[str, tuple[str, int | None]]:
+        """For each field the name of its parameter, and the row of it that is a number's vector."""
+        return {
+            name: (f"tables.{_key(owner)}.weight", None)
+            if owner.kind in _IDS
+            else (f"vectors.{self._width[name]}", self._vector[owner.name])
+            for name, owner in self._owner.items()
+        }
+
+    def rows(self, batch: Batch, names: Sequence[str]) -> Tensor:
+        """Embeddings of non-sequential fields side by side, in the order named: (B, width)."""
+        parts = []
+        for part in self._plan(tuple(names)):
+            if isinstance(part, str):
+                parts.append(self.table(part)(batch.categorical[:, self._column[part]]))
+            else:
+                numbers = _take(batch.numeric, part.columns, 1)
+                vectors = _take(self.vectors[str(part.width)], part.vectors, 0)
+                parts.append((numbers[:, :, None] * vectors).flatten(1))
+        return torch.cat(parts, dim=1) if parts else batch.numeric.new_empty(len(batch), 0)
+
+    def events(self, batch: Batch, names: Sequence[str]) -> Tensor:
+        """Embeddings of sequential fields of equal lengths side by side: (M, width)."""
+        parts = []
+        for name in names:
+            values = batch.sequences[name].values
+            if self._kind[name] == "sequence":
+                parts.append(F.embedding(values, self.table(name).weight, padding_idx=0))
+            else:
+                parts.append(values[:, None] * self.vector(name))
+        return torch.cat(parts, dim=1)
+
+    def _plan(self, names: tuple[str, ...]) -> list[str | _Numbers]:
+        if names not in self._plans:
+            plan: list[str | _Numbers] = []
+            for (kind, width), group in groupby(
+                names, key=lambda n: (self._kind[n], self._width[n])
+            ):
+                run = list(group)
+                if kind == "categorical":
+                    plan += run
+                else:
+                    owners = [self._vector[self._owner[name].name] for name in run]
+                    plan.append(_Numbers(width, [self._column[name] for name in run], owners))
+            self._plans[names] = plan
+        return self._plans[names]
+
+
+def owner_of(features: FeatureMap, name: str) -> Field:
+    """The field whose table or vector this one uses: itself, unless it shares another's.
+
+    Raises:
+        UserError: the named field is missing, of another kind, too small, or shares in a circle.
+    """
+    field = owner = features[name]
+    seen = {name}
+    while owner.share_embedding is not None:
+        if owner.share_embedding not in features or owner.share_embedding in seen:
+            raise UserError(
+                "share_embedding must name another feature",
+                column=name,
+                value=owner.share_embedding,
+                remedy="name a feature that has an embedding of its own",
+            )
+        owner = features[owner.share_embedding]
+        seen.add(owner.name)
+    if (field.kind in _IDS) != (owner.kind in _IDS) or owner.kind not in (*_IDS, *_NUMBERS):
+        raise UserError(
+            f"a {field.kind} feature cannot share the embedding of a {owner.kind} one",
+            column=name,
+            value=owner.name,
+        )
+    if (field.vocab_size or 0) > (owner.vocab_size or 0):
+        raise UserError(
+            f"has {field.vocab_size} ids but shares a table of {owner.vocab_size}",
+            column=name,
+            remedy=f"prepare the data with share_embedding: {owner.name}",
+        )
+    return owner
+
+
+def _key(field: Field) -> str:
+    # Prefixed and escaped: a module may neither hold a dot in its name nor be called like a
+    # method of ModuleDict ("type", "items").
+    return "field:" + field.name.replace("%", "%25").replace(".", "%2E")
+
+
+def _take(x: Tensor, index: list[int], dim: int) -> Tensor:
+    if index == list(range(index[0], index[0] + len(index))):
+        return x.narrow(dim, index[0], len(index))
+    return x.index_select(dim, torch.tensor(index, device=x.device))

@@ -1,0 +1,170 @@
+"""Packed execution: the events of B rows laid end to end, so that no work is done on padding.
+
+A packed tensor is (M, width), M = sum of the rows' lengths; `Events` says which event is whose.
+Reductions over a row are deterministic on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tossctr.data.batch import Ragged
+
+
+@dataclass(frozen=True)
+class Events:
+    """Where the rows of a packed tensor begin and end; every row has at least one event.
+
+    Attributes:
+        offsets: (B + 1,) int64, from 0 to M.
+        max_length: the longest row.
+        real: (M,) bool, False at padding; None (the normal case) where there is none.
+    """
+
+    offsets: Tensor
+    max_length: int
+    real: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def count(self) -> int:
+        return int(self.row.shape[0])
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(B,) int64."""
+        return self.offsets.diff()
+
+    @cached_property
+    def row(self) -> Tensor:
+        """(M,) int64: the row that each event belongs to."""
+        return torch.repeat_interleave(self.lengths)
+
+    @property
+    def last(self) -> Tensor:
+        """(B,) int64: where each row's last event lies."""
+        return self.offsets[1:] - 1
+
+    @cached_property
+    def age(self) -> Tensor:
+        """(M,) int64: how many events of the same row come after it (the last one has 0)."""
+        return self.last[self.row] - torch.arange(self.count, device=self.offsets.device)
+
+
+def with_target(history: Ragged, real_history: Tensor | None = None) -> Events:
+    """The events of each row's history followed by its target: M = len(history.values) + B.
+
+    Args:
+        history: one of the sequences.
+        real_history: (B,) how many of a row's newest events are real, where the sequences are
+            left-padded; None where they hold real events only.
+    """
+    rows = torch.arange(len(history.offsets), device=history.offsets.device)
+    events = Events(history.offsets + rows, history.max_length + 1)
+    if real_history is None:
+        return events
+    return Events(events.offsets, events.max_length, events.age <= real_history[events.row])
+
+
+def append_target(history: Tensor, target: Tensor, events: Events) -> Tensor:
+    """Packed history (M - B, ...) and targets (B, ...) -> packed (M, ...), target last."""
+    count = len(history) + len(target)
+    is_history = torch.ones(count, dtype=torch.bool, device=history.device)
+    is_history[events.last] = False
+    source = torch.empty(count, dtype=torch.long, device=history.device)
+    source[is_history] = torch.arange(len(history), device=history.device)
+    source[events.last] = torch.arange(len(history), count, device=history.device)
+    joined = torch.cat([history, target])
+    return take_unique(joined, source) if joined.is_floating_point() else joined[source]
+
+
+class _Broadcast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lengths: Tensor, offsets: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(lengths, offsets)
+        return x.repeat_interleave(lengths, 0, output_size=count)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        _, offsets = ctx.saved_tensors
+        return _bag(grads[0], offsets), None, None, None
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(lengths)
+        ctx.count = len(x)
+        return _bag(x, offsets)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (lengths,) = ctx.saved_tensors
+        return grads[0].repeat_interleave(lengths, 0, output_size=ctx.count), None, None
+
+
+def _bag(x: Tensor, offsets: Tensor) -> Tensor:
+    # The fastest segment sum that torch has on a CPU (7x segment_reduce, 4x index_add).
+    indices = torch.arange(len(x), device=x.device)
+    flat = x.reshape(len(x), -1)
+    total = F.embedding_bag(indices, flat, offsets, mode="sum", include_last_offset=True)
+    return total.view(-1, *x.shape[1:])
+
+
+class _TakeUnique(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.count = len(x)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        grad = grads[0]
+        return grad.new_zeros(ctx.count, *grad.shape[1:]).index_copy_(0, index, grad), None
+
+
+def broadcast(x: Tensor, events: Events) -> Tensor:
+    """One vector a row, (B, ...) -> (M, ...)."""
+    out: Tensor = _Broadcast.apply(x, events.lengths, events.offsets, events.count)  # type: ignore[no-untyped-call]
+    return out
+
+
+def segment_sum(x: Tensor, events: Events) -> Tensor:
+    """Sum over each row's events, (M, ...) -> (B, ...)."""
+    out: Tensor = _Sum.apply(x, events.lengths, events.offsets)  # type: ignore[no-untyped-call]
+    return out
+
+
+def take_unique(x: Tensor, index: Tensor) -> Tensor:
+    """`x[index]` for an index without repeats, whose gradient needs no accumulation."""
+    out: Tensor = _TakeUnique.apply(x, index)  # type: ignore[no-untyped-call]
+    return out
+
+
+def segment_mean(x: Tensor, events: Events) -> Tensor:
+    """Mean over each row's real events, (M, width) -> (B, width)."""
+    if events.real is None:
+        return segment_sum(x, events) / events.lengths[:, None]
+    real = events.real.to(x.dtype)[:, None]
+    return segment_sum(x * real, events) / segment_sum(real, events)
+
+
+def segment_softmax(scores: Tensor, events: Events) -> Tensor:
+    """Softmax over each row's real events, (M,) -> (M,); padding gets weight 0."""
+    if events.real is not None:
+        scores = scores.masked_fill(~events.real, float("-inf"))
+    top = scores.new_full((events.rows,), float("-inf"))
+    top = top.scatter_reduce(0, events.row, scores.detach(), "amax")
+    weights = torch.exp(scores - broadcast(top, events))
+    return weights / broadcast(segment_sum(weights, events), events)

@@ -1,0 +1,103 @@
+"""From a row's events to one vector (FESeq, Yuan et al. 2024, section 3.4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tossctr.models.layers.mlp import MLP
+from tossctr.models.layers.packed import (
+    Events,
+    broadcast,
+    segment_mean,
+    segment_softmax,
+    segment_sum,
+)
+
+PoolingName = Literal["mean", "sum", "target", "concat"]
+ScoreName = Literal["dot_attention", "bilinear_attention", "din_attention"]
+
+
+def pool(name: PoolingName, x: Tensor, events: Events, max_length: int | None) -> Tensor:
+    """Packed (M, D) -> (B, D), or (B, max_length * D) for `concat`.
+
+    `concat` lays a row's events into `max_length` slots, the target last; slots without an event
+    are zero. (Where the events hold padding, as in the public implementation, it is laid there.)
+    """
+    match name:
+        case "mean":
+            return segment_mean(x, events)
+        case "sum":
+            return segment_sum(x if events.real is None else x * events.real[:, None], events)
+        case "target":
+            return x[events.last]
+        case "concat":
+            assert max_length is not None
+            slot = events.row * max_length + (max_length - 1 - events.age)
+            slots = x.new_zeros(events.rows * max_length, x.shape[1]).index_copy(0, slot, x)
+            return slots.view(events.rows, -1)
+
+
+class AttentionPooling(nn.Module):
+    """Weighted sum of the events by their relevance to a query.
+
+    Shapes: packed (M, width), queries (B, query_width) -> (B, width), weights (M,).
+
+    One PReLU parameter serves queries, keys, values and the output. Scores: `dot_attention` k.q;
+    `bilinear_attention` k M q with M the identity at first; `din_attention` an MLP with Dice on
+    (q, k, q - k, q * k), never scaled. Its batch statistics are over the events given.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        query_width: int,
+        hidden: int,
+        score: ScoreName,
+        *,
+        use_scale: bool = True,
+        net_dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.score = score
+        self.scale = hidden**-0.5 if use_scale else 1.0
+        self.query = nn.Linear(query_width, hidden, bias=False)
+        self.key = nn.Linear(width, hidden, bias=False)
+        self.value = nn.Linear(width, hidden, bias=False)
+        self.output = nn.Linear(hidden, width)
+        self.activation = nn.PReLU(init=0.1)
+        self.net_dropout = nn.Dropout(net_dropout)
+        self.attention_dropout = nn.Dropout(attention_dropout)
+        if score == "bilinear_attention":
+            self.bilinear = nn.Parameter(torch.eye(hidden))
+        elif score == "din_attention":
+            self.relevance = MLP(
+                4 * hidden,
+                (512, 256, 128),
+                output_width=1,
+                activations="dice",
+                dropout=attention_dropout,
+            )
+
+    def forward(self, x: Tensor, query: Tensor, events: Events) -> tuple[Tensor, Tensor]:
+        q, k, v = (
+            self.net_dropout(self.activation(linear(source)))
+            for linear, source in ((self.query, query), (self.key, x), (self.value, x))
+        )
+        weights = segment_softmax(self._scores(q, k, events), events)
+        mixed = segment_sum(self.attention_dropout(weights)[:, None] * v, events)
+        return self.activation(self.output(mixed)), weights
+
+    def _scores(self, q: Tensor, k: Tensor, events: Events) -> Tensor:
+        match self.score:
+            case "dot_attention":
+                return (k * broadcast(q, events)).sum(dim=1) * self.scale
+            case "bilinear_attention":
+                return (k * broadcast(q @ self.bilinear.T, events)).sum(dim=1) * self.scale
+            case "din_attention":
+                q = broadcast(q, events)
+                scores: Tensor = self.relevance(torch.cat([q, k, q - k, q * k], dim=1))
+                return scores.squeeze(1)
