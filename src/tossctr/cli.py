@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from tossctr.config.schema import Experiment
 from tossctr.data.prepare import prepare as prepare_data
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.evaluation import compare as comparison
 from tossctr.progress import console, say
 from tossctr.training.device import resolve_device
 from tossctr.training.run_folder import Run, load_run
@@ -171,6 +173,35 @@ def run_all(
     shown = {k: v for k, v in result.items() if k in ("validation", "submission", "ceiling")}
     stdout.print(_metric_table(f"{expid} on {dataset.dataset_id}", shown))
     stdout.print(f"submission: {out} ({rows:,} rows)", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    expids: Annotated[str, typer.Option(help="Experiment ids, joined by commas.")],
+    config: Config = CONFIG,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds each.")] = 3,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled raw file. Default: the validation part.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of runs and tables.")] = Path(
+        "checkpoints/compare"
+    ),
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train experiments on the same data with several seeds; write a table (Markdown, JSON)."""
+    rows = comparison.compare(
+        config,
+        expids.split(","),
+        range(1, seeds + 1),
+        output,
+        data=data,
+        gpu=gpu,
+        overrides=overrides or [],
+    )
+    comparison.write_table(rows, output)
+    print(json.dumps([asdict(row) for row in rows]) if as_json else comparison.as_markdown(rows))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -71,9 +72,16 @@ class MonitorRule(pl.Callback):
 
 
 class RowProgress(pl.Callback):
-    """A bar in rows for each epoch and each validation."""
+    """A bar in rows for each epoch and each validation.
+
+    Attributes:
+        trained_rows, train_seconds: rows trained on, and the time that took without validation.
+    """
 
     def __init__(self, train_rows: int, valid_rows: int) -> None:
+        self.trained_rows = 0
+        self.train_seconds = 0.0
+        self._since = 0.0
         self.rows = {"train": train_rows, "valid": valid_rows}
         self._open: dict[str, ExitStack] = {}
         self._advance: dict[str, Callable[[int], None]] = {}
@@ -88,14 +96,17 @@ class RowProgress(pl.Callback):
             self._open.pop(stage).close()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._since = time.monotonic()
         self._start("train", f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
+        self.trained_rows += _rows(batch)
         self._advance["train"](_rows(batch))
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.train_seconds += time.monotonic() - self._since
         self._start("valid", "validate")
 
     def on_validation_batch_end(
@@ -111,6 +122,7 @@ class RowProgress(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._stop("valid")
+        self._since = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._stop("train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import resource
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +53,7 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
     )
 
     writer = RunWriter(folder, experiment, data.encoder, features)
+    progress = RowProgress(len(train_rows), len(valid_rows))
     rule = MonitorRule(config, keep=lambda: writer.keep(model))
     logs = writer.folder / "logs"
     _quieten_lightning()
@@ -66,7 +67,7 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
             TensorBoardLogger(logs, name="", version="tensorboard"),
             CSVLogger(logs, name="", version="csv"),
         ],
-        callbacks=[rule, RowProgress(len(train_rows), len(valid_rows))],
+        callbacks=[rule, progress],
         log_every_n_steps=LOG_EVERY_STEPS,
         num_sanity_val_steps=0,
         enable_checkpointing=False,  # MonitorRule keeps the best weights, as safetensors
@@ -85,8 +86,8 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
         )
         for rows, shuffle in ((train_rows, config.shuffle), (valid_rows, False))
     ]
-    start = time.monotonic()
-    trainer.fit(CTRModule(model, config), *loaders)
+    module = CTRModule(model, config)
+    trainer.fit(module, *loaders)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if rule.best_row is None:
@@ -97,12 +98,26 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
             remedy="look at the validation part: it needs clicks and non-clicks",
         )
     best = rule.best_row
-    seconds = time.monotonic() - start
+    seconds, trained_rows = progress.train_seconds, progress.trained_rows
     writer.finish(
-        {"best": best, "history": rule.history, "parameters": parameters, "seconds": seconds}
+        {
+            "best": best,
+            "history": rule.history,
+            "parameters": parameters,
+            "rows_per_s": trained_rows / seconds,
+            "seconds": seconds,
+            "peak_mb": _peak_mb(device),
+        }
     )
     say(f"best in epoch {best['epoch']:.0f}; run kept in {folder}")
     return load_run(folder)
+
+
+def _peak_mb(device: torch.device) -> float:
+    """Largest memory of this process so far, in MB: the GPU's where one is used."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def _quieten_lightning() -> None:

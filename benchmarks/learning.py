@@ -1,0 +1,110 @@
+"""Does FESeq learn what there is to learn? Synthetic data with known click probabilities.
+
+Trains FESeq_toy twice on the same rows, once as it is and once with every history emptied, and
+scores a held-out file. AUCs are expectations over the true click probabilities (each row counts p
+times as a click and 1 - p times as none), so no luck of the draw is in them:
+
+    lift                (AUC - 0.5) / (AUC_true - 0.5)
+    gain_from_sequence  AUC minus the AUC without histories
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import harness
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from tossctr.config.loader import load_experiment
+from tossctr.config.schema import Experiment
+from tossctr.data.encoder import Encoder
+from tossctr.data.prepare import Prepared, prepare
+from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.data.sources import open_source
+from tossctr.data.synthetic import synthesize
+from tossctr.evaluation.ceiling import lift, read_truth
+from tossctr.inference.predict import predict_rows
+from tossctr.training.trainer import train
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def without_history(rows: EncodedRows) -> EncodedRows:
+    empty = np.zeros(len(rows) + 1, np.int64)
+    return replace(
+        rows, sequences={n: RaggedArray(r.values[:0], empty) for n, r in rows.sequences.items()}
+    )
+
+
+def expected_auc(logit: np.ndarray, probability: np.ndarray) -> float:
+    """AUC in expectation over clicks drawn from `probability`."""
+    label = np.repeat([1, 0], len(logit))
+    weight = np.concatenate([probability, 1 - probability])
+    return float(roc_auc_score(label, np.tile(logit, 2), sample_weight=weight))
+
+
+def held_out_logits(
+    experiment: Experiment, data: Prepared, test: Path, folder: Path, history: bool
+) -> np.ndarray:
+    """Train, then score the test file batch by batch."""
+    if not history:
+        data = replace(data, train=without_history(data.train), valid=without_history(data.valid))
+    run = train(experiment, data, torch.device("cpu"), folder)
+    logits = []
+    for rows in encoded(data.encoder, test):
+        logits.append(
+            predict_rows(run, rows if history else without_history(rows), device=torch.device("cpu"))
+        )
+    return np.concatenate(logits)
+
+
+def encoded(encoder: Encoder, path: Path):  # noqa: ANN201 - a generator of EncodedRows
+    first = 0
+    for batch in open_source(path, encoder.columns(labelled=False)).batches(batch_rows=8192):
+        rows = encoder.transform(batch, first_row=first, labelled=False)
+        first += len(rows)
+        yield rows
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__ or "")
+    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--test-rows", type=int, default=100_000)
+    parser.add_argument("--set", action="append", default=[], help="override a config key")
+    options = parser.parse_args()
+    if options.quick:
+        options.rows, options.test_rows = 20_000, 10_000
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        synthesize(folder, options.rows, options.test_rows, seed=1)
+        overrides = [f"train_data={folder / 'train.parquet'}", f"data_root={folder}"]
+        experiment = load_experiment(CONFIGS, "FESeq_toy", overrides + options.set)
+        data = prepare(experiment.dataset)
+        test = folder / "test.parquet"
+        with_history, without = (
+            held_out_logits(experiment, data, test, folder / f"run{history}", history)
+            for history in (True, False)
+        )
+        _, probability = read_truth(folder / "truth.parquet", "test")
+    attainable = expected_auc(probability, probability)
+    auc, auc_without = (expected_auc(x, probability) for x in (with_history, without))
+    harness.finish(
+        {
+            "rows": options.rows,
+            "auc_true": attainable,
+            "auc": auc,
+            "auc_without_history": auc_without,
+            "lift": lift(auc, attainable),
+            "gain_from_sequence": auc - auc_without,
+            "peak_mb": harness.own_peak_mb(),
+        },
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
