@@ -17,7 +17,7 @@ class Field(BaseModel):
     """One encoded column.
 
     `vocab_size` counts PAD (index 0) and OOV (the last index); it is None for kinds without a
-    vocabulary. `max_len` and `truncating` are choices of training, not of preparing: the encoder
+    vocabulary. From `embedding_dim` on they are choices of training, not of preparing: the encoder
     leaves them alone and `FeatureMap.with_lengths` sets them.
     """
 
@@ -52,21 +52,22 @@ class FeatureMap(BaseModel):
         return any(field.name == name for field in self.fields)
 
     def with_lengths(self, dataset: DatasetConfig, max_len: int | None = None) -> FeatureMap:
-        """The same fields with the data set's `max_len` and `truncating`; an experiment's
-        `max_len`, where given, overrides it for every sequence."""
+        """The same fields with what the data set chooses for training: `max_len` and `truncating`,
+        `embedding_dim` and `feature_encoder`. An experiment's `max_len`, where given, overrides the
+        data set's for every sequence."""
         specs = {spec.name: spec for spec in dataset.features}
-        changed = (
-            field.model_copy(
-                update={
-                    "max_len": max_len or specs[field.name].max_len,
-                    "truncating": specs[field.name].truncating,
-                }
-            )
-            if specs[field.name].is_sequence
-            else field
-            for field in self.fields
-        )
-        return self.model_copy(update={"fields": tuple(changed)})
+
+        def bound(field: Field) -> Field:
+            spec = specs[field.name]
+            chosen: dict[str, object] = {
+                "embedding_dim": spec.embedding_dim,
+                "feature_encoder": spec.feature_encoder,
+            }
+            if spec.is_sequence:
+                chosen |= {"max_len": max_len or spec.max_len, "truncating": spec.truncating}
+            return field.model_copy(update=chosen)
+
+        return self.model_copy(update={"fields": tuple(map(bound, self.fields))})
 
     def names(self, *kinds: FieldKind) -> tuple[str, ...]:
         """Names of the fields of these kinds, in order: `names("categorical")` are the columns

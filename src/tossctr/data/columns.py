@@ -1,0 +1,153 @@
+"""What is to be done with each raw column: the feature specs, checked against each other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tossctr.config.schema import DatasetConfig, FeatureSpec
+from tossctr.data.features import Field, FieldKind
+from tossctr.data.sources import ColumnType
+from tossctr.errors import UserError
+
+
+class Column(BaseModel):
+    """One feature column as the encoder handles it.
+
+    `owner` names the column whose vocabulary or scaler is used: itself, or what `share_embedding`
+    leads to. `fill` is the text that a missing category stands for (None: OOV), or the number that
+    a missing number does (None: 0). With `remap` false, values are indices already.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: FieldKind
+    dtype: Literal["str", "int", "float"]
+    owner: str
+    remap: bool = True
+    vocab_size: int | None = None
+    share_embedding: str | None = None
+    splitter: str = ","
+    fill: str | float | None = None
+    normalizer: Literal["MinMaxScaler", "StandardScaler"] | None = None
+
+    @property
+    def has_vocabulary(self) -> bool:
+        return self.kind in ("categorical", "sequence")
+
+    @property
+    def is_sequence(self) -> bool:
+        return self.kind in ("sequence", "numeric_sequence", "time_sequence")
+
+    @property
+    def id_dtype(self) -> Literal["str", "int"]:
+        """How the ids of a sequence are read."""
+        return "int" if self.dtype == "int" else "str"
+
+    @property
+    def fill_number(self) -> float:
+        return float(self.fill or 0.0)
+
+    @property
+    def read_as(self) -> ColumnType:
+        """The type to read it as from a file that has no types (CSV)."""
+        return "str" if self.is_sequence else self.dtype
+
+    def field(self, vocab_size: int | None) -> Field:
+        return Field(
+            name=self.name,
+            kind=self.kind,
+            vocab_size=vocab_size,
+            share_embedding=self.share_embedding,
+        )
+
+
+def resolve(dataset: DatasetConfig) -> tuple[Column, ...]:
+    """The columns of a data set's active features, in order.
+
+    Raises:
+        UserError: no features, one declared twice, or options that contradict each other.
+    """
+    specs: dict[str, FeatureSpec] = {}
+    for spec in dataset.features:
+        if spec.name in specs or spec.name == dataset.label_col.name:
+            twice = "declared twice" if spec.name in specs else "both label and feature"
+            raise UserError(f"feature {spec.name!r} is {twice}", remedy="see feature_cols")
+        specs[spec.name] = spec
+    if not specs:
+        raise UserError(f"data set {dataset.dataset_id!r} has no active features")
+    return tuple(_column(spec, specs) for spec in specs.values())
+
+
+def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> Column:
+    kind = _kind(spec)
+    has_vocabulary = kind in ("categorical", "sequence")
+    if kind == "meta" and spec.dtype == "float":
+        raise _wrong(spec, "type: meta needs dtype: int or str")
+    if kind in ("numeric", "time") and spec.dtype == "str":
+        raise _wrong(spec, f"type: {kind} needs dtype: float or int")
+    if has_vocabulary and not spec.remap and spec.dtype != "int":
+        raise _wrong(spec, "remap: false needs dtype: int")
+    if spec.vocab_size is not None and (spec.remap or not has_vocabulary):
+        raise _wrong(spec, "vocab_size is for categories with remap: false")
+    if spec.normalizer is not None and kind not in ("numeric", "numeric_sequence"):
+        raise _wrong(spec, f"normalizer does not apply to type: {spec.type}")
+    fill: str | float | None = None
+    if kind == "categorical" and spec.fill_na not in (None, ""):
+        fill = str(spec.fill_na)
+    elif kind == "sequence" and spec.fill_na not in (None, ""):
+        raise _wrong(spec, "fill_na does not apply to a sequence of ids: a missing one is empty")
+    elif not has_vocabulary and spec.fill_na not in (None, ""):
+        try:
+            fill = float(str(spec.fill_na))
+        except ValueError:
+            raise _wrong(spec, f"fill_na {spec.fill_na!r} is not a number") from None
+    return Column(
+        name=spec.name,
+        kind=kind,
+        dtype=spec.dtype,
+        owner=_owner(spec, specs).name,
+        remap=spec.remap,
+        vocab_size=_owner(spec, specs).vocab_size,
+        share_embedding=spec.share_embedding,
+        splitter=spec.splitter or ",",
+        fill=fill,
+        normalizer=_owner(spec, specs).normalizer,
+    )
+
+
+def _kind(spec: FeatureSpec) -> FieldKind:
+    match spec.type:
+        case "sequence":
+            return "numeric_sequence" if spec.dtype == "float" else "sequence"
+        case "time":
+            return "time_sequence" if spec.splitter is not None else "time"
+        case other:
+            return other
+
+
+def _owner(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> FeatureSpec:
+    """The feature whose vocabulary or scaler this one uses."""
+    owner, seen = spec, {spec.name}
+    while owner.share_embedding is not None:
+        name = owner.share_embedding
+        if name not in specs:
+            raise _wrong(spec, f"share_embedding: {name} is not an active feature")
+        if name in seen:
+            raise _wrong(spec, f"share_embedding: {name} leads back to {spec.name}")
+        owner = specs[name]
+        seen.add(name)
+    groups = (("categorical", "sequence"), ("numeric", "numeric_sequence"))
+    if owner is not spec and not any({_kind(spec), _kind(owner)} <= set(kinds) for kinds in groups):
+        raise _wrong(
+            spec, f"type: {spec.type} cannot share with {owner.name} of type: {owner.type}"
+        )
+    if owner.remap != spec.remap:
+        raise _wrong(spec, f"remap must be the same as that of {owner.name}, which it shares with")
+    return owner
+
+
+def _wrong(spec: FeatureSpec, problem: str) -> UserError:
+    return UserError(f"feature {spec.name!r}: {problem}")

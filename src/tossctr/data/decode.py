@@ -1,0 +1,85 @@
+"""Raw labels, meta columns and number sequences as NumPy arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tossctr.data.columns import Column
+from tossctr.data.numbers import as_floats
+from tossctr.data.texts import as_text, categories
+from tossctr.data.tokens import flat_list, is_list, split_text
+from tossctr.data.where import Where
+
+Array = NDArray[Any]
+
+MISSING_META = int(np.iinfo(np.int64).min)
+
+
+def labels(batch: pa.RecordBatch, name: str, where: Where) -> NDArray[np.float32]:
+    """The label column as (B,) float32 of 0 and 1.
+
+    Raises:
+        UserError: no such column, or a value that is missing or neither 0 nor 1.
+    """
+    if name not in batch.schema.names:
+        raise where.error("there is no label column", name, None, None, "check label_col")
+    array = batch.column(name)
+    values = as_floats(array, name, where)
+    bad = ~((values == 0) | (values == 1))
+    if bad.any():
+        at = int(bad.argmax())
+        problem = "the label is missing" if np.isnan(values[at]) else "the label is not 0 or 1"
+        raise where.error(problem, name, at, array[at].as_py(), "correct or drop the row")
+    return values.astype(np.float32)
+
+
+def meta(array: pa.Array, column: Column, where: Where) -> NDArray[np.int64]:
+    """A group id as (B,) int64: an integer is itself, a text the first 8 bytes of its BLAKE2b hash
+    (equal texts, equal ids), a missing value `MISSING_META`."""
+    codes, texts = categories(array, column.dtype, column.name, where)
+    if column.dtype == "int":
+        numbers = [int(text) if text else MISSING_META for text in texts]
+    else:
+        numbers = [_hash(text) for text in texts]
+    return np.array([*numbers, MISSING_META], np.int64)[codes]
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def flat_numbers(array: pa.Array, column: Column, where: Where) -> tuple[Array, Array]:
+    """A sequence of numbers per row -> values (M,) float, NaN where missing, and offsets (N + 1,).
+
+    Raises:
+        UserError: a value that is not a number.
+    """
+    if is_list(array):
+        offsets, flat = flat_list(array)
+        return as_floats(flat, column.name, where), offsets
+    if pa.types.is_floating(array.type):  # one number a row
+        array = array.cast(pa.string())
+    text = as_text(array, column.name, where)
+    offsets, flat = split_text(text, column.splitter, column.name, where)
+    try:
+        return flat.cast(pa.float64()).to_numpy(zero_copy_only=False), offsets
+    except pa.ArrowInvalid:
+        at, value = next((i, v) for i, v in enumerate(flat.to_pylist()) if not _is_number(v))
+        raise where.of_values(offsets).error(
+            "not a number", column.name, at, value, "correct the sequence"
+        ) from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        pc.cast(pa.array([text]), pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True

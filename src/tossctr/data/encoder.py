@@ -1,0 +1,190 @@
+"""The encoder: raw columns -> ids and scaled numbers, fit once on training rows, then frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from tossctr.config.schema import DatasetConfig
+from tossctr.data.encoder_state import EncoderState, Scaler
+from tossctr.data.features import FeatureMap
+from tossctr.data.rows import EncodedRows
+from tossctr.data.sources import ColumnType
+from tossctr.data.statistics import Stats
+from tossctr.data.transform import EncodingReport, Transform
+from tossctr.data.vocabulary import Vocabulary, frequent_tokens
+from tossctr.data.where import Where
+from tossctr.errors import UserError
+from tossctr.files import write_json
+
+__all__ = ["Encoder", "EncodingReport"]
+
+FILE = "encoder.json"
+
+
+class Encoder:
+    """Transforms raw rows by a frozen `EncoderState`.
+
+    Vocabularies: PAD 0, tokens by falling count (ties by text) from 1, OOV last. A missing category
+    becomes OOV unless `fill_na` gives it a text; a missing number is filled before scaling; a
+    missing sequence is empty.
+
+    Attributes:
+        state: what was fit.
+        features: the encoded fields, in the data set's order.
+    """
+
+    def __init__(self, state: EncoderState) -> None:
+        self.state = state
+        self._vocabularies = {
+            name: Vocabulary(tokens) for name, tokens in state.vocabularies.items()
+        } | {name: Vocabulary.of_indices(size) for name, size in state.index_sizes.items()}
+        self.features = FeatureMap(
+            dataset_id=state.dataset_id,
+            label=state.label.name,
+            fields=tuple(
+                c.field(self._vocabularies[c.owner].size if c.has_vocabulary else None)
+                for c in state.columns
+            ),
+        )
+
+    @classmethod
+    def fit(cls, dataset: DatasetConfig, batches: Iterable[pa.RecordBatch]) -> Encoder:
+        """Fit on consecutive batches of training rows.
+
+        Raises:
+            UserError: a value that cannot be encoded, or options that contradict each other.
+        """
+        stats, row = Stats.of(dataset), 0
+        for batch in batches:
+            stats.update(batch, first_row=row)
+            row += batch.num_rows
+        return cls.from_stats(dataset, stats)
+
+    @classmethod
+    def from_stats(cls, dataset: DatasetConfig, stats: Stats) -> Encoder:
+        """The encoder that these (merged) statistics make.
+
+        Raises:
+            UserError: an index of a `remap: false` column does not fit its `vocab_size`.
+        """
+        specs = {spec.name: spec for spec in dataset.features}
+        owners = {c.owner: c for c in stats.columns}
+        vocabularies, index_sizes, scalers = {}, {}, {}
+        for name, counts in stats.tokens.items():
+            totals = counts.totals()
+            if owners[name].remap:
+                least = specs[name].min_categr_count or dataset.min_categr_count
+                vocabularies[name] = frequent_tokens(totals, least)
+            else:
+                index_sizes[name] = _index_size(name, owners[name].vocab_size, totals)
+        for name, numbers in stats.numbers.items():
+            match owners[name].normalizer:
+                case "MinMaxScaler":
+                    shift, scale = numbers.min_max()
+                case "StandardScaler":
+                    shift, scale = numbers.standard()
+                case None:
+                    continue
+            scalers[name] = Scaler(shift=shift, scale=scale)
+        return cls(
+            EncoderState(
+                dataset_id=dataset.dataset_id,
+                label=dataset.label_col,
+                columns=stats.columns,
+                vocabularies=vocabularies,
+                index_sizes=index_sizes,
+                scalers=scalers,
+            )
+        )
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the state's canonical JSON."""
+        text = json.dumps(self.state.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def columns(self, *, labelled: bool) -> dict[str, ColumnType]:
+        """The raw columns that `transform` needs, and the types to read them as (for
+        `open_source`)."""
+        columns = {c.name: c.read_as for c in self.state.columns}
+        return columns | {self.state.label.name: "float"} if labelled else columns
+
+    def tokens(self, name: str) -> tuple[str, ...] | None:
+        """The vocabulary of a field, from index 1 on; None for fields without one."""
+        column = next(c for c in self.state.columns if c.name == name)
+        return self.state.vocabularies.get(column.owner) if column.has_vocabulary else None
+
+    def transform(
+        self,
+        batch: pa.RecordBatch,
+        *,
+        first_row: int = 0,
+        file: Path | None = None,
+        rows: NDArray[np.int64] | None = None,
+        labelled: bool = True,
+        report: EncodingReport | None = None,
+    ) -> EncodedRows:
+        """Encode a batch of raw rows.
+
+        Args:
+            batch: all feature columns, and the label where `labelled`.
+            first_row: row of the file that the batch begins with, for errors.
+            file: the file, for errors.
+            rows: (B,) rows of the file, where the batch's are not consecutive.
+            labelled: read the label.
+            report: counts unseen tokens and missing values there.
+
+        Raises:
+            UserError: a missing column, or a value that cannot be encoded (column, row, value).
+        """
+        where = Where(first_row, file, rows)
+        report = EncodingReport() if report is None else report
+        report.rows += batch.num_rows
+        return Transform(self.state, self._vocabularies, self.features, batch, where, report).rows(
+            labelled
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write `encoder.json`."""
+        write_json(folder / FILE, self.state.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: Path) -> Encoder:
+        """Read `encoder.json`.
+
+        Raises:
+            UserError: missing, of another version, or damaged.
+        """
+        file = folder / FILE
+        try:
+            return cls(EncoderState.model_validate_json(file.read_bytes()))
+        except OSError as error:
+            raise UserError("cannot be read", file=file, remedy="prepare again") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "state"
+            raise UserError(
+                f"not an encoder that this version reads: {key}: {first['msg']}",
+                file=file,
+                remedy="prepare again",
+            ) from error
+
+
+def _index_size(name: str, size: int | None, totals: dict[str, int]) -> int:
+    largest = max(map(int, totals), default=0)
+    if size is not None and largest >= size:
+        raise UserError(
+            f"an index beyond vocab_size {size}",
+            column=name,
+            value=largest,
+            remedy="raise vocab_size, or set remap: true",
+        )
+    return size if size is not None else largest + 2

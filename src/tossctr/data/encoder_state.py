@@ -1,0 +1,54 @@
+"""What a fit encoder holds: the content of `encoder.json`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from tossctr.config.schema import LabelSpec
+from tossctr.data.columns import Column
+
+
+class Scaler(BaseModel):
+    """x -> (x - shift) * scale, in float64."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shift: float
+    scale: float
+
+
+class EncoderState(BaseModel):
+    """Everything that transforming needs, as `encoder.json` holds it.
+
+    `vocabularies` (tokens from index 1 on), `index_sizes` (of `remap: false`) and `scalers` are by
+    the column that owns them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["tossctr-encoder"] = "tossctr-encoder"
+    version: Literal[1] = 1
+    dataset_id: str
+    label: LabelSpec
+    columns: tuple[Column, ...]
+    vocabularies: dict[str, tuple[str, ...]]
+    index_sizes: dict[str, int]
+    scalers: dict[str, Scaler]
+
+    @model_validator(mode="after")
+    def _whole(self) -> EncoderState:
+        for column in self.columns:
+            if column.has_vocabulary:
+                known: Any = self.vocabularies if column.remap else self.index_sizes
+                if column.owner not in known:
+                    raise ValueError(f"no vocabulary for column {column.name!r}")
+            elif column.normalizer is not None and column.owner not in self.scalers:
+                raise ValueError(f"no scaler for column {column.name!r}")
+        for name, tokens in self.vocabularies.items():
+            if len(set(tokens)) != len(tokens):
+                raise ValueError(f"the vocabulary of {name!r} repeats a token")
+        if any(size < 2 for size in self.index_sizes.values()):
+            raise ValueError("an index size is below 2")
+        return self

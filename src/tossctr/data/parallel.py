@@ -1,0 +1,34 @@
+"""Work on a stream with a few threads, results in the stream's order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+THREADS = min(4, os.cpu_count() or 1)
+
+
+def ordered_map(work: Callable[[T], R], items: Iterable[T], threads: int = THREADS) -> Iterator[R]:
+    """`map(work, items)` on threads, for work that releases the GIL (Arrow, Numba, hashing).
+
+    The caller's thread reads `items` ahead of the work, at most `threads` items, so that memory
+    stays bounded. An error in `work` or `items` is raised here, in the order of the items.
+    """
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,217 @@
+"""Raw files -> encoder and training stores: fit on training rows, then transform, in batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tossctr.config.schema import DatasetConfig
+from tossctr.data.columns import resolve
+from tossctr.data.encoder import Encoder
+from tossctr.data.fingerprint import Inputs
+from tossctr.data.parallel import ordered_map
+from tossctr.data.parts import PARTS, Chunk, Plan
+from tossctr.data.rows import EncodedRows
+from tossctr.data.sources import BATCH_ROWS, open_source
+from tossctr.data.statistics import Stats
+from tossctr.data.store import StoreWriter, open_store
+from tossctr.data.transform import EncodingReport
+from tossctr.errors import UserError
+from tossctr.files import write_json
+from tossctr.progress import say, track
+
+FILE = "prepare.json"
+VERSION = 1
+# Choices of training, and what only scoring needs: changing them leaves a store as it is.
+_NOT_PREPARING = {"max_len", "truncating", "feature_encoder", "embedding_dim", "source", "active"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready for training.
+
+    Attributes:
+        folder: `<data_root>/<dataset_id>`, with `encoder.json`, `train/`, `valid/`, `prepare.json`.
+        encoder: fit on the training rows.
+        train, valid: memory-mapped rows; their features have the data set's lengths.
+        report: for `train` and `valid`, the unseen tokens and missing values met.
+    """
+
+    folder: Path
+    encoder: Encoder
+    train: EncodedRows
+    valid: EncodedRows
+    report: dict[str, EncodingReport]
+
+
+def prepare(
+    dataset: DatasetConfig, *, force: bool = False, batch_rows: int = BATCH_ROWS
+) -> Prepared:
+    """Encode a data set's training and validation rows, in bounded memory.
+
+    Nothing is done where the folder holds what the same inputs and config gave before. The inputs
+    are the same where size and modification time are, or else the content's SHA-256.
+
+    Args:
+        dataset: where the raw files are, and what their columns mean.
+        force: prepare again even so.
+        batch_rows: rows read at a time; the result does not depend on it.
+
+    Raises:
+        UserError: a missing file or column, a value that cannot be encoded, or no usable rows.
+    """
+    folder = dataset.data_root / dataset.dataset_id
+    paths = {"train": dataset.train_data}
+    if dataset.valid_data is not None:
+        paths["valid"] = dataset.valid_data
+    types = {c.name: c.read_as for c in resolve(dataset)} | {dataset.label_col.name: "float"}
+    sources = {part: open_source(path, types) for part, path in paths.items()}
+    config_hash = _config_hash(dataset)
+    with Inputs(paths) as inputs:
+        if not force:
+            earlier = _unchanged(folder, dataset, config_hash, inputs)
+            if earlier is not None:
+                say(f"{dataset.dataset_id}: nothing has changed, using {folder}")
+                return earlier
+        _remove(folder)
+        inputs.start_hashing()
+        plan = Plan.of(dataset, sources)
+        encoder = _fit(dataset, plan, batch_rows)
+        encoder.save(folder)
+        report = _transform(plan, encoder, folder, batch_rows)
+        write_json(
+            folder / FILE,
+            {
+                "version": VERSION,
+                "config": config_hash,
+                "inputs": inputs.as_dict(),
+                "encoder": encoder.hash,
+                "report": {part: report[part].as_dict() for part in PARTS},
+            },
+        )
+    return _open(folder, dataset, encoder, report)
+
+
+def _fit(dataset: DatasetConfig, plan: Plan, batch_rows: int) -> Encoder:
+    def count(chunk: Chunk) -> tuple[Stats, int]:
+        stats = Stats.of_columns(total.columns, total.label)
+        batch, rows = chunk.of("train")
+        stats.update(batch, file=chunk.file, rows=rows)
+        return stats, chunk.batch.num_rows
+
+    total = Stats.of(dataset)
+    with track("fit", plan.train_rows) as advance:
+        for stats, rows in ordered_map(count, plan.chunks(("train",), batch_rows)):
+            total.merge(stats)
+            advance(rows)
+    file, label = dataset.train_data, dataset.label_col.name
+    if not total.rows:
+        raise UserError("no rows to train on", file=file, remedy="give a file with more rows")
+    if not total.label_counts.all():
+        only = int(total.label_counts[1] > 0)
+        raise UserError(
+            "every training row has the same label",
+            file=file,
+            column=label,
+            value=only,
+            remedy="training needs both 0 and 1: give more rows, or check label_col",
+        )
+    return Encoder.from_stats(dataset, total)
+
+
+def _transform(
+    plan: Plan, encoder: Encoder, folder: Path, batch_rows: int
+) -> dict[str, EncodingReport]:
+    def encode(chunk: Chunk) -> dict[str, tuple[EncodedRows, EncodingReport]]:
+        done = {}
+        for part in PARTS:
+            batch, rows = chunk.of(part)
+            if len(rows):
+                report = EncodingReport()
+                encoded = encoder.transform(batch, file=chunk.file, rows=rows, report=report)
+                done[part] = (encoded, report)
+        return done
+
+    reports = {part: EncodingReport() for part in PARTS}
+    with ExitStack() as stack:
+        writers = {
+            part: stack.enter_context(StoreWriter(folder / part, encoder.features, encoder.hash))
+            for part in PARTS
+        }
+        advance = stack.enter_context(track("transform", plan.rows))
+        for done in ordered_map(encode, plan.chunks(PARTS, batch_rows)):
+            for part, (encoded, report) in done.items():
+                writers[part].append(encoded)
+                reports[part].merge(report)
+                advance(len(encoded))
+        if not writers["valid"].rows:
+            raise UserError(
+                "no rows to validate on",
+                file=plan.sources["valid" if "valid" in plan.sources else "train"].path,
+                remedy="give more rows, or raise valid_split.fraction",
+            )
+    return reports
+
+
+def _config_hash(dataset: DatasetConfig) -> str:
+    """Of what the stores depend on, the files' content apart."""
+    config: dict[str, Any] = {
+        "version": VERSION,
+        "features": [f.model_dump(mode="json", exclude=_NOT_PREPARING) for f in dataset.features],
+        **dataset.model_dump(
+            mode="json",
+            include={"dataset_id", "max_rows", "min_categr_count", "valid_split", "label_col"},
+        ),
+    }
+    if dataset.valid_data is not None:
+        config["valid_split"] = "a file"
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _unchanged(
+    folder: Path, dataset: DatasetConfig, config_hash: str, inputs: Inputs
+) -> Prepared | None:
+    """What the folder holds, if it is whole and made from the same."""
+    try:
+        made = json.loads((folder / FILE).read_bytes())
+        if made["version"] != VERSION or made["config"] != config_hash:
+            return None
+        if not inputs.same_as(made["inputs"]):
+            return None
+        encoder = Encoder.load(folder)
+        if encoder.hash != made["encoder"]:
+            return None
+        report = {part: EncodingReport.from_dict(made["report"][part]) for part in PARTS}
+        prepared = _open(folder, dataset, encoder, report)
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return None  # absent or damaged: the raw files are there to make it again
+    made["inputs"] = inputs.as_dict()
+    write_json(folder / FILE, made)
+    return prepared
+
+
+def _open(
+    folder: Path, dataset: DatasetConfig, encoder: Encoder, report: dict[str, EncodingReport]
+) -> Prepared:
+    rows = {}
+    for part in PARTS:
+        store = open_store(folder / part)
+        if store.features != encoder.features:
+            raise UserError(
+                "not of the encoder beside it", file=folder / part, remedy="prepare again"
+            )
+        rows[part] = replace(store, features=store.features.with_lengths(dataset))
+    return Prepared(folder, encoder, rows["train"], rows["valid"], report)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what `prepare` made, its mark of wholeness first, and nothing else."""
+    (folder / FILE).unlink(missing_ok=True)
+    for part in PARTS:
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / "encoder.json").unlink(missing_ok=True)

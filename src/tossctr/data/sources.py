@@ -1,0 +1,268 @@
+"""Raw files as streams of Arrow batches: Parquet and CSV, never the whole file in memory."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from tossctr.errors import UserError
+
+ColumnType = Literal["str", "int", "float"]
+
+BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
+_READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
+_CSV_BLOCK_BYTES = 4 * 1024 * 1024  # a row must fit into a block
+_CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
+_ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+
+
+class Source(Protocol):
+    """A raw file that can be read in order, any number of times."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every column of the file."""
+        ...
+
+    @property
+    def num_rows(self) -> int | None:
+        """Rows in the file where its metadata says so, else None."""
+        ...
+
+    def count_rows(self) -> int:
+        """Rows in the file, by reading it through where nothing else tells."""
+        ...
+
+    def batches(
+        self,
+        columns: Sequence[str] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows `start` to `stop` of some columns in file order, at most `batch_rows` at a time.
+
+        `columns` of None are those that the source was opened with.
+
+        Raises:
+            UserError: a column is missing, or the file is damaged.
+        """
+        ...
+
+
+def open_source(path: str | Path, columns: Mapping[str, ColumnType] | None = None) -> Source:
+    """Open a raw file by its suffix (`.csv`, `.tsv`; anything else must be Parquet).
+
+    Args:
+        path: the file.
+        columns: columns the caller needs (None: all), with the type to read them as. A CSV file has
+            no types of its own: a column not named here is text, so that hour '00' stays '00'. A
+            Parquet file keeps its own types.
+
+    Raises:
+        UserError: the file is missing, of another format, or lacks some of `columns`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise UserError(problem, file=path, remedy="check the path in the data set's config")
+    types = dict(columns or {})
+    source: Source
+    if path.suffix.lower() in _CSV_SUFFIXES:
+        source = CsvSource(path, types)
+    else:
+        source = ParquetSource(path, types)
+    require_columns(source, types)
+    return source
+
+
+def require_columns(source: Source, columns: Iterable[str]) -> None:
+    """Check that the file has each of these columns exactly once.
+
+    Raises:
+        UserError: one line that names the first missing columns, how many there are, and the
+            nearest name that the file does have.
+    """
+    wanted = list(dict.fromkeys(columns))
+    missing = [name for name in wanted if name not in source.names]
+    if len(missing) > 3:
+        raise UserError(
+            f"{len(missing)} columns are missing: {', '.join(missing[:3])}, ...",
+            file=source.path,
+            remedy="use a data set that leaves them out, or a file that has them",
+        )
+    if missing:
+        near = difflib.get_close_matches(missing[0], source.names, n=1)
+        raise UserError(
+            f"no column {', '.join(repr(name) for name in missing)}",
+            file=source.path,
+            remedy=f"did you mean {near[0]!r}?" if near else f"it has {_first(source.names)}",
+        )
+    for name in wanted:
+        if source.names.count(name) > 1:
+            raise UserError("the column occurs twice", file=source.path, column=name)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+
+
+class ParquetSource:
+    """A Parquet file, read through small buffers whatever the size of its row groups."""
+
+    def __init__(self, path: Path, columns: Iterable[str]) -> None:
+        self.path = path
+        with self._open() as file:
+            self.names: tuple[str, ...] = tuple(file.schema_arrow.names)
+            self._group_rows = [
+                file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
+            ]
+        self._columns = tuple(columns) or self.names
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self._group_rows)
+
+    def count_rows(self) -> int:
+        return self.num_rows
+
+    def batches(
+        self,
+        columns: Sequence[str] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[pa.RecordBatch]:
+        columns = self._columns if columns is None else columns
+        require_columns(self, columns)
+        stop = self.num_rows if stop is None else min(stop, self.num_rows)
+        groups, skipped, position = [], 0, 0
+        for index, rows in enumerate(self._group_rows):
+            if position + rows <= start:
+                skipped += rows
+            elif position < stop:
+                groups.append(index)
+            position += rows
+        if start >= stop:
+            return
+        with self._open() as file:
+            stream = file.iter_batches(batch_rows, row_groups=groups, columns=list(columns))
+            batches = _readable(self.path, stream)
+            yield from _between(batches, start - skipped, stop - skipped, columns, batch_rows)
+
+    def _open(self) -> pq.ParquetFile:
+        # Without a buffer size, a column chunk (2 GB of sequences in a group of a million rows)
+        # would be read whole.
+        try:
+            return pq.ParquetFile(self.path, buffer_size=_READ_BYTES, pre_buffer=False)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"not a readable Parquet file: {_short(error)}",
+                file=self.path,
+                remedy="write it again, or give a .parquet, .csv or .tsv file",
+            ) from error
+
+
+class CsvSource:
+    """A CSV (or tab-separated `.tsv`) file with a header line; only an empty field is missing."""
+
+    num_rows = None
+
+    def __init__(self, path: Path, types: Mapping[str, ColumnType]) -> None:
+        self.path = path
+        self._types = types
+        with self._open(None) as reader:
+            self.names: tuple[str, ...] = tuple(reader.schema.names)
+        self._columns = tuple(types) or self.names
+
+    def count_rows(self) -> int:
+        return sum(batch.num_rows for batch in self.batches(self.names[:1]))
+
+    def batches(
+        self,
+        columns: Sequence[str] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[pa.RecordBatch]:
+        columns = self._columns if columns is None else columns
+        require_columns(self, columns)
+        if stop is not None and start >= stop:
+            return
+        with self._open(columns) as reader:
+            stream = _readable(self.path, reader)
+            yield from _between(stream, start, stop, columns, batch_rows)
+
+    def _open(self, columns: Sequence[str] | None) -> pa.csv.CSVStreamingReader:
+        names = self._types if columns is None else columns
+        options = pa.csv.ConvertOptions(
+            include_columns=None if columns is None else list(columns),
+            column_types={name: _ARROW_TYPES[self._types.get(name, "str")] for name in names},
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        try:
+            return pa.csv.open_csv(
+                self.path,
+                read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+                parse_options=pa.csv.ParseOptions(
+                    delimiter=_CSV_SUFFIXES[self.path.suffix.lower()]
+                ),
+                convert_options=options,
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from error
+
+
+def _readable(path: Path, stream: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches; a damaged file is the user's error."""
+    try:
+        yield from stream
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    found = re.search(r"In CSV column #(\d+):(?: Row #(\d+):)? (.*)", str(error), re.DOTALL)
+    if found is None:
+        return UserError(f"cannot be read: {_short(error)}", file=path, remedy="check the file")
+    row = None if found[2] is None else int(found[2]) - 2  # Arrow counts from 1, header included
+    return UserError(
+        f"{_short(found[3])} (column number {int(found[1]) + 1})",
+        file=path,
+        row=row,
+        remedy="correct the value, or the column's dtype in the data set's config",
+    )
+
+
+def _short(error: object) -> str:
+    return str(error).split("\n")[0][:200].rstrip(". ")
+
+
+def _between(
+    stream: Iterable[pa.RecordBatch],
+    start: int,
+    stop: int | None,
+    columns: Sequence[str],
+    batch_rows: int,
+) -> Iterator[pa.RecordBatch]:
+    """Rows `start` to `stop` of a stream, in batches of at most `batch_rows`."""
+    position = 0
+    for batch in stream:
+        low = max(start - position, 0)
+        high = batch.num_rows if stop is None else min(batch.num_rows, stop - position)
+        for at in range(low, high, batch_rows):
+            yield batch.slice(at, min(batch_rows, high - at)).select(list(columns))
+        position += batch.num_rows
+        if stop is not None and position >= stop:
+            return

@@ -1,0 +1,69 @@
+"""Which rows of a file are for validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tossctr.config.schema import ValidSplit
+
+Array = NDArray[Any]
+
+_ONE = 1 << 32
+
+
+class RandomSplit:
+    """Picks validation rows as a file is read in order; the same rows however it is cut in batches.
+
+    `random`: each row by itself, with probability `fraction`. `stratified`: of the rows of each
+    label, one at random from every 1 / `fraction` consecutive ones, so that the share of each
+    label is exact to within one row, in every part of the file.
+
+    Args:
+        split: method `random` or `stratified`, fraction and seed.
+    """
+
+    def __init__(self, split: ValidSplit) -> None:
+        self._stratified = split.method == "stratified"
+        self._seed = split.seed
+        # In units of 2^-32, so that windows of rows are exact in integers.
+        self._share = max(1, round(split.fraction * _ONE))
+        self._seen = [0, 0]
+        self._row = 0
+
+    def next(self, labels: Array) -> Array:
+        """(B,) bool: which of the next B rows, of these labels (0 or 1), are for validation."""
+        if not self._stratified:
+            rows = np.arange(self._row, self._row + len(labels), dtype=np.uint64)
+            self._row += len(labels)
+            mask: Array = _uniform(self._seed, 0, rows) < self._share
+            return mask
+        chosen = np.zeros(len(labels), bool)
+        for label in (0, 1):
+            of_label = np.flatnonzero(labels == label)
+            ordinal = np.arange(len(of_label), dtype=np.uint64) + np.uint64(self._seen[label])
+            self._seen[label] += len(of_label)
+            chosen[of_label] = self._one_a_window(label, ordinal)
+        return chosen
+
+    def _one_a_window(self, label: int, ordinal: Array) -> Array:
+        share, one = np.uint64(self._share), np.uint64(_ONE)
+        window = ordinal * share // one
+        first = (window * one + share - np.uint64(1)) // share
+        following = ((window + np.uint64(1)) * one + share - np.uint64(1)) // share
+        pick = first + _uniform(self._seed, 1 + label, window) * (following - first) // one
+        chosen: Array = pick == ordinal
+        return chosen
+
+
+def _uniform(seed: int, stream: int, counter: Array) -> Array:
+    """Random integers below 2^32, one for each counter (SplitMix64; Steele et al., 2014)."""
+    start = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
+    with np.errstate(over="ignore"):
+        z = start + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits: Array = (z ^ (z >> np.uint64(31))) >> np.uint64(32)
+    return bits

@@ -1,0 +1,167 @@
+"""One batch of raw columns through a frozen encoder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tossctr.data.columns import Column
+from tossctr.data.decode import flat_numbers, labels, meta
+from tossctr.data.encoder_state import EncoderState
+from tossctr.data.features import FeatureMap
+from tossctr.data.numbers import as_floats, scale_into
+from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.data.texts import as_text, categories
+from tossctr.data.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
+from tossctr.data.vocabulary import Vocabulary, smallest_unsigned
+from tossctr.data.where import Where
+
+Array = NDArray[Any]
+
+
+@dataclass
+class EncodingReport:
+    """What the encoder met in the rows it transformed; mergeable.
+
+    Attributes:
+        rows: rows transformed.
+        unseen: by column, tokens that are not in the vocabulary and became OOV (columns without
+            any are left out).
+        missing: by column, missing values that were filled.
+    """
+
+    rows: int = 0
+    unseen: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+
+    def merge(self, other: EncodingReport) -> None:
+        self.rows += other.rows
+        self.unseen.update(other.unseen)
+        self.missing.update(other.missing)
+
+    def count(self, column: str, *, unseen: int = 0, missing: int = 0) -> None:
+        if unseen:
+            self.unseen[column] += unseen
+        if missing:
+            self.missing[column] += missing
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"rows": self.rows, "unseen": dict(self.unseen), "missing": dict(self.missing)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> EncodingReport:
+        """The inverse of `as_dict`."""
+        return cls(value["rows"], Counter(value["unseen"]), Counter(value["missing"]))
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One batch on its way through the encoder."""
+
+    state: EncoderState
+    vocabularies: dict[str, Vocabulary]
+    features: FeatureMap
+    batch: pa.RecordBatch
+    where: Where
+    report: EncodingReport
+
+    def rows(self, labelled: bool) -> EncodedRows:
+        n = self.batch.num_rows
+        categorical = self._of("categorical")
+        sizes = [self.vocabularies[c.owner].size for c in categorical]
+        ids = np.empty((n, len(categorical)), smallest_unsigned(max(sizes, default=0)))
+        for j, column in enumerate(categorical):
+            ids[:, j] = self._categories(column)
+        numeric = np.empty((n, len(self._of("numeric"))), np.float32)
+        for j, column in enumerate(self._of("numeric")):
+            self._numbers(column, numeric[:, j])
+        times = np.empty((n, len(self._of("time"))), np.float64)
+        for j, column in enumerate(self._of("time")):
+            self._numbers(column, times[:, j])
+        groups = np.empty((n, len(self._of("meta"))), np.int64)
+        for j, column in enumerate(self._of("meta")):
+            groups[:, j] = meta(self._array(column), column, self.where)
+        sequences = {
+            c.name: self._ids(c) if c.kind == "sequence" else self._number_lists(c, np.float32)
+            for c in self.state.columns
+            if c.kind in ("sequence", "numeric_sequence")
+        }
+        return EncodedRows(
+            features=self.features,
+            categorical=ids,
+            numeric=numeric,
+            sequences=sequences,
+            times=times,
+            time_sequences={
+                c.name: self._number_lists(c, np.float64) for c in self._of("time_sequence")
+            },
+            meta=groups,
+            label=labels(self.batch, self.state.label.name, self.where) if labelled else None,
+        )
+
+    def _of(self, kind: str) -> list[Column]:
+        return [c for c in self.state.columns if c.kind == kind]
+
+    def _array(self, column: Column) -> pa.Array:
+        try:
+            return self.batch.column(column.name)
+        except KeyError:
+            raise self.where.error(
+                "no such column", column.name, None, None, "give a file that has it"
+            ) from None
+
+    def _categories(self, column: Column) -> Array:
+        vocabulary = self.vocabularies[column.owner]
+        codes, texts = categories(self._array(column), column.dtype, column.name, self.where)
+        fill = column.fill
+        missing = vocabulary.look_up(fill) if isinstance(fill, str) else vocabulary.oov
+        indices = vocabulary.look_up_texts(codes, texts, missing)
+        self.report.count(
+            column.name,
+            unseen=int(((indices == vocabulary.oov) & (codes >= 0)).sum()),
+            missing=int((codes < 0).sum()),
+        )
+        return indices
+
+    def _ids(self, column: Column) -> RaggedArray:
+        vocabulary = self.vocabularies[column.owner]
+        array = self._array(column)
+        if not is_list(array):
+            array = as_text(array, column.name, self.where)
+        joined = JoinedIntegers.of(array, column.splitter)
+        if joined is not None and vocabulary.table is not None:
+            found = joined.look_up(vocabulary.table, vocabulary.oov)
+            if found is not None:
+                indices, offsets, unseen = found
+                self.report.count(column.name, unseen=unseen)
+                return RaggedArray(indices, offsets)
+        tokens = split_tokens(array, column.splitter, column.id_dtype, column.name, self.where)
+        if isinstance(tokens, IntTokens):
+            indices = vocabulary.look_up_integers(tokens.values)
+        else:
+            indices = vocabulary.look_up_texts(tokens.codes, tokens.texts, vocabulary.oov)
+        self.report.count(column.name, unseen=int((indices == vocabulary.oov).sum()))
+        return RaggedArray(indices, tokens.offsets)
+
+    def _numbers(self, column: Column, out: Array) -> None:
+        values = as_floats(self._array(column), column.name, self.where)
+        self._scale(column, values, out, self.where)
+
+    def _number_lists(self, column: Column, dtype: type[np.floating[Any]]) -> RaggedArray:
+        values, offsets = flat_numbers(self._array(column), column, self.where)
+        out = np.empty(len(values), dtype)
+        self._scale(column, values, out, self.where.of_values(offsets))
+        return RaggedArray(out, offsets)
+
+    def _scale(self, column: Column, values: Array, out: Array, where: Where) -> None:
+        scaler = self.state.scalers.get(column.owner)
+        shift, scale = (scaler.shift, scaler.scale) if scaler else (0.0, 1.0)
+        missing = scale_into(out, values, column.fill_number, shift, scale, column.name, where)
+        self.report.count(column.name, missing=missing)

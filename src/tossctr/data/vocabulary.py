@@ -1,0 +1,149 @@
+"""Tokens of a categorical column or an id sequence: counting them, and their indices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+PAD = 0  # index of padding, in every vocabulary
+COUNTED_IN_ARRAY = 1 << 16  # ids below this are counted in an array, others in a dictionary
+TABLE_LIMIT = 1 << 22  # ids below this are looked up in an array, others by binary search
+
+
+def smallest_unsigned(size: int) -> np.dtype[Any]:
+    """The smallest unsigned type (1, 2 or 4 bytes) that holds the indices 0..size-1."""
+    return np.dtype(np.min_scalar_type(max(size - 1, 0)))
+
+
+class TokenCounts:
+    """How often each token occurs; mergeable."""
+
+    def __init__(self) -> None:
+        self._small: Array | None = None
+        self._other: dict[str, int] = {}
+
+    def add_table(self, table: Array) -> None:
+        """Counts of the ids 0..COUNTED_IN_ARRAY-1."""
+        if self._small is None:
+            self._small = table
+        else:
+            self._small += table
+
+    def add_integers(self, values: Array) -> None:
+        small = (values >= 0) & (values < COUNTED_IN_ARRAY)
+        self.add_table(np.bincount(values[small], minlength=COUNTED_IN_ARRAY))
+        tokens, counts = np.unique(values[~small], return_counts=True)
+        self._add(zip(map(str, tokens.tolist()), counts.tolist(), strict=True))
+
+    def add_texts(self, codes: Array, texts: Sequence[str]) -> None:
+        """Codes below 0 are missing values and not counted."""
+        counts = np.bincount(codes[codes >= 0], minlength=len(texts)).tolist()
+        self._add((text, n) for text, n in zip(texts, counts, strict=True) if n)
+
+    def add(self, token: str, count: int) -> None:
+        self._add([(token, count)])
+
+    def merge(self, other: TokenCounts) -> None:
+        if other._small is not None:
+            self.add_table(other._small.copy())
+        self._add(other._other.items())
+
+    def totals(self) -> dict[str, int]:
+        totals = dict(self._other)
+        if self._small is not None:
+            for token in np.flatnonzero(self._small).tolist():
+                totals[str(token)] = totals.get(str(token), 0) + int(self._small[token])
+        return totals
+
+    def _add(self, counts: Iterable[tuple[str, int]]) -> None:
+        for token, count in counts:
+            self._other[token] = self._other.get(token, 0) + count
+
+
+def frequent_tokens(counts: Mapping[str, int], min_count: int) -> tuple[str, ...]:
+    """Tokens that occur at least `min_count` times, the most frequent first, ties by text."""
+    kept = [token for token, count in counts.items() if count >= min_count]
+    return tuple(sorted(kept, key=lambda token: (-counts[token], token)))
+
+
+class Vocabulary:
+    """Token -> index: PAD is 0, the tokens count from 1, OOV is the last index.
+
+    Attributes:
+        size: indices in use, PAD and OOV included.
+        oov: `size - 1`, the index of every token that is not in the vocabulary.
+    """
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self.size = len(tokens) + 2
+        self.oov = self.size - 1
+        self._index = {token: index for index, token in enumerate(tokens, start=1)}
+        pairs = [(int(t), i) for t, i in self._index.items() if _is_int64(t)]
+        self._build([token for token, _ in pairs], [index for _, index in pairs])
+
+    @classmethod
+    def of_indices(cls, size: int) -> Vocabulary:
+        """The vocabulary of a column that holds indices 0..size-1 already (`remap: false`)."""
+        self = cls(())
+        self.size, self.oov = size, size - 1
+        self._build(list(range(size)), list(range(size)))
+        self._index = {}
+        return self
+
+    def _build(self, integers: list[int], indices: list[int]) -> None:
+        dtype = smallest_unsigned(self.size)
+        order = np.argsort(np.array(integers, np.int64))
+        self._keys = np.array(integers, np.int64)[order]
+        self._values = np.array(indices, dtype)[order]
+        self._table: Array | None = None
+        if len(integers) == 0 or (min(integers) >= 0 and max(integers) < TABLE_LIMIT):
+            self._table = np.full(max(integers, default=-1) + 1, self.oov, dtype)
+            self._table[self._keys] = self._values
+
+    @property
+    def table(self) -> Array | None:
+        """Index of each integer token 0, 1, ...; every integer beyond it is OOV. None where the
+        integers are too large for a table."""
+        return self._table
+
+    def look_up_integers(self, values: Array) -> Array:
+        """(M,) int64 tokens -> (M,) indices in the smallest unsigned type."""
+        if not len(self._keys):
+            return np.full(len(values), self.oov, self._values.dtype)
+        if self._table is not None:
+            known = (values >= 0) & (values < len(self._table))
+            return np.where(known, self._table[np.where(known, values, 0)], self.oov).astype(
+                self._table.dtype
+            )
+        at = np.minimum(np.searchsorted(self._keys, values), len(self._keys) - 1)
+        indices = np.where(self._keys[at] == values, self._values[at], self.oov)
+        return indices.astype(self._values.dtype)
+
+    def look_up_texts(self, codes: Array, texts: Sequence[str], missing: int) -> Array:
+        """(M,) codes into `texts` -> (M,) indices; a code of -1 becomes the index `missing`."""
+        table = np.array([*map(self.look_up, texts), missing], self._values.dtype)
+        return table[codes]
+
+    def look_up(self, text: str) -> int:
+        """Index of one token."""
+        if self._index:
+            return self._index.get(text, self.oov)
+        value = int(text) if _is_int64(text) else -1
+        return int(self.look_up_integers(np.array([value]))[0])
+
+
+def _is_int64(text: str) -> bool:
+    """Whether the text is how an int64 is written ('7' and '-7', not '07')."""
+    digits = text.removeprefix("-")
+    return (
+        digits.isascii()
+        and digits.isdigit()
+        and len(digits) <= 19
+        and str(int(text)) == text
+        and -(2**63) <= int(text) < 2**63
+    )
