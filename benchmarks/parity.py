@@ -9,6 +9,7 @@ to the largest gradient of the tensor) and exits 1 above the bounds.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from harness import arguments, finish
 
@@ -21,19 +22,15 @@ def main() -> int:
     parser.add_argument("files", nargs="+", metavar="FILE.npz")
     args = parser.parse_args()
     outputs, gradients = [0.0], [0.0]
-    print(
-        f"{'file':<32} {'execution':<9} {'probability':>11} {'loss':>9} {'gradient':>9}  worst tensor"
-    )
+    columns = "{:<32} {:<9} {:>11} {:>9} {:>9}  {}"
+    print(columns.format("file", "execution", "probability", "loss", "gradient", "worst tensor"))
     for path in args.files:
         for execution, errors in compare(read_recording(path)).items():
             shown = [
                 "-" if e is None else f"{e:.1e}"
                 for e in (errors.probability, errors.loss, errors.gradient)
             ]
-            name = path.rsplit("/", 1)[-1]
-            print(
-                f"{name:<32} {execution:<9} {shown[0]:>11} {shown[1]:>9} {shown[2]:>9}  {errors.tensor or ''}"
-            )
+            print(columns.format(Path(path).name, execution, *shown, errors.tensor or ""))
             outputs += [e for e in (errors.probability, errors.loss) if e is not None]
             gradients += [errors.gradient] if errors.gradient is not None else []
     print("-: padding takes part in that figure there, so only padded execution can match")

@@ -19,9 +19,10 @@
 | autoint: `i.W_q`, `W_k`, `W_v`, `layer_norm` | `i.query`, `key`, `value`, `norm` |
 | destine: also `i.W_unary`, `i.W_res` | `i.unary`, `i.residual` |
 | final: `layer.i.linear`, `norm.i` | `linears.i`, `norms.i` |
-| `pooling_layer.W_q`, `W_k`, `W_v`, `W_kernel` | `attention_pooling.query`, `key`, `value`, `bilinear` |
-| `pooling_layer.ffn.0`, `activation`, `ffn.1` (the same) | `attention_pooling.output`, `activation` |
-| `pooling_layer.attn_mlp.mlp` | `attention_pooling.relevance.layers` |
+| `pooling_layer` | `attention_pooling` |
+| `... .W_q`, `W_k`, `W_v`, `W_kernel` | `... .query`, `key`, `value`, `bilinear` |
+| `... .ffn.0`, `activation`, `ffn.1` (the same again) | `... .output`, `activation` |
+| `... .attn_mlp.mlp` | `... .relevance.layers` |
 | `dnn.mlp` | `dnn.layers` |
 | Dice: `bn` | `norm` |
 """

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tossctr.data.batch import Batch, Ragged
 from tossctr.data.features import FeatureMap, Field, FieldKind
 from tossctr.errors import UserError
 from tossctr.interop.fuxictr_weights import load_public, to_public
-from tossctr.models.feseq import FESeq, FESeqConfig
+from tossctr.models.feseq import FESeq
+from tossctr.models.feseq_config import FESeqConfig
 
 OUTPUT_BOUND = 1e-5  # probability and loss, absolute
 GRADIENT_BOUND = 1e-4  # relative to the tensor's largest gradient
@@ -115,20 +116,27 @@ def compare(recording: Recording) -> dict[str, Errors]:
 def _errors(
     recording: Recording, batch: Batch, real_history: Tensor | None, training: bool
 ) -> Errors:
-    model = FESeq(recording.features, recording.config)
+    # In float64, so that the rounding left to measure is the recording's own.
+    model = FESeq(recording.features, recording.config).to(torch.float64)
     load_public(model, recording.weights)
+    batch = replace(batch, numeric=batch.numeric.double())
     assert batch.label is not None
+    for module in model.modules():
+        # Weights are recorded after the one training pass, the probability before it.
+        if isinstance(module, nn.BatchNorm1d) and module.num_batches_tracked == 1:
+            module.reset_running_stats()
     with torch.no_grad():
         probability = model.eval()(batch, real_history).sigmoid()
     worst = float((probability - recording.probability).abs().max())
     if not training:
         return Errors(worst, None, None, None)
-    loss = binary_cross_entropy_with_logits(model.train()(batch, real_history), batch.label)
+    logits = model.train()(batch, real_history)
+    loss = binary_cross_entropy_with_logits(logits, batch.label.double())
     loss.backward()  # type: ignore[no-untyped-call]
     ours = to_public(model, {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     errors = gradient_errors(ours, recording.gradients)
     tensor = max(errors, key=lambda name: errors[name])
-    return Errors(worst, abs(float(loss) - recording.loss), errors[tensor], tensor)
+    return Errors(worst, abs(float(loss.detach()) - recording.loss), errors[tensor], tensor)
 
 
 def gradient_errors(ours: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> dict[str, float]:
