@@ -45,7 +45,7 @@ def read_entry(config_dir: Path, name: str, entry_id: str) -> tuple[Path, dict[s
         raise UserError(
             f"there is no {what} {entry_id}",
             file=files[0] if len(files) == 1 else folder,
-            remedy=suggestion(entry_id, found),
+            remedy=suggestion(entry_id, found, otherwise="add it to the file"),
         )
     own = found[entry_id]
     return own[0], {**_mapping("Base", *base), **_mapping(entry_id, *own)}

@@ -24,6 +24,7 @@ _KINDS = {
     "int_from_float": "a whole number",
     "float_parsing": "a number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "string_type": "text",
@@ -76,15 +77,15 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     return by_lower[found[0]] if found else None
 
 
-def suggestion(name: str, candidates: Iterable[str]) -> str:
-    """A remedy: the nearest valid name, else the valid names, if a line holds them."""
+def suggestion(name: str, candidates: Iterable[str], otherwise: str = "remove it") -> str:
+    """A remedy: the nearest valid name, else all of them if a line holds them, else `otherwise`."""
     candidates = sorted(candidates)
     close = nearest(name, candidates)
     if close is not None:
         return f"did you mean {close}?"
     if candidates and len(candidates) <= _LISTED:
         return f"choose one of: {', '.join(candidates)}"
-    return "remove it"
+    return otherwise
 
 
 def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], place: Place) -> None:
@@ -109,6 +110,11 @@ def validated(model: type[Model], values: Any, place: Place) -> Model:
         return model.model_validate(values)
     except ValidationError as error:
         raise _translated(error, model, values, place) from error
+    except UserError as error:  # from a model's own check of its options, which knows no file
+        raise place.error(
+            error.column or "", f"is not valid: {error.problem}", value=error.value,
+            remedy=error.remedy,
+        ) from error  # fmt: skip
 
 
 def _translated(

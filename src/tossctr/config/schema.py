@@ -15,9 +15,11 @@ FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
 
 
 class _Frozen(BaseModel):
-    """Immutable; an unknown key is an error (no `**kwargs` that swallow a typo)."""
+    """Immutable and finite (JSON has no NaN); an unknown key is an error, not a swallowed typo."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class FeatureSpec(_Frozen):
