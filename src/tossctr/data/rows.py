@@ -79,7 +79,7 @@ class EncodedRows:
         return len(self.categorical)
 
     def take(self, rows: Array) -> Batch:
-        """Those rows as a `Batch`, sequences cut to their field's `max_len`. Whole-array work only."""
+        """Those rows as a `Batch`, sequences cut to their field's `max_len`; whole-array work."""
 
         def ragged(name: str, array: RaggedArray) -> Ragged:
             spec = self.features[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,7 +18,7 @@ from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.models.base import CTRModel
 from tossctr.training.regularization import Penalty
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
@@ -52,11 +53,11 @@ class CTRModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         name = self.config.optimizer
         # One fused kernel over all parameters where torch has one (not for RMSprop).
-        fused = {} if name == "rmsprop" else {"fused": True}
+        fused: dict[str, Any] = {} if name == "rmsprop" else {"fused": True}
         return OPTIMIZERS[name](
             self.model.parameters(),
             lr=self.config.learning_rate,
-            **fused,  # type: ignore[call-arg]
+            **fused,
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> list[Batch]:
@@ -79,7 +80,7 @@ class CTRModule(pl.LightningModule):
             raise UserError(
                 "the training loss is not finite",
                 value=float(mean),
-                remedy=f"lower learning_rate, or look at the batch's rows (first ones: {numbers[:5]})",
+                remedy=f"lower learning_rate, or look at the batch's rows: {numbers[:5]}, ...",
             )
         self._embedding_penalty.add_gradient(self.model.embedding_parameters())
         self._net_penalty.add_gradient(self.model.other_parameters())

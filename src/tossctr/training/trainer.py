@@ -6,6 +6,7 @@ import logging
 import resource
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -74,20 +75,15 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    pin = device.type == "cuda"
-    loaders = [
-        batches(
-            rows,
-            config.batch_size,
-            shuffle=shuffle,
-            seed=config.seed,
-            num_workers=config.num_workers,
-            pin_memory=pin,
-        )
-        for rows, shuffle in ((train_rows, config.shuffle), (valid_rows, False))
-    ]
-    module = CTRModule(model, config)
-    trainer.fit(module, *loaders)
+    loader_for = partial(
+        batches,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_workers=config.num_workers,
+        pin_memory=device.type == "cuda",
+    )
+    train_loader = loader_for(train_rows, shuffle=config.shuffle)
+    trainer.fit(CTRModule(model, config), train_loader, loader_for(valid_rows))
     if trainer.interrupted:
         raise KeyboardInterrupt
     if rule.best_row is None:
