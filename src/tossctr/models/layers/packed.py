@@ -6,7 +6,7 @@ Reductions over a row are deterministic on a CPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,21 +23,19 @@ class Events:
 
     Attributes:
         offsets: (B + 1,) int64, from 0 to M.
+        count: M, known on the host so that no device has to be asked.
         max_length: the longest row.
         real: (M,) bool, False at padding; None (the normal case) where there is none.
     """
 
     offsets: Tensor
+    count: int
     max_length: int
     real: Tensor | None = None
 
     @property
     def rows(self) -> int:
         return len(self.offsets) - 1
-
-    @cached_property
-    def count(self) -> int:
-        return int(self.row.shape[0])
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -47,7 +45,7 @@ class Events:
     @cached_property
     def row(self) -> Tensor:
         """(M,) int64: the row that each event belongs to."""
-        return torch.repeat_interleave(self.lengths)
+        return torch.repeat_interleave(self.lengths, output_size=self.count)
 
     @property
     def last(self) -> Tensor:
@@ -69,22 +67,19 @@ def with_target(history: Ragged, real_history: Tensor | None = None) -> Events:
             left-padded; None where they hold real events only.
     """
     rows = torch.arange(len(history.offsets), device=history.offsets.device)
-    events = Events(history.offsets + rows, history.max_length + 1)
+    count = len(history.values) + len(rows) - 1
+    events = Events(history.offsets + rows, count, history.max_length + 1)
     if real_history is None:
         return events
-    return Events(events.offsets, events.max_length, events.age <= real_history[events.row])
+    return replace(events, real=events.age <= real_history[events.row])
 
 
 def append_target(history: Tensor, target: Tensor, events: Events) -> Tensor:
     """Packed history (M - B, ...) and targets (B, ...) -> packed (M, ...), target last."""
-    count = len(history) + len(target)
-    is_history = torch.ones(count, dtype=torch.bool, device=history.device)
-    is_history[events.last] = False
-    source = torch.empty(count, dtype=torch.long, device=history.device)
-    source[is_history] = torch.arange(len(history), device=history.device)
-    source[events.last] = torch.arange(len(history), count, device=history.device)
-    joined = torch.cat([history, target])
-    return take_unique(joined, source) if joined.is_floating_point() else joined[source]
+    # Event e of row b stands b places earlier in the history, which lacks the targets of 0..b-1.
+    source = torch.arange(events.count, device=history.device) - events.row
+    source[events.last] = torch.arange(len(history), events.count, device=history.device)
+    return take_unique(torch.cat([history, target]), source)
 
 
 class _Broadcast(torch.autograd.Function):

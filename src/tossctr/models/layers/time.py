@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-EPSILON = 1e-9  # puts exact powers of the base into their own bucket despite rounding
+EPSILON = 1e-13  # puts exact powers of the base into their own bucket despite rounding
 
 
 def time_buckets(target: Tensor, event: Tensor, buckets: int, log_base: float) -> Tensor:
