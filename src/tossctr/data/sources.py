@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -156,9 +157,11 @@ class ParquetSource:
         if start >= stop:
             return
         with self._open() as file:
-            stream = file.iter_batches(batch_rows, row_groups=groups, columns=list(columns))
-            batches = _readable(self.path, stream)
-            yield from _between(batches, start - skipped, stop - skipped, columns, batch_rows)
+            try:
+                stream = file.iter_batches(batch_rows, row_groups=groups, columns=list(columns))
+                yield from _between(stream, start - skipped, stop - skipped, columns, batch_rows)
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(self.path, error) from error
 
     def _open(self) -> pq.ParquetFile:
         # Without a buffer size, a column chunk (2 GB of sequences in a group of a million rows)
@@ -181,8 +184,12 @@ class CsvSource:
     def __init__(self, path: Path, types: Mapping[str, ColumnType]) -> None:
         self.path = path
         self._types = types
-        with self._open(None) as reader:
-            self.names: tuple[str, ...] = tuple(reader.schema.names)
+        self._parsing = pa.csv.ParseOptions(delimiter=_CSV_SUFFIXES[path.suffix.lower()])
+        try:
+            with pa.csv.open_csv(path, parse_options=self._parsing) as reader:
+                self.names: tuple[str, ...] = tuple(reader.schema.names)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
         self._columns = tuple(types) or self.names
 
     def count_rows(self) -> int:
@@ -199,50 +206,50 @@ class CsvSource:
         require_columns(self, columns)
         if stop is not None and start >= stop:
             return
-        with self._open(columns) as reader:
-            stream = _readable(self.path, reader)
-            yield from _between(stream, start, stop, columns, batch_rows)
+        try:
+            with self._open(columns) as reader:
+                yield from _between(reader, start, stop, columns, batch_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise self._wrong_value(error) or _unreadable(self.path, error) from error
 
-    def _open(self, columns: Sequence[str] | None) -> pa.csv.CSVStreamingReader:
-        names = self._types if columns is None else columns
+    def _open(self, columns: Sequence[str]) -> pa.csv.CSVStreamingReader:
         options = pa.csv.ConvertOptions(
-            include_columns=None if columns is None else list(columns),
-            column_types={name: _ARROW_TYPES[self._types.get(name, "str")] for name in names},
+            include_columns=list(columns),
+            column_types={name: _ARROW_TYPES[self._types.get(name, "str")] for name in columns},
             null_values=[""],
             strings_can_be_null=True,
         )
-        try:
-            return pa.csv.open_csv(
-                self.path,
-                read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
-                parse_options=pa.csv.ParseOptions(
-                    delimiter=_CSV_SUFFIXES[self.path.suffix.lower()]
-                ),
-                convert_options=options,
-            )
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.path, error) from error
+        return pa.csv.open_csv(
+            self.path,
+            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+            parse_options=self._parsing,
+            convert_options=options,
+        )
 
-
-def _readable(path: Path, stream: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches; a damaged file is the user's error."""
-    try:
-        yield from stream
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
+    def _wrong_value(self, error: Exception) -> UserError | None:
+        """Arrow names column and value of a failed conversion, but no row: look for it."""
+        found = re.search(r"In CSV column #(\d+): .* invalid value '(.*)'$", str(error), re.DOTALL)
+        if found is None:
+            return None
+        column, row = self.names[int(found[1])], 0
+        for batch in CsvSource(self.path, {}).batches([column]):
+            at = pc.index(batch.column(column), found[2]).as_py()
+            if at >= 0:
+                row += at
+                break
+            row += batch.num_rows
+        return UserError(
+            f"not of type {self._types[column]}",
+            file=self.path,
+            column=column,
+            row=row,
+            value=found[2],
+            remedy="correct the value, or the column's dtype in the data set's config",
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    found = re.search(r"In CSV column #(\d+):(?: Row #(\d+):)? (.*)", str(error), re.DOTALL)
-    if found is None:
-        return UserError(f"cannot be read: {_short(error)}", file=path, remedy="check the file")
-    row = None if found[2] is None else int(found[2]) - 2  # Arrow counts from 1, header included
-    return UserError(
-        f"{_short(found[3])} (column number {int(found[1]) + 1})",
-        file=path,
-        row=row,
-        remedy="correct the value, or the column's dtype in the data set's config",
-    )
+    return UserError(f"cannot be read: {_short(error)}", file=path, remedy="write it again")
 
 
 def _short(error: object) -> str:

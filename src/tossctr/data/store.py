@@ -16,81 +16,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tossctr.data.features import FeatureMap
+from tossctr.data.manifest import (
+    FILE,
+    HEADER_BYTES,
+    MATRICES,
+    Manifest,
+    StoredArray,
+    damaged,
+    files,
+    header,
+    layout,
+    read_manifest,
+    sequences,
+)
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.data.vocabulary import smallest_unsigned
-from tossctr.errors import UserError
 from tossctr.files import write_json
 
 Array = NDArray[Any]
-
-FILE = "manifest.json"
-HEADER_BYTES = 128  # of each .npy file: fixed, so that the shape can be written at the end
-MATRICES = ("categorical", "numeric", "times", "meta", "label")
-
-
-class StoredArray(BaseModel):
-    """One `.npy` file of a store."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.npy$")
-    dtype: Literal["|u1", "<u2", "<u4", "<f4", "<f8", "<i8"]
-    shape: tuple[int, ...] = Field(min_length=1, max_length=2)
-    sha256: str
-
-    @property
-    def bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype).itemsize
-
-
-class Manifest(BaseModel):
-    """What a store holds; `arrays` by `categorical`, ..., and `<field>/values`, `<field>/offsets`
-    for each sequence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["tossctr-store"] = "tossctr-store"
-    version: Literal[1] = 1
-    rows: int = Field(ge=0)
-    encoder: str
-    features: FeatureMap
-    arrays: dict[str, StoredArray]
-
-
-def _layout(features: FeatureMap) -> dict[str, tuple[np.dtype[Any], int | None]]:
-    """Name -> type and columns (None: one-dimensional) of each array that the fields need."""
-    categorical = features.names("categorical")
-    largest = max((features[name].vocab_size or 0 for name in categorical), default=0)
-    layout: dict[str, tuple[np.dtype[Any], int | None]] = {
-        "categorical": (smallest_unsigned(largest), len(categorical)),
-        "numeric": (np.dtype(np.float32), len(features.names("numeric"))),
-        "times": (np.dtype(np.float64), len(features.names("time"))),
-        "meta": (np.dtype(np.int64), len(features.names("meta"))),
-        "label": (np.dtype(np.float32), None),
-    }
-    for field in features.fields:
-        match field.kind:
-            case "sequence":
-                dtype = smallest_unsigned(field.vocab_size or 0)
-            case "numeric_sequence":
-                dtype = np.dtype(np.float32)
-            case "time_sequence":
-                dtype = np.dtype(np.float64)
-            case _:
-                continue
-        layout[f"{field.name}/values"] = (dtype, None)
-        layout[f"{field.name}/offsets"] = (np.dtype(np.int64), None)
-    return layout
 
 
 class _ArrayWriter:
@@ -121,7 +71,7 @@ class _ArrayWriter:
             sha256=self._hash.hexdigest(),
         )
         self._file.seek(0)
-        self._file.write(_header(stored))
+        self._file.write(header(stored))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -129,13 +79,6 @@ class _ArrayWriter:
 
     def abandon(self) -> None:
         self._file.close()
-
-
-def _header(stored: StoredArray) -> bytes:
-    """The header of a version 1.0 `.npy` file."""
-    text = f"{{'descr': '{stored.dtype}', 'fortran_order': False, 'shape': {stored.shape}, }}"
-    size = HEADER_BYTES - 10
-    return b"\x93NUMPY\x01\x00" + size.to_bytes(2, "little") + text.ljust(size - 1).encode() + b"\n"
 
 
 class StoreWriter:
@@ -159,10 +102,10 @@ class StoreWriter:
         self._arrays = {
             name: _ArrayWriter(self._temporary / file, dtype, columns)
             for (name, (dtype, columns)), file in zip(
-                _layout(features).items(), _files(features), strict=True
+                layout(features).items(), files(features), strict=True
             )
         }
-        for name in _sequences(features):
+        for name in sequences(features):
             self._arrays[f"{name}/offsets"].append(np.zeros(1, np.int64))
 
     @property
@@ -206,70 +149,12 @@ class StoreWriter:
         shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-def _sequences(features: FeatureMap) -> tuple[str, ...]:
-    return features.names("sequence", "numeric_sequence", "time_sequence")
-
-
-def _files(features: FeatureMap) -> list[str]:
-    """A file name for each array of `_layout`; a field's name is only a hint in it."""
-    files = [f"{name}.npy" for name in MATRICES]
-    for index, name in enumerate(_sequences(features)):
-        stem = f"{index:03d}-" + re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40]
-        files += [f"{stem}.values.npy", f"{stem}.offsets.npy"]
-    return files
-
-
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read a store's manifest and check it against itself and the sizes of the files.
-
-    Raises:
-        UserError: no store, one of another version, or one that does not fit its manifest.
-    """
-    file = folder / FILE
-    try:
-        manifest = Manifest.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise UserError("cannot be read", file=file, remedy="prepare again") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise _damaged(
-            file, f"not a store that this version reads: {key}: {first['msg']}"
-        ) from error
-    layout = _layout(manifest.features)
-    if manifest.arrays.keys() != layout.keys():
-        raise _damaged(file, "its arrays are not those of its features")
-    for (name, (dtype, columns)), path in zip(
-        layout.items(), _files(manifest.features), strict=True
-    ):
-        stored = manifest.arrays[name]
-        length = manifest.rows + name.endswith("/offsets")
-        if name.endswith("/values"):
-            length = stored.shape[0]
-        shape = (length,) if columns is None else (length, columns)
-        if stored.file != path or stored.dtype != dtype.str or stored.shape != shape:
-            raise _damaged(file, f"array {name!r} does not fit the features and the rows")
-        data = folder / stored.file
-        if not data.is_file() or data.is_symlink():
-            raise _damaged(data, "missing")
-        if data.stat().st_size != HEADER_BYTES + stored.bytes:
-            raise _damaged(data, "not of the size that the manifest gives")
-        with data.open("rb") as opened:
-            if opened.read(HEADER_BYTES) != _header(stored):
-                raise _damaged(data, "its header is not what the manifest gives")
-    return manifest
-
-
-def _damaged(file: Path, problem: str) -> UserError:
-    return UserError(problem, file=file, remedy="prepare again with --force")
 
 
 def open_store(folder: Path) -> EncodedRows:
@@ -291,7 +176,7 @@ def open_store(folder: Path) -> EncodedRows:
     def ragged(name: str) -> RaggedArray:
         values, offsets = array(f"{name}/values"), array(f"{name}/offsets")
         if offsets[0] != 0 or offsets[-1] != len(values):
-            raise _damaged(folder / manifest.arrays[f"{name}/offsets"].file, "offsets do not fit")
+            raise damaged(folder / manifest.arrays[f"{name}/offsets"].file, "offsets do not fit")
         return RaggedArray(values, offsets)
 
     features = manifest.features
@@ -314,5 +199,5 @@ def verify_store(folder: Path) -> Manifest:
         with (folder / stored.file).open("rb") as file:
             file.seek(HEADER_BYTES)
             if hashlib.file_digest(file, "sha256").hexdigest() != stored.sha256:
-                raise _damaged(folder / stored.file, "its content has changed since it was written")
+                raise damaged(folder / stored.file, "its content has changed since it was written")
     return manifest
