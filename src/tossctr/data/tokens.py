@@ -194,54 +194,60 @@ def _first_bad(flat: pa.Array) -> int:
     return low
 
 
+# In the loops below positions are unsigned: a signed index costs Numba a check for wrap-around.
+
+
 @njit(nogil=True, cache=True)
 def _parse_row(data, start, end, separator, out, at):  # type: ignore[no-untyped-def]
     """Write the integers of data[start:end] to out[at:]; the position after, or -1."""
-    if start == end:
-        return at
-    i = start
-    while i < end:
-        digit = np.int64(data[i]) - 48
-        if digit < 0 or digit > 9:
+    zero, nine, one = np.uint64(48), np.uint64(9), np.uint64(1)
+    i, stop, split, n = np.uint64(start), np.uint64(end), np.uint64(separator), np.uint64(at)
+    if i == stop:
+        return np.int64(n)
+    while i < stop:
+        value = np.uint64(data[i]) - zero  # above nine for every other byte
+        if value > nine:
             return -1
         first = i
-        value = digit
-        i += 1
-        while i < end:
-            byte = data[i]
-            if byte == separator:
+        i += one
+        while i < stop:
+            byte = np.uint64(data[i])
+            if byte == split:
                 break
-            digit = np.int64(byte) - 48
+            digit = byte - zero
             # A leading zero makes another text than the integer's own.
-            if digit < 0 or digit > 9 or value == 0:
+            if (digit > nine) | (value == np.uint64(0)):
                 return -1
-            value = value * 10 + digit
-            i += 1
-        if i - first > MAX_DIGITS:
+            value = value * np.uint64(10) + digit
+            i += one
+        if i - first > np.uint64(MAX_DIGITS):
             return -1
-        out[at] = value
-        at += 1
-        if i == end:
-            return at
-        i += 1
+        out[n] = np.int64(value)
+        n += one
+        if i == stop:
+            return np.int64(n)
+        i += one
     return -1  # the last byte is a separator
 
 
 @njit(nogil=True, cache=True)
 def _count(data, starts, separator, table, scratch):  # type: ignore[no-untyped-def]
+    size = np.uint64(len(table))
     for row in range(len(starts) - 1):
         tokens = _parse_row(data, starts[row], starts[row + 1], separator, scratch, 0)
         if tokens < 0:
             return False
         for j in range(tokens):
-            if scratch[j] >= len(table):
+            token = np.uint64(scratch[j])
+            if token >= size:
                 return False
-            table[scratch[j]] += 1
+            table[token] += 1
     return True
 
 
 @njit(nogil=True, cache=True)
 def _look_up(data, starts, separator, table, oov, scratch, out, offsets):  # type: ignore[no-untyped-def]
+    size = np.uint64(len(table))
     position = 0
     unseen = 0
     for row in range(len(starts) - 1):
@@ -249,7 +255,8 @@ def _look_up(data, starts, separator, table, oov, scratch, out, offsets):  # typ
         if tokens < 0:
             return -1
         for j in range(tokens):
-            index = table[scratch[j]] if scratch[j] < len(table) else oov
+            token = np.uint64(scratch[j])
+            index = np.int64(table[token]) if token < size else oov
             unseen += index == oov
             out[position + j] = index
         position += tokens
