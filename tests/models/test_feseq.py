@@ -123,7 +123,7 @@ def row_logit(model: FESeq, batch: Batch, b: int) -> torch.Tensor:
         case "target":
             pooled = x[-1]
         case "concat":
-            pooled = torch.cat([x.new_zeros(model.max_length - events, x.shape[1]), x]).flatten()
+            pooled = torch.cat([x.new_zeros(model.slots - events, x.shape[1]), x]).flatten()
         case "weighted_sum":
             item = torch.cat([field(n, model.item_embedding) for n in c.target_item_field])
             pooled = plain_weighted_sum(model, x, model.item_interaction(item[None])[0])
@@ -249,6 +249,17 @@ def test_a_batch_without_any_history(model_of, batch_of):
     torch.testing.assert_close(model(batch), plain)
 
 
+@pytest.mark.parametrize("variant", ["final", "din", "batch norm", "autoint items"])
+def test_one_row_trains(features, batch_of, variant):
+    options = {**BASE, **VARIANTS[variant]}
+    if variant == "final":
+        options |= WEIGHTED  # interacting items: one row there has no batch statistics
+    model = build_model("FESeq", features, FESeqConfig(**options), seed=0).train()
+    logit = model(batch_of(0))
+    logit.sum().backward()
+    assert torch.isfinite(logit).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -287,7 +298,7 @@ def test_histories_of_unequal_lengths_are_refused(model_of, batch):
 
 
 def test_a_history_beyond_max_len_is_refused(model_of, batch_of):
-    with pytest.raises(UserError, match=r"7 events.*max_len 6"):
+    with pytest.raises(UserError, match=r"has 7 events.*max_len 6"):
         model_of("mean", torch.float32)(batch_of(2, 7))
 
 

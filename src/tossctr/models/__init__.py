@@ -6,10 +6,26 @@ import torch
 
 from tossctr.config.schema import ModelConfig
 from tossctr.data.features import FeatureMap
+from tossctr.models.autoint import AutoInt
 from tossctr.models.base import CTRModel
+from tossctr.models.bst import BST
+from tossctr.models.dcnv2 import DCNv2
+from tossctr.models.dcnv2_seq import DCNv2Seq
+from tossctr.models.deepfm import DeepFM
+from tossctr.models.din import DIN
 from tossctr.models.feseq import FESeq
+from tossctr.models.sasrec import SASRec
 
-MODELS: dict[str, type[CTRModel]] = {"FESeq": FESeq}
+MODELS: dict[str, type[CTRModel]] = {
+    "FESeq": FESeq,
+    "BST": BST,
+    "DIN": DIN,
+    "SASRec": SASRec,
+    "DeepFM": DeepFM,
+    "DCNv2": DCNv2,
+    "DCNv2Seq": DCNv2Seq,
+    "AutoInt": AutoInt,
+}
 
 
 def build_model(

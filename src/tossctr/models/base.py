@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
-import torch
-from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from tossctr.config.messages import suggestion
 from tossctr.config.schema import ModelConfig
 from tossctr.data.batch import Batch
-from tossctr.data.features import FeatureMap, FieldKind
-from tossctr.errors import UserError
+from tossctr.data.features import FeatureMap
 from tossctr.models.layers.embedding import FieldEmbedding
 from tossctr.models.layers.transformer import SelfAttention
-
-
-def _flat(value: Any) -> Any:
-    # FuxiCTR's files write one name, a list of names, or a list of tuples of names.
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return (value,)
-    return tuple(n for v in value for n in (v if isinstance(v, list | tuple) else (v,)))
-
-
-COLUMNS: tuple[FieldKind, ...] = ("categorical", "numeric")
-SEQUENCES: tuple[FieldKind, ...] = ("sequence", "numeric_sequence")
-Names = Annotated[tuple[str, ...], BeforeValidator(_flat)]
-"""Field names in a model's config: a list, a lone name, or null for none."""
 
 
 class CTRModel(nn.Module):
@@ -85,47 +66,3 @@ class CTRModel(nn.Module):
         for parameter in self.parameters():
             parts[id(parameter) not in embedded].append(parameter)
         return parts
-
-
-def check_fields(
-    features: FeatureMap, option: str, names: Iterable[str], kinds: tuple[FieldKind, ...]
-) -> None:
-    """Check that an option names fields of certain kinds.
-
-    Raises:
-        UserError: it names something else.
-    """
-    for name in names:
-        if name not in features or features[name].kind not in kinds:
-            problem = (
-                f"names a {features[name].kind} feature"
-                if name in features
-                else "names an unknown feature"
-            )
-            raise UserError(
-                problem,
-                column=option,
-                value=name,
-                remedy=suggestion(name, features.names(*kinds)),
-            )
-
-
-def same_lengths(batch: Batch, names: Iterable[str]) -> None:
-    """Check that the named histories of a batch are equally long, row by row.
-
-    Raises:
-        UserError: they are not.
-    """
-    histories = {**batch.sequences, **batch.time_sequences}
-    first, *others = names
-    for other in others:
-        a, b = histories[first].offsets, histories[other].offsets
-        if not torch.equal(a, b):
-            row = int((a.diff() != b.diff()).nonzero()[0])
-            number = row if batch.row is None else int(batch.row[row])
-            raise UserError(
-                f"has {int(b.diff()[row])} events where {first} has {int(a.diff()[row])}",
-                column=other,
-                row=number,
-                remedy="sequence fields of one model must have equal lengths",
-            )

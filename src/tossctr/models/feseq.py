@@ -21,9 +21,9 @@ from torch import Tensor
 
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
-from tossctr.errors import UserError
-from tossctr.models.base import COLUMNS, CTRModel, same_lengths
+from tossctr.models.base import CTRModel
 from tossctr.models.feseq_config import FESeqConfig
+from tossctr.models.fields import COLUMNS, check_heads, check_histories, check_pairs
 from tossctr.models.layers.embedding import FieldEmbedding, new_table
 from tossctr.models.layers.interaction import Interaction
 from tossctr.models.layers.mlp import MLP
@@ -54,34 +54,22 @@ class FESeq(CTRModel):
         )
         event_field = (*c.sequence_field, *c.default_field)
         widths = self.embedding.widths(event_field)
-        if self.embedding.widths(c.target_field) != self.embedding.widths(c.sequence_field):
-            raise UserError(
-                "a target field and its sequence field differ in embedding_dim",
-                column="target_field",
-                value=c.target_field,
-            )
+        check_pairs(self.embedding, c.target_field, c.sequence_field, "target_field")
         self.interaction = Interaction(
             c.interaction_layer_name if c.use_seq_feature_interaction else "none",
             widths,
             c.seq_feature_interaction_layers,
             c.fi_dropout,
         )
-        max_len = features[c.sequence_field[0]].max_len
-        self.max_length = None if max_len is None else max_len + 1
+        self.max_len = features[c.sequence_field[0]].max_len
+        self.slots = (self.max_len or 0) + 1  # with the target
         if c.use_position_emb:
-            assert self.max_length is not None
-            self.position = new_table(self.max_length + 1, d, padding_idx=self.max_length)
+            self.position = new_table(self.slots + 1, d, padding_idx=self.slots)
         if c.use_time_emb:
             unused = c.num_time_embeddings - 1
             self.time = new_table(c.num_time_embeddings, d, padding_idx=unused)
         width = sum(widths) + d * (c.use_position_emb + c.use_time_emb)
-        if width % c.num_heads:
-            raise UserError(
-                f"the model width {width} is not divisible by num_heads",
-                column="num_heads",
-                value=c.num_heads,
-                remedy="change num_heads or embedding_dim",
-            )
+        check_heads(width, c.num_heads)
         self.transformer = Transformer(
             width,
             c.num_heads,
@@ -110,8 +98,7 @@ class FESeq(CTRModel):
                 net_dropout=c.net_dropout,
                 attention_dropout=c.attention_dropout,
             )
-        slots = self.max_length if c.seq_pooling_type == "concat" else 1
-        assert slots is not None
+        slots = self.slots if c.seq_pooling_type == "concat" else 1
         self.dnn = MLP(
             sum(self.embedding.widths(self.head_field)) + slots * width,
             c.dnn_hidden_units,
@@ -148,22 +135,16 @@ class FESeq(CTRModel):
             item = self.item_interaction(self.item_embedding.rows(batch, c.target_item_field))
             pooled, _ = self.attention_pooling(x, item, events)
         else:
-            pooled = pool(c.seq_pooling_type, x, events, self.max_length)
+            pooled = pool(c.seq_pooling_type, x, events, self.slots)
         head = torch.cat([embedding.rows(batch, self.head_field), pooled], dim=1)
         logits: Tensor = self.dnn(head).squeeze(1)
         return logits
 
     def _events(self, batch: Batch, real_history: Tensor | None) -> Events:
         c = self.config
-        same_lengths(batch, (*c.sequence_field, *(c.time_keys[1:] if c.use_time_emb else ())))
-        events = with_target(batch.sequences[c.sequence_field[0]], real_history)
-        if self.max_length is not None and events.max_length > self.max_length:
-            raise UserError(
-                f"a history has {events.max_length - 1} events",
-                column=c.sequence_field[0],
-                remedy=f"cut histories to max_len {self.max_length - 1}",
-            )
-        return events
+        times = c.time_keys[1:] if c.use_time_emb else ()
+        check_histories(batch, (*c.sequence_field, *times), self.max_len)
+        return with_target(batch.sequences[c.sequence_field[0]], real_history)
 
     def _intervals(self, batch: Batch, events: Events) -> Tensor:
         target, history = self.config.time_keys

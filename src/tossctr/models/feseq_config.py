@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from tossctr.config.schema import ModelConfig
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
-from tossctr.models.base import COLUMNS, SEQUENCES, Names, check_fields
+from tossctr.models.fields import COLUMNS, SEQUENCES, Names, check_fields, longest_history
 from tossctr.models.layers.interaction import InteractionName
 from tossctr.models.layers.pooling import ScoreName
 
@@ -89,17 +89,7 @@ class FESeqConfig(ModelConfig):
         if self.use_time_emb:
             check_fields(features, "time_keys", self.time_keys[:1], ("time",))
             check_fields(features, "time_keys", self.time_keys[1:], ("time_sequence",))
-        longest = {features[name].max_len for name in self.sequence_field}
-        if len(longest) > 1:
-            raise UserError(
-                "the sequence fields differ in max_len",
-                column="sequence_field",
-                value=sorted(longest, key=str),
-                remedy="give them one max_len",
-            )
-        if longest == {None} and (self.use_position_emb or self.seq_pooling_type == "concat"):
-            raise UserError(
-                "position embedding and concat pooling need the longest history",
-                column="max_len",
-                remedy="set max_len, or switch use_position_emb off",
-            )
+        needs = "use_position_emb" if self.use_position_emb else None
+        if self.seq_pooling_type == "concat":
+            needs = "concat pooling"
+        longest_history(features, self.sequence_field, needs)

@@ -4,6 +4,7 @@ from torch import nn
 
 from tossctr.errors import UserError
 from tossctr.models.layers.mlp import MLP, Dice
+from tossctr.models.layers.norm import BatchNorm
 
 
 def kinds(mlp):
@@ -12,7 +13,7 @@ def kinds(mlp):
 
 def test_order_of_layers():
     mlp = MLP(3, (4, 2), output_width=1, activations="ReLU", dropout=0.1, batch_norm=True)
-    hidden = [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout]
+    hidden = [nn.Linear, BatchNorm, nn.ReLU, nn.Dropout]
     assert kinds(mlp) == [*hidden, *hidden, nn.Linear]
     assert mlp(torch.randn(5, 3)).shape == (5, 1)
     assert kinds(MLP(3, (4,))) == [nn.Linear, nn.ReLU]
@@ -32,3 +33,15 @@ def test_dice_by_its_formula():
         dice.alpha.copy_(torch.tensor([0.0, 0.5, 2.0]))
     p = torch.sigmoid((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-9).sqrt())
     torch.testing.assert_close(dice(x), p * x + dice.alpha * (1 - p) * x)
+
+
+def test_batch_norm_copes_with_one_row_and_none():
+    norm = BatchNorm(3)
+    many = torch.randn(20, 3) * 3 + 1
+    expected = (many - many.mean(0)) / (many.var(0, unbiased=False) + norm.eps).sqrt()
+    torch.testing.assert_close(norm(many), expected)
+    running = norm.running_mean.clone(), norm.running_var.clone()
+    one = (many[:1] - running[0]) / (running[1] + norm.eps).sqrt()
+    torch.testing.assert_close(norm(many[:1]), one)
+    assert norm(many[:0]).shape == (0, 3)
+    assert torch.equal(norm.running_mean, running[0])

@@ -29,6 +29,17 @@ def new_table(rows: int, width: int, padding_idx: int | None = None) -> nn.Embed
     return table
 
 
+def sinusoidal_table(rows: int, width: int) -> nn.Embedding:
+    """A position table that starts as sines and cosines of falling frequency (Vaswani et al.)."""
+    table = nn.Embedding(rows, width)
+    frequency = 10000.0 ** (-torch.arange(0, width, 2) / width)
+    angle = torch.arange(rows)[:, None] * frequency
+    with torch.no_grad():
+        table.weight[:, 0::2] = torch.sin(angle)
+        table.weight[:, 1::2] = torch.cos(angle)[:, : width // 2]
+    return table
+
+
 @dataclass(frozen=True)
 class _Numbers:
     """Neighbouring numeric fields of one width: embedded by one multiplication."""

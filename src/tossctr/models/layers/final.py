@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tossctr.models.layers.norm import BatchNorm
+
 
 class FinalBlock(nn.Module):
     """n layers of linear width -> 2 width, halves (a, g): a + a * g; BatchNorm, ReLU, dropout.
 
-    Shapes: (N, width) -> (N, width). In training N must be at least 2 (batch statistics).
+    Shapes: (N, width) -> (N, width). BatchNorm is always on, over all N.
     """
 
     def __init__(self, width: int, layers: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.linears = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(layers))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(layers))
+        self.norms = nn.ModuleList(BatchNorm(width) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tossctr.errors import UserError
+from tossctr.models.layers.norm import BatchNorm
 
 
 class Dice(nn.Module):
@@ -18,7 +19,7 @@ class Dice(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(width, eps=1e-9, momentum=0.01, affine=False)
+        self.norm = BatchNorm(width, eps=1e-9, momentum=0.01, affine=False)
         self.alpha = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class MLP(nn.Module):
         for width, name in zip(hidden_units, names, strict=True):
             layers.append(nn.Linear(input_width, width))
             if batch_norm:
-                layers.append(nn.BatchNorm1d(width))
+                layers.append(BatchNorm(width))
             layers.append(activation(name, width))
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))

@@ -19,7 +19,7 @@ from tossctr.data.batch import Ragged
 
 @dataclass(frozen=True)
 class Events:
-    """Where the rows of a packed tensor begin and end; every row has at least one event.
+    """Where the rows of a packed tensor begin and end.
 
     Attributes:
         offsets: (B + 1,) int64, from 0 to M.
@@ -56,6 +56,11 @@ class Events:
     def age(self) -> Tensor:
         """(M,) int64: how many events of the same row come after it (the last one has 0)."""
         return self.last[self.row] - torch.arange(self.count, device=self.offsets.device)
+
+
+def without_target(history: Ragged) -> Events:
+    """The events of each row's history alone: M = len(history.values), rows may be empty."""
+    return Events(history.offsets, len(history.values), history.max_length)
 
 
 def with_target(history: Ragged, real_history: Tensor | None = None) -> Events:
@@ -110,9 +115,9 @@ class _Sum(torch.autograd.Function):
 def _bag(x: Tensor, offsets: Tensor) -> Tensor:
     # The fastest segment sum that torch has on a CPU (7x segment_reduce, 4x index_add).
     indices = torch.arange(len(x), device=x.device)
-    flat = x.reshape(len(x), -1)
+    flat = x.flatten(1) if x.ndim > 1 else x[:, None]
     total = F.embedding_bag(indices, flat, offsets, mode="sum", include_last_offset=True)
-    return total.view(-1, *x.shape[1:])
+    return total.view(len(offsets) - 1, *x.shape[1:])
 
 
 class _TakeUnique(torch.autograd.Function):
@@ -148,18 +153,20 @@ def take_unique(x: Tensor, index: Tensor) -> Tensor:
 
 
 def segment_mean(x: Tensor, events: Events) -> Tensor:
-    """Mean over each row's real events, (M, width) -> (B, width)."""
+    """Mean over each row's real events, (M, width) -> (B, width); zero for an empty row."""
     if events.real is None:
-        return segment_sum(x, events) / events.lengths[:, None]
+        return segment_sum(x, events) / events.lengths.clamp(min=1)[:, None]
     real = events.real.to(x.dtype)[:, None]
     return segment_sum(x * real, events) / segment_sum(real, events)
 
 
 def segment_softmax(scores: Tensor, events: Events) -> Tensor:
-    """Softmax over each row's real events, (M,) -> (M,); padding gets weight 0."""
+    """Softmax over each row's real events, (M, ...) -> the same shape; padding gets weight 0."""
     if events.real is not None:
-        scores = scores.masked_fill(~events.real, float("-inf"))
-    top = scores.new_full((events.rows,), float("-inf"))
-    top = top.scatter_reduce(0, events.row, scores.detach(), "amax")
+        padding = ~events.real.view(-1, *(1 for _ in scores.shape[1:]))
+        scores = scores.masked_fill(padding, float("-inf"))
+    top = scores.new_full((events.rows, *scores.shape[1:]), float("-inf"))
+    row = events.row.view(-1, *(1 for _ in scores.shape[1:])).expand_as(scores)
+    top = top.scatter_reduce(0, row, scores.detach(), "amax")
     weights = torch.exp(scores - broadcast(top, events))
     return weights / broadcast(segment_sum(weights, events), events)

@@ -20,10 +20,10 @@ PoolingName = Literal["mean", "sum", "target", "concat"]
 ScoreName = Literal["dot_attention", "bilinear_attention", "din_attention"]
 
 
-def pool(name: PoolingName, x: Tensor, events: Events, max_length: int | None) -> Tensor:
-    """Packed (M, D) -> (B, D), or (B, max_length * D) for `concat`.
+def pool(name: PoolingName, x: Tensor, events: Events, slots: int) -> Tensor:
+    """Packed (M, D) -> (B, D), or (B, slots * D) for `concat`.
 
-    `concat` lays a row's events into `max_length` slots, the target last; slots without an event
+    `concat` lays a row's events into `slots` slots, the target last; slots without an event
     are zero. (Where the events hold padding, as in the public implementation, it is laid there.)
     """
     match name:
@@ -34,10 +34,9 @@ def pool(name: PoolingName, x: Tensor, events: Events, max_length: int | None) -
         case "target":
             return x[events.last]
         case "concat":
-            assert max_length is not None
-            slot = events.row * max_length + (max_length - 1 - events.age)
-            slots = x.new_zeros(events.rows * max_length, x.shape[1]).index_copy(0, slot, x)
-            return slots.view(events.rows, -1)
+            slot = events.row * slots + (slots - 1 - events.age)
+            laid = x.new_zeros(events.rows * slots, x.shape[1]).index_copy(0, slot, x)
+            return laid.view(events.rows, -1)
 
 
 class AttentionPooling(nn.Module):

@@ -1,0 +1,97 @@
+"""Sequence-aware DCN-V2: crosses over tabular features and an attended history.
+
+The strongest neural model in the 5th place of the Toss competition had this shape: DCN-V2
+(Wang et al., WWW 2021) over all columns plus a pooled sequence.
+
+    embed                                          histories (M, W), columns (B, F*d)
+    concatenate each event's recency               (M, W + d)
+    attention of the target fields to the events   (B, W + d)
+    cross network and MLP over [columns, history]  (B,)
+
+The query may be any fields of the row: they need not pair with the sequences. Histories without
+the target are attended, so an empty one is zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tossctr.data.batch import Batch
+from tossctr.data.features import FeatureMap
+from tossctr.models.base import CTRModel
+from tossctr.models.dcnv2 import CrossAndDeep, DCNv2Config
+from tossctr.models.fields import (
+    COLUMNS,
+    SEQUENCES,
+    Names,
+    check_fields,
+    check_heads,
+    check_histories,
+    longest_history,
+)
+from tossctr.models.layers.embedding import FieldEmbedding, new_table
+from tossctr.models.layers.packed import without_target
+from tossctr.models.layers.target_attention import MultiHeadTargetAttention
+
+
+class DCNv2SeqConfig(DCNv2Config):
+    """DCN-V2's options and those of the attention, named as FuxiCTR names them elsewhere."""
+
+    target_field: Names = Field(min_length=1)  # the query
+    sequence_field: Names = Field(min_length=1)
+    use_position_emb: bool = True
+    attention_dim: int = Field(64, ge=1)  # over all heads
+    num_heads: int = Field(1, ge=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class DCNv2Seq(CTRModel):
+    """See the module's docstring.
+
+    Raises:
+        UserError: unknown fields, heads that do not divide, a missing `max_len`.
+    """
+
+    Config = DCNv2SeqConfig
+    config: DCNv2SeqConfig
+
+    def __init__(self, features: FeatureMap, config: DCNv2SeqConfig) -> None:
+        super().__init__(features, config)
+        c = config
+        check_fields(features, "target_field", c.target_field, COLUMNS)
+        check_fields(features, "sequence_field", c.sequence_field, SEQUENCES)
+        self.columns = features.names(*COLUMNS)
+        self.embedding = FieldEmbedding(
+            features, (*self.columns, *c.sequence_field), c.embedding_dim
+        )
+        width = sum(self.embedding.widths(c.sequence_field))
+        needs = "use_position_emb" if c.use_position_emb else None
+        self.max_len = longest_history(features, c.sequence_field, needs)
+        if c.use_position_emb:
+            assert self.max_len is not None
+            self.position = new_table(self.max_len, c.embedding_dim)
+            width += c.embedding_dim
+        check_heads(c.attention_dim, c.num_heads, "attention_dim")
+        self.attention = MultiHeadTargetAttention(
+            width,
+            sum(self.embedding.widths(c.target_field)),
+            c.attention_dim,
+            c.num_heads,
+            c.attention_dropout,
+        )
+        self.head = CrossAndDeep(sum(self.embedding.widths(self.columns)) + width, c)
+        self.initialise()
+
+    def forward(self, batch: Batch) -> Tensor:
+        c, embedding = self.config, self.embedding
+        check_histories(batch, c.sequence_field, self.max_len)
+        events = without_target(batch.sequences[c.sequence_field[0]])
+        x = embedding.events(batch, c.sequence_field)
+        if c.use_position_emb:
+            x = torch.cat([x, self.position(events.age)], dim=1)
+        history, _ = self.attention(x, embedding.rows(batch, c.target_field), events)
+        columns = embedding.rows(batch, self.columns)
+        logits: Tensor = self.head(torch.cat([columns, history], dim=1))
+        return logits

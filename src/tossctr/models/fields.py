@@ -1,0 +1,172 @@
+"""Field names in models' configs, and the checks of them against the features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator
+
+from tossctr.config.messages import suggestion
+from tossctr.data.batch import Batch
+from tossctr.data.features import FeatureMap, FieldKind
+from tossctr.errors import UserError
+from tossctr.models.layers.embedding import FieldEmbedding
+
+COLUMNS: tuple[FieldKind, ...] = ("categorical", "numeric")
+SEQUENCES: tuple[FieldKind, ...] = ("sequence", "numeric_sequence")
+
+
+def _flat(value: Any) -> Any:
+    # FuxiCTR's files write one name, a list of names, or a list of tuples of names.
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return tuple(n for v in value for n in (v if isinstance(v, list | tuple) else (v,)))
+    return (value,)
+
+
+def _grouped(value: Any) -> Any:
+    return tuple(_flat(v) for v in value) if isinstance(value, list | tuple) else (_flat(value),)
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_flat)]
+"""Field names: a list, a lone name, or null for none."""
+
+Groups = Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_grouped)]
+"""Groups of field names, as in `[[item, shop], brand]`: a name in a list is a group of its own."""
+
+
+def check_fields(
+    features: FeatureMap, option: str, names: Iterable[str], kinds: tuple[FieldKind, ...]
+) -> None:
+    """Check that an option names fields of certain kinds.
+
+    Raises:
+        UserError: it names something else.
+    """
+    for name in names:
+        if name not in features or features[name].kind not in kinds:
+            problem = (
+                f"names a {features[name].kind} feature"
+                if name in features
+                else "names an unknown feature"
+            )
+            raise UserError(
+                problem,
+                column=option,
+                value=name,
+                remedy=suggestion(name, features.names(*kinds)),
+            )
+
+
+def check_groups(targets: Groups, sequences: Groups, option: str) -> None:
+    """Check that groups of target fields match those of sequence fields one by one.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not targets or [len(t) for t in targets] != [len(s) for s in sequences]:
+        raise UserError(
+            "must name as many fields as its sequence fields, group by group",
+            column=option,
+            value=targets,
+        )
+
+
+def check_pairs(
+    embedding: FieldEmbedding, targets: Sequence[str], sequences: Sequence[str], option: str
+) -> None:
+    """Check that each target field is as wide as its sequence field.
+
+    Raises:
+        UserError: it is not.
+    """
+    for target, sequence in zip(targets, sequences, strict=True):
+        widths = embedding.widths((target, sequence))
+        if len(set(widths)) > 1:
+            raise UserError(
+                f"{target} and {sequence} differ in embedding_dim", column=option, value=widths
+            )
+
+
+def check_heads(width: int, num_heads: int, what: str = "the model width") -> None:
+    """Check that heads divide a width.
+
+    Raises:
+        UserError: they do not.
+    """
+    if width % num_heads:
+        raise UserError(
+            f"{what} {width} is not divisible by num_heads",
+            column="num_heads",
+            value=num_heads,
+            remedy="change num_heads or the width",
+        )
+
+
+def one_width(widths: Sequence[int], what: str) -> int:
+    """The width that all fields have.
+
+    Raises:
+        UserError: they differ.
+    """
+    if len(set(widths)) != 1:
+        raise UserError(
+            f"{what} needs fields of one embedding_dim",
+            value=sorted(set(widths)),
+            remedy="remove embedding_dim from the features",
+        )
+    return widths[0]
+
+
+def longest_history(features: FeatureMap, sequences: Sequence[str], what: str | None) -> int | None:
+    """The `max_len` that the sequence fields share.
+
+    Args:
+        features: the fields.
+        sequences: names of sequence fields.
+        what: what cannot do without it; None where nothing needs it.
+
+    Raises:
+        UserError: they differ in it, or it is needed and not set.
+    """
+    lengths = {features[name].max_len for name in sequences}
+    if len(lengths) > 1:
+        raise UserError(
+            f"the sequence fields {', '.join(sequences)} differ",
+            column="max_len",
+            value=sorted(lengths, key=str),
+            remedy="give them one max_len",
+        )
+    (length,) = lengths
+    if length is None and what is not None:
+        raise UserError(f"is not set, but {what} needs it", column="max_len", remedy="set max_len")
+    return length
+
+
+def check_histories(batch: Batch, names: Sequence[str], max_len: int | None) -> None:
+    """Check that the named histories of a batch are equally long, row by row, and not too long.
+
+    Raises:
+        UserError: they are not.
+    """
+    histories = {**batch.sequences, **batch.time_sequences}
+    first = histories[names[0]]
+    if max_len is not None and first.max_length > max_len:
+        raise UserError(
+            f"has {first.max_length} events",
+            column=names[0],
+            remedy=f"cut histories to max_len {max_len}",
+        )
+    for name in names[1:]:
+        own, other = first.lengths, histories[name].lengths
+        if not torch.equal(own, other):
+            row = int((own != other).nonzero()[0])
+            raise UserError(
+                f"has {int(other[row])} events where {names[0]} has {int(own[row])}",
+                column=name,
+                row=row if batch.row is None else int(batch.row[row]),
+                remedy="sequence fields of one model must have equal lengths",
+            )
