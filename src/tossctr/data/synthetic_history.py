@@ -15,7 +15,7 @@ from tossctr.data.schema import HISTORY
 
 Array = NDArray[Any]
 
-LOGIT_MEAN, LOGIT_SD = -4.85, 1.27  # of the generating model over rows
+LOGIT_MEAN, LOGIT_SD = -4.8, 1.32  # of the generating model over rows
 
 # Correlation with the logit and scale of history_a_*. A correlation of 0.43 here is one of 0.073
 # with the click.

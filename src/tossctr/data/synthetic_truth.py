@@ -39,7 +39,7 @@ from tossctr.data.synthetic_sequences import LAST_ID
 
 Array = NDArray[Any]
 
-BIAS = -6.06
+BIAS = -6.14
 RECENCY = 20.0  # events
 
 CLICK_RATE = {  # percent, by inventory_id
@@ -64,7 +64,7 @@ ORDERED = ((57, 516), (318, 527), (77, 74))  # first, then at once second
 LONG_RANGE = (521, 148, 359, 570, 197, 408, 35, 246)
 LONG_RANGE_SHARE = 0.08  # mean over rows
 
-STRENGTH = {"recent": 5.2, "recent_x_slot": 3.0, "order": 5.0, "long_range": 6.0}
+STRENGTH = {"recent": 5.6, "recent_x_slot": 3.0, "order": 5.0, "long_range": 5.0}
 SEQUENCE_PARTS = tuple(STRENGTH)
 TABULAR_PARTS = ("inventory", "user", "hour", "numeric", "inventory_x_age")
 
@@ -101,12 +101,12 @@ def logit_parts(
 def numeric_part(x: Mapping[str, Array]) -> Array:
     """(rows,) effect of six numeric features; a missing one adds 0."""
     effects = [
-        0.25 * (x["l_feat_3"] - 2.34),
-        0.60 * (x["l_feat_13"] - 1.63),
-        np.where(x["l_feat_27"] == 1, -0.10, 0.15),
-        0.25 * (np.log1p(x["feat_d_4"]) - 1.6),
-        0.008 * (x["feat_e_1"] - 56),
-        0.0006 * (196 - (x["feat_c_5"] - 30) ** 2),  # best in the middle
+        0.30 * (x["l_feat_3"] - 2.34),
+        0.75 * (x["l_feat_13"] - 1.63),
+        np.where(x["l_feat_27"] == 1, -0.08, 0.12),
+        0.15 * (np.log1p(x["feat_d_4"]) - 1.6),
+        0.005 * (x["feat_e_1"] - 56),
+        0.0004 * (196 - (x["feat_c_5"] - 30) ** 2),  # best in the middle
     ]
     return np.asarray(np.nansum(effects, axis=0))
 
