@@ -17,6 +17,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from tossctr.config.schema import DatasetConfig, FeatureSpec
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.rows import EncodedRows
+from tossctr.data.sources import open_source
 from tossctr.data.statistics import Stats
 from tossctr.errors import UserError
 
@@ -130,6 +131,31 @@ def test_dtype_says_what_text_means() -> None:
     assert as_float.tokens("c") == ("7.0",)
     with pytest.raises(UserError, match=r"column c, row 1: not a whole number \(found 'x'\)"):
         as_int.transform(batch(c=pa.array(["1", "x"])))
+
+
+@pytest.mark.parametrize(("dtype", "tokens"), [("str", ("07",)), ("int", ("7",))])
+def test_csv_text_means_what_parquet_text_means(
+    tmp_path: Path, dtype: str, tokens: tuple[str, ...]
+) -> None:
+    (tmp_path / "rows.csv").write_text("c,clicked\n07,1\n07,0\n")
+    stats = Stats.of(config(feature("c", "categorical", dtype)))
+    types = {c.name: c.read_as for c in stats.columns}
+    source = open_source(tmp_path / "rows.csv", {**types, "clicked": "float"})
+    encoder = Encoder.fit(config(feature("c", "categorical", dtype)), source.batches())
+    assert (
+        encoder.tokens("c")
+        == tokens
+        == fit(batch(c=["07", "07"]), feature("c", "categorical", dtype)).tokens("c")
+    )
+
+
+def test_the_variance_of_large_numbers() -> None:
+    # The naive sum of squares has no digit of this variance left.
+    values = 1e8 + np.arange(1000.0)
+    spec = feature("x", "numeric", "float", normalizer="StandardScaler")
+    rows = fit(batch(x=values), spec).transform(batch(x=values))
+    assert abs(float(rows.numeric.std()) - 1) < 1e-6
+    assert abs(float(rows.numeric.mean())) < 1e-6
 
 
 def test_a_shared_vocabulary_counts_both_columns() -> None:

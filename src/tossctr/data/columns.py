@@ -38,10 +38,6 @@ class Column(BaseModel):
         return self.kind in ("categorical", "sequence")
 
     @property
-    def is_sequence(self) -> bool:
-        return self.kind in ("sequence", "numeric_sequence", "time_sequence")
-
-    @property
     def id_dtype(self) -> Literal["str", "int"]:
         """How the ids of a sequence are read."""
         return "int" if self.dtype == "int" else "str"
@@ -52,8 +48,9 @@ class Column(BaseModel):
 
     @property
     def read_as(self) -> ColumnType:
-        """The type to read it as from a file that has no types (CSV)."""
-        return "str" if self.is_sequence else self.dtype
+        """The type to read it as from a file that has no types (CSV). A category is text, whatever
+        its dtype, so that text means the same in every format."""
+        return "float" if self.kind in ("numeric", "time") else "str"
 
     def field(self, vocab_size: int | None) -> Field:
         return Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -95,13 +96,10 @@ class NumberStats:
         """(shift, scale) with (x - shift) * scale of mean 0 and variance 1 (over N, not N - 1)."""
         if not self.count:
             return 0.0, 1.0
-        (sum_high, sum_low), (square_high, square_low) = self.sums.tolist()
-        mean = (sum_high + sum_low) / self.count
-        # Exact in 106 bits up to here; the difference is what float64 alone would lose.
-        with np.errstate(all="ignore"):
-            total = np.longdouble(sum_high) + np.longdouble(sum_low)
-            squares = np.longdouble(square_high) + np.longdouble(square_low)
-            variance = float((squares - total * total / self.count) / self.count)
+        # In rational numbers: the difference would cancel what float64 holds of a variance.
+        total, squares = (Fraction(high) + Fraction(low) for high, low in self.sums.tolist())
+        mean = float(total / self.count)
+        variance = max(0.0, float((squares - total * total / self.count) / self.count))
         eps = float(np.finfo(np.float64).eps)
         bound = self.count * eps * variance + (self.count * mean * eps) ** 2
         constant = self.low == self.high or variance <= bound
