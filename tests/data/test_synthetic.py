@@ -206,11 +206,11 @@ def test_attainable_scores(files: SyntheticFiles) -> None:
     clicked = np.concatenate([block.clicked for block in blocks])
     auc = roc_auc_score(clicked, synthetic_truth.true_probability(parts))
     tabular = sum(parts[name] for name in synthetic_truth.TABULAR_PARTS)
-    assert auc == pytest.approx(0.82, abs=0.02)
+    assert auc == pytest.approx(0.828, abs=0.02)
     assert roc_auc_score(clicked, tabular) == pytest.approx(0.695, abs=0.02)
     shares = synthetic_truth.part_shares(parts)
     assert sum(shares.values()) == pytest.approx(1)
-    assert all(share > 0.004 for share in shares.values()), shares
+    assert all(share > 0.003 for share in shares.values()), shares
 
 
 def test_history_columns_are_weak_proxies(train: pa.Table) -> None:

@@ -150,8 +150,8 @@ def synthesize(
 
 
 def make_blocks(split: str, rows: int, seed: int) -> Iterator[Block]:
-    """The blocks of a split of that many rows, in order, made on all cores a few ahead."""
-    workers = os.cpu_count() or 1
+    """The blocks of a split of that many rows, in order, made on several threads a few ahead."""
+    workers = min(os.cpu_count() or 1, 4)  # one thread writes: more would only wait
     pending: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, rows, BLOCK_ROWS):

@@ -4,7 +4,7 @@
 
 Tabular parts, of one row's own values:
 
-    inventory        log of the slot's click rate (`CLICK_RATE`, 0.9 % for 2 to 4.1 % for 41)
+    inventory        log of the slot's `CLICK_RATE`; with all parts 0.9 % for 2, 4.1 % for 41
     user             AGE[age_group] + GENDER[gender]
     hour             0.15 cos(2 pi (hour - 21) / 24): evenings click more
     numeric          six features, two of them not monotone in effect: see `numeric_part`
@@ -19,10 +19,14 @@ r_j = exp(-(n - 1 - j) / RECENCY) / RECENCY, so that the newest 60 events carry 
     long_range       STRENGTH["long_range"] x (share of LONG_RANGE ids in the whole sequence,
                      shrunk towards its mean by 50 events, minus that mean)
 
-`group` is +1 for half of the impressions' slots and -1 for the others: an event that helps one
-half hurts the other. What is missing counts 0. The `history_*` columns are noisy functions of the
+`group` is +1 for the slots of 45 % of impressions and -1 for the others: an event that helps one
+group hurts the other. What is missing counts 0. The `history_*` columns are noisy functions of the
 finished logit (`draw_history`): given all other columns they say nothing about the click, so the
 best attainable score is the same with and without them.
+
+The true probability has an AUC of 0.83, the tabular parts alone have 0.69. Shares of the logit's
+variance (`part_shares`): recent 0.54, numeric 0.13, inventory 0.12, recent_x_slot 0.12,
+inventory_x_age 0.03, long_range 0.02, order 0.02, user 0.01, hour 0.01.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ Array = NDArray[Any]
 BIAS = -6.14
 RECENCY = 20.0  # events
 
-CLICK_RATE = {  # percent, by inventory_id
+CLICK_RATE = {  # by inventory_id; only the ratios count
     2: 1.0, 36: 1.9, 37: 1.5, 41: 4.1, 29: 2.4, 43: 2.9, 18: 1.3, 88: 2.0, 46: 3.4,
     21: 1.1, 91: 2.6, 17: 1.6, 42: 3.0, 95: 2.2, 31: 1.2, 13: 1.8, 92: 2.0, 39: 2.0,
 }  # fmt: skip
