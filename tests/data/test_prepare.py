@@ -226,9 +226,8 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, raw: Path, spoil: Any) -
     assert content(prepare(data).folder) == before
 
 
-@pytest.mark.parametrize("broken", ["_fit", "_transform"])
 def test_an_interruption_leaves_nothing_that_looks_whole(
-    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(dataset(tmp_path, raw, *FEATURES))
     changed = dataset(tmp_path, raw, *FEATURES, min_categr_count=12)
@@ -237,20 +236,30 @@ def test_an_interruption_leaves_nothing_that_looks_whole(
 
     def stop(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
-        if broken == "_fit" or len(calls) > 2:
+        if len(calls) > 2:
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        if broken == "_fit":
-            patch.setattr(module, "_fit", stop)
-        else:
-            patch.setattr(Encoder, "transform", stop)
+        patch.setattr(Encoder, "transform", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(changed, batch_rows=50)
     assert not (tmp_path / "ds" / "prepare.json").exists()
     fresh = prepare(dataset(tmp_path / "fresh", raw, *FEATURES, min_categr_count=12))
     assert content(prepare(changed).folder) == content(fresh.folder)
+
+
+def test_an_error_in_fitting_leaves_what_was_there(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = dataset(tmp_path, raw, *FEATURES)
+    prepare(good)
+    score = feature("user", "categorical", "int", remap=False, vocab_size=2)
+    with pytest.raises(UserError, match="beyond vocab_size"):
+        prepare(dataset(tmp_path, raw, *FEATURES[:-1], score))
+    fits = counted(monkeypatch)
+    prepare(good)
+    assert not fits
 
 
 def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:

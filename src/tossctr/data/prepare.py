@@ -78,10 +78,10 @@ def prepare(
             if earlier is not None:
                 say(f"{dataset.dataset_id}: nothing has changed, using {folder}")
                 return earlier
-        _remove(folder)
         inputs.start_hashing()
         plan = Plan.of(dataset, sources)
         encoder = _fit(dataset, plan, batch_rows)
+        _remove(folder)  # not before: an error in fitting leaves what was there
         encoder.save(folder)
         report = _transform(plan, encoder, folder, batch_rows)
         write_json(
