@@ -118,19 +118,19 @@ class FESeq(CTRModel):
                 all histories are left-padded to `max_len`, and this counts their real events.
         """
         c, embedding = self.config, self.embedding
-        events = self._events(batch, real_history)
+        events = self.events(batch, real_history)
         x = append_target(
             embedding.events(batch, c.sequence_field), embedding.rows(batch, c.target_field), events
         )
         if c.default_field:
             default = embedding.rows(batch, c.default_field)
             x = torch.cat([x, broadcast(default, events)], dim=1)
-        x = self.interaction(x)
+        parts = [self.interaction(x)]
         if c.use_position_emb:
-            x = torch.cat([x, self.position(events.age)], dim=1)
+            parts.append(self.position(events.age))
         if c.use_time_emb:
-            x = torch.cat([x, self.time(self._intervals(batch, events))], dim=1)
-        x = self.transformer(x, events)
+            parts.append(self.time(self._intervals(batch, events)))
+        x = self.transformer(torch.cat(parts, dim=1), events)
         if c.seq_pooling_type == "weighted_sum":
             item = self.item_interaction(self.item_embedding.rows(batch, c.target_item_field))
             pooled, _ = self.attention_pooling(x, item, events)
@@ -140,7 +140,8 @@ class FESeq(CTRModel):
         logits: Tensor = self.dnn(head).squeeze(1)
         return logits
 
-    def _events(self, batch: Batch, real_history: Tensor | None) -> Events:
+    def events(self, batch: Batch, real_history: Tensor | None = None) -> Events:
+        """The events that the Transformer sees: each row's history, then its target."""
         c = self.config
         times = c.time_keys[1:] if c.use_time_emb else ()
         check_histories(batch, (*c.sequence_field, *times), self.max_len)

@@ -42,6 +42,16 @@ class AutoIntLayer(nn.Module):
         self.residual = nn.Identity() if width == out else nn.Linear(width, out, bias=False)
         self.norm = nn.LayerNorm(out) if layer_norm else nn.Identity()
 
+    def weights(self, x: Tensor) -> Tensor:
+        """(N, fields, fields): attention of field i to field j, averaged over heads."""
+        q, k = (
+            linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for linear in (self.query, self.key)
+        )
+        scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        weights: Tensor = (q @ k.transpose(2, 3) * scale).softmax(dim=-1).mean(dim=1)
+        return weights
+
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
             linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -21,10 +21,14 @@ class DestineLayer(nn.Module):
         self.residual = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def weights(self, x: Tensor) -> Tensor:
+        """(N, fields, fields): pair plus unary weight of field j in the new field i."""
         q, k = self.query(x), self.key(x)
         q, k = q - q.mean(dim=1, keepdim=True), k - k.mean(dim=1, keepdim=True)
         pair = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(dim=-1)
-        unary = self.unary(x).softmax(dim=1).transpose(1, 2)
-        out: Tensor = self.dropout(pair + unary) @ self.value(x) + self.residual(x)
+        weights: Tensor = pair + self.unary(x).softmax(dim=1).transpose(1, 2)
+        return weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.dropout(self.weights(x)) @ self.value(x) + self.residual(x)
         return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tossctr.models.layers.attention import Slots, packed_attention, padded_attention, slots_of
-from tossctr.models.layers.packed import Events
+from tossctr.models.layers.packed import Events, broadcast, segment_softmax
 
 
 class SelfAttention(nn.Module):
@@ -30,6 +30,12 @@ class SelfAttention(nn.Module):
             )
         out: Tensor = self.out(mixed)
         return out
+
+    def last_weights(self, x: Tensor, events: Events) -> Tensor:
+        """(M, heads): how much the last event of each row attends to each of its row."""
+        q, k, _ = (t.unflatten(1, (self.num_heads, -1)) for t in self.qkv(x).chunk(3, dim=-1))
+        scores = (broadcast(q[events.last], events) * k).sum(-1) / k.shape[-1] ** 0.5
+        return segment_softmax(scores, events)
 
 
 class TransformerBlock(nn.Module):
