@@ -11,6 +11,7 @@ times as a click and 1 - p times as none), so no luck of the draw is in them:
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,15 +55,16 @@ def held_out_logits(
     if not history:
         data = replace(data, train=without_history(data.train), valid=without_history(data.valid))
     run = train(experiment, data, torch.device("cpu"), folder)
-    logits = []
-    for rows in encoded(data.encoder, test):
-        logits.append(
-            predict_rows(run, rows if history else without_history(rows), device=torch.device("cpu"))
-        )
-    return np.concatenate(logits)
+    cpu = torch.device("cpu")
+    return np.concatenate(
+        [
+            predict_rows(run, rows if history else without_history(rows), device=cpu)
+            for rows in encoded(data.encoder, test)
+        ]
+    )
 
 
-def encoded(encoder: Encoder, path: Path):  # noqa: ANN201 - a generator of EncodedRows
+def encoded(encoder: Encoder, path: Path) -> Iterator[EncodedRows]:
     first = 0
     for batch in open_source(path, encoder.columns(labelled=False)).batches(batch_rows=8192):
         rows = encoder.transform(batch, first_row=first, labelled=False)

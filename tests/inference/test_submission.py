@@ -33,6 +33,12 @@ def test_follows_the_sample_order_and_header(tmp_path):
     assert float(lines[2].split(",")[1]) == 0.5
 
 
+def test_ids_with_commas_survive(tmp_path):
+    output = tmp_path / "s.csv"
+    write_submission(parts(["a,b", 'c"d', "e"], [0.0, 1.0, 2.0]), output, sample=None, id_col="ID")
+    assert pyarrow.csv.read_csv(output)["ID"].to_pylist() == ["a,b", 'c"d', "e"]
+
+
 def test_probabilities_keep_every_digit(tmp_path):
     output = tmp_path / "s.csv"
     logits = [-3.123456789012345, -20.0, 12.0]
