@@ -14,7 +14,7 @@ from tossctr.config.schema import ModelConfig
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
-from tossctr.models.fields import check_heads, one_width
+from tossctr.models.fields import Activations, check_heads, one_width
 from tossctr.models.layers.autoint import AutoIntLayer
 from tossctr.models.layers.mlp import MLP
 from tossctr.models.layers.tabular import TabularEmbedding, linear_part
@@ -32,7 +32,7 @@ class AutoIntConfig(ModelConfig):
     layer_norm: bool = False
     net_dropout: float = Field(0.0, ge=0, lt=1)  # on the attention weights
     dnn_hidden_units: tuple[int, ...] = (64, 64, 64)  # empty: no MLP
-    dnn_activations: str | tuple[str, ...] = "relu"
+    dnn_activations: Activations = "relu"
     batch_norm: bool = False
 
 

@@ -20,6 +20,7 @@ from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
 from tossctr.models.base import CTRModel
+from tossctr.models.fields import Activations
 from tossctr.models.layers.cross import CrossNetMix, CrossNetV2
 from tossctr.models.layers.mlp import MLP
 from tossctr.models.layers.tabular import TabularEmbedding
@@ -37,7 +38,7 @@ class DCNv2Config(ModelConfig):
     num_experts: int = Field(4, ge=1)
     stacked_dnn_hidden_units: tuple[int, ...] = ()
     parallel_dnn_hidden_units: tuple[int, ...] = ()
-    dnn_activations: str | tuple[str, ...] = "relu"
+    dnn_activations: Activations = "relu"
     net_dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: bool = False
 

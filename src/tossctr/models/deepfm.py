@@ -19,7 +19,7 @@ from tossctr.config.schema import ModelConfig
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
-from tossctr.models.fields import one_width
+from tossctr.models.fields import Activations, one_width
 from tossctr.models.layers.mlp import MLP
 from tossctr.models.layers.tabular import TabularEmbedding, linear_part
 
@@ -28,7 +28,7 @@ class DeepFMConfig(ModelConfig):
     """FuxiCTR's option names."""
 
     hidden_units: tuple[int, ...] = (64, 64, 64)
-    hidden_activations: str | tuple[str, ...] = "relu"
+    hidden_activations: Activations = "relu"
     net_dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: bool = False
 

@@ -20,6 +20,7 @@ from tossctr.models.base import CTRModel
 from tossctr.models.fields import (
     COLUMNS,
     SEQUENCES,
+    Activations,
     Groups,
     check_fields,
     check_groups,
@@ -44,7 +45,7 @@ class DINConfig(ModelConfig):
     attention_output_activation: str | None = None
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     dnn_hidden_units: tuple[int, ...] = (512, 128, 64)
-    dnn_activations: str | tuple[str, ...] = "relu"
+    dnn_activations: Activations = "relu"
     net_dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: bool = False
 

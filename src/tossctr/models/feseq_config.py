@@ -9,7 +9,14 @@ from pydantic import Field, model_validator
 from tossctr.config.schema import ModelConfig
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
-from tossctr.models.fields import COLUMNS, SEQUENCES, Names, check_fields, longest_history
+from tossctr.models.fields import (
+    COLUMNS,
+    SEQUENCES,
+    Activations,
+    Names,
+    check_fields,
+    longest_history,
+)
 from tossctr.models.layers.interaction import InteractionName
 from tossctr.models.layers.pooling import ScoreName
 
@@ -48,7 +55,7 @@ class FESeqConfig(ModelConfig):
     use_pooling_attn_scale: bool = True
     rel_score_hidden_dim: int = Field(128, ge=1)
     dnn_hidden_units: tuple[int, ...] = (256, 128, 64)
-    dnn_activations: str | tuple[str, ...] = "relu"
+    dnn_activations: Activations = "relu"
     batch_norm: bool = False
 
     @model_validator(mode="after")

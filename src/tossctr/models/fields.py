@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from tossctr.config.messages import suggestion
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap, FieldKind
 from tossctr.errors import UserError
 from tossctr.models.layers.embedding import FieldEmbedding
+from tossctr.models.layers.mlp import activation
 
 COLUMNS: tuple[FieldKind, ...] = ("categorical", "numeric")
 SEQUENCES: tuple[FieldKind, ...] = ("sequence", "numeric_sequence")
@@ -36,6 +37,16 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_flat)]
 
 Groups = Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_grouped)]
 """Groups of field names, as in `[[item, shop], brand]`: a name in a list is a group of its own."""
+
+
+def _known_activations(value: Any) -> Any:
+    for name in _flat(value):
+        activation(name, 1)
+    return value
+
+
+Activations = Annotated[str | tuple[str, ...], AfterValidator(_known_activations)]
+"""One activation for all hidden layers, or one for each; a wrong name is refused at once."""
 
 
 def check_fields(

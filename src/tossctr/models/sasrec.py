@@ -25,6 +25,7 @@ from tossctr.models.base import CTRModel
 from tossctr.models.fields import (
     COLUMNS,
     SEQUENCES,
+    Activations,
     Names,
     check_fields,
     check_groups,
@@ -54,7 +55,7 @@ class SASRecConfig(ModelConfig):
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     net_dropout: float = Field(0.0, ge=0, lt=1)
     dnn_hidden_units: tuple[int, ...] = (256, 128, 64)
-    dnn_activations: str | tuple[str, ...] = "relu"
+    dnn_activations: Activations = "relu"
     batch_norm: bool = False
 
     @model_validator(mode="after")
