@@ -177,14 +177,15 @@ def _features(options: Mapping[str, Any], inputs: Mapping[str, NDArray[Any]]) ->
     times = options.get("time_keys") or []
     fields: list[Field] = []
     for name, spec in options["features"].items():
+        # The public one shares only with a feature that comes earlier, whose table then rules.
         shared = spec.get("share_embedding")
+        shared = shared if any(f.name == shared for f in fields) else None
         fields.append(
             Field(
                 name=name,
                 kind=_kind(name, spec, times),
-                vocab_size=spec.get("vocab_size"),
-                # The public one shares only with a feature that comes earlier.
-                share_embedding=shared if any(f.name == shared for f in fields) else None,
+                vocab_size=None if shared else spec.get("vocab_size"),
+                share_embedding=shared,
                 embedding_dim=spec.get("embedding_dim"),
                 max_len=inputs[name].shape[1] if inputs[name].ndim == 2 else None,
             )
@@ -198,7 +199,7 @@ def _kind(name: str, spec: Mapping[str, Any], times: list[str]) -> FieldKind:
         return "time_sequence" if name == times[1] else "time"
     match spec["type"]:
         case "sequence":
-            numeric = spec.get("dtype") == "float" or "vocab_size" not in spec
+            numeric = spec.get("dtype", "str" if "vocab_size" in spec else "float") == "float"
             return "numeric_sequence" if numeric else "sequence"
         case "categorical":
             return "categorical"
