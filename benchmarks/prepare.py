@@ -111,7 +111,7 @@ def main() -> None:
         prepare(dataset(Path(raw), Path(root), int(rows)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(100_000 if options.quick else 1_000_000, Path(folder))
+        figures = measure(200_000 if options.quick else 1_000_000, Path(folder))
     harness.finish(figures, options.json)
 
 
