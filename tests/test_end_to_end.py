@@ -96,8 +96,9 @@ def test_csv_scores_like_parquet(project, tmp_path):
 def test_same_seed_same_weights_and_another_seed_others(project):
     root, _ = project
     weights = []
+    few = ["--set", "max_rows=600", "--set", "valid_split.method=stratified"]
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        chosen = ["--set", f"seed={seed}", "--set", f"model_root=checkpoints/{name}"]
+        chosen = [*few, "--set", f"seed={seed}", "--set", f"model_root=checkpoints/{name}"]
         tossctr("train", "--expid", "FESeq_toy", *SMALL, *chosen, cwd=root)
         weights.append(load_file(root / "checkpoints" / name / "FESeq_toy" / "model.safetensors"))
     first, same, other = weights
@@ -140,6 +141,9 @@ def test_user_errors_are_one_line_and_leave_nothing(project, tmp_path):
     assert not (tmp_path / "out.csv").exists()
     done = tossctr("train", "--expid", "FESeq_toi", cwd=root, code=2)
     assert "FESeq_toy" in done.stderr.strip().splitlines()[-1]
+    wrong = ["--set", "default_field=[gendr]", "--set", "dataset_id=tossctr_full"]
+    done = tossctr("train", "--expid", "FESeq_toy", *wrong, cwd=root, code=2)
+    assert "gender" in done.stderr  # refused before the (missing) data are looked at
     done = tossctr("predict", "--run", "nowhere", "--data", "x", cwd=tmp_path, code=2)
     assert "nowhere" in done.stderr
 

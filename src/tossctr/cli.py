@@ -23,6 +23,7 @@ from tossctr.evaluation import compare as comparison
 from tossctr.progress import console, say
 from tossctr.training.device import resolve_device
 from tossctr.training.run_folder import Run, load_run
+from tossctr.training.trainer import check_model
 from tossctr.training.trainer import train as train_model
 
 app = typer.Typer(
@@ -212,6 +213,7 @@ def version() -> None:
 
 def _train(experiment: Experiment, gpu: int | None) -> Run:
     device = resolve_device(gpu)
+    check_model(experiment)
     data = prepare_data(experiment.dataset)
     return train_model(experiment, data, device, pipeline.run_folder(experiment))
 
@@ -256,7 +258,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        console.print(f"error: {error.line()}", style="bold red", highlight=False, markup=False)
+        text = f"error: {error.line()}"
+        console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         say("interrupted: earlier results are as they were")

@@ -14,6 +14,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tossctr.config.schema import Experiment
+from tossctr.data.columns import resolve
+from tossctr.data.features import FeatureMap
 from tossctr.data.loader import batches
 from tossctr.data.prepare import Prepared
 from tossctr.errors import UserError
@@ -24,6 +26,22 @@ from tossctr.training.module import CTRModule
 from tossctr.training.run_folder import Run, RunWriter, load_run
 
 LOG_EVERY_STEPS = 10
+
+
+def check_model(experiment: Experiment) -> None:
+    """Build the experiment's model without weights, before hours are spent on its data.
+
+    Raises:
+        UserError: model options that do not fit the data set's features.
+    """
+    dataset = experiment.dataset
+    # Vocabularies are not known yet, and no option depends on their sizes.
+    fields = tuple(c.field(3 if c.has_vocabulary else None) for c in resolve(dataset))
+    features = FeatureMap(
+        dataset_id=dataset.dataset_id, label=dataset.label_col.name, fields=fields
+    ).with_lengths(dataset, experiment.training.max_len)
+    with torch.device("meta"):
+        build_model(experiment.model, features, experiment.hyperparameters)
 
 
 def train(experiment: Experiment, data: Prepared, device: torch.device, folder: Path) -> Run:
