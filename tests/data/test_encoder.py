@@ -16,9 +16,9 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from tossctr.config.schema import DatasetConfig, FeatureSpec
 from tossctr.data.encoder import Encoder, EncodingReport
+from tossctr.data.encoding.statistics import Stats
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import open_source
-from tossctr.data.statistics import Stats
 from tossctr.errors import UserError
 
 HERE = Path()

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tossctr.data import schema, synthetic_truth
+from tossctr.data import schema
 from tossctr.data.synthetic import BLOCK_ROWS, SyntheticFiles, make_blocks, synthesize
-from tossctr.data.synthetic_sequences import IDS, PARTNERS, draw_events, joined
+from tossctr.data.synthetic import truth as synthetic_truth
+from tossctr.data.synthetic.sequences import IDS, PARTNERS, draw_events, joined
 
 ROWS, TEST_ROWS = 60_000, 9_000
 

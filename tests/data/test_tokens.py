@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tossctr.data.tokens import IntTokens, JoinedIntegers, split_tokens
+from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, split_tokens
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 

@@ -1,1 +1,1 @@
-
+"""From YAML in FuxiCTR's dialect to typed, immutable objects."""

@@ -1,1 +1,1 @@
-
+"""From raw files to batches: source, encoder, store, loader."""

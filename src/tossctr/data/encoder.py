@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tossctr.config.schema import DatasetConfig
-from tossctr.data.encoder_state import EncoderState, Scaler
+from tossctr.data.encoding.state import EncoderState, Scaler
+from tossctr.data.encoding.statistics import Stats
+from tossctr.data.encoding.transform import EncodingReport, Transform
+from tossctr.data.encoding.vocabulary import Vocabulary, frequent_tokens
 from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import ColumnType
-from tossctr.data.statistics import Stats
-from tossctr.data.transform import EncodingReport, Transform
-from tossctr.data.vocabulary import Vocabulary, frequent_tokens
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.files import write_json

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tossctr.data.encoding.vocabulary import smallest_unsigned
 from tossctr.data.features import FeatureMap
-from tossctr.data.vocabulary import smallest_unsigned
 from tossctr.errors import UserError
 
 FILE = "manifest.json"

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from tossctr.config.schema import DatasetConfig
-from tossctr.data.columns import resolve
 from tossctr.data.encoder import Encoder
-from tossctr.data.fingerprint import Inputs
-from tossctr.data.parallel import ordered_map
-from tossctr.data.parts import PARTS, Chunk, Plan
+from tossctr.data.encoding.columns import resolve
+from tossctr.data.encoding.statistics import Stats
+from tossctr.data.encoding.transform import EncodingReport
+from tossctr.data.preparing.fingerprint import Inputs
+from tossctr.data.preparing.parallel import ordered_map
+from tossctr.data.preparing.parts import PARTS, Chunk, Plan
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
-from tossctr.data.statistics import Stats
 from tossctr.data.store import StoreWriter, open_store
-from tossctr.data.transform import EncodingReport
 from tossctr.errors import UserError
 from tossctr.files import write_json
 from tossctr.progress import say, track

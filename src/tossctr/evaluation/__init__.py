@@ -1,1 +1,1 @@
-
+"""Metrics, what is attainable, and comparisons."""

@@ -1,1 +1,1 @@
-
+"""Raw rows to predictions, and predictions to a submission."""

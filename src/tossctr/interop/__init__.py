@@ -1,1 +1,1 @@
-
+"""The files and weights of others."""

@@ -1,1 +1,1 @@
-
+"""The training step, its rules, and a run's folder."""

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tossctr.config.schema import Experiment
-from tossctr.data.columns import resolve
+from tossctr.data.encoding.columns import resolve
 from tossctr.data.features import FeatureMap
 from tossctr.data.loader import batches
 from tossctr.data.prepare import Prepared

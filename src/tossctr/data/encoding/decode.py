@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tossctr.data.columns import Column
-from tossctr.data.numbers import as_floats
-from tossctr.data.texts import as_text, categories
-from tossctr.data.tokens import flat_list, is_list, split_text
+from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.numbers import as_floats
+from tossctr.data.encoding.texts import as_text, categories
+from tossctr.data.encoding.tokens import flat_list, is_list, split_text
 from tossctr.data.where import Where
 
 Array = NDArray[Any]

@@ -11,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tossctr.config.schema import DatasetConfig
-from tossctr.data.decode import labels
+from tossctr.data.encoding.decode import labels
+from tossctr.data.preparing.split import RandomSplit
 from tossctr.data.sources import Source
-from tossctr.data.split import RandomSplit
 from tossctr.data.where import Where
 
 PARTS = ("train", "valid")

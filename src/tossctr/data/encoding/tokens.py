@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from tossctr.data.texts import dictionary_of
+from tossctr.data.encoding.texts import dictionary_of
 from tossctr.data.where import Where
 
 Array = NDArray[Any]

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from tossctr.data.synthetic_sequences import LAST_ID
+from tossctr.data.synthetic.sequences import LAST_ID
 
 Array = NDArray[Any]
 

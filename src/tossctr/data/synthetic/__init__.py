@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from scipy.special import logit as log_odds
 
 from tossctr.data import schema
-from tossctr.data.synthetic_columns import clock, draw_numeric, draw_people
-from tossctr.data.synthetic_history import draw_history
-from tossctr.data.synthetic_sequences import draw_events, draw_lengths, joined
-from tossctr.data.synthetic_truth import logit_parts, true_probability
+from tossctr.data.synthetic.columns import clock, draw_numeric, draw_people
+from tossctr.data.synthetic.history import draw_history
+from tossctr.data.synthetic.sequences import draw_events, draw_lengths, joined
+from tossctr.data.synthetic.truth import logit_parts, true_probability
 from tossctr.files import whole_file
 from tossctr.progress import track
 

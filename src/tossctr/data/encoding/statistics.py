@@ -13,12 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tossctr.config.schema import DatasetConfig
-from tossctr.data.columns import Column, resolve
-from tossctr.data.decode import flat_numbers, labels
-from tossctr.data.numbers import NumberStats, as_floats
-from tossctr.data.texts import as_text, categories
-from tossctr.data.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
-from tossctr.data.vocabulary import COUNTED_IN_ARRAY, TokenCounts
+from tossctr.data.encoding.columns import Column, resolve
+from tossctr.data.encoding.decode import flat_numbers, labels
+from tossctr.data.encoding.numbers import NumberStats, as_floats
+from tossctr.data.encoding.texts import as_text, categories
+from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
+from tossctr.data.encoding.vocabulary import COUNTED_IN_ARRAY, TokenCounts
 from tossctr.data.where import Where
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tossctr.data.columns import Column
-from tossctr.data.decode import flat_numbers, labels, meta
-from tossctr.data.encoder_state import EncoderState
+from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.decode import flat_numbers, labels, meta
+from tossctr.data.encoding.numbers import as_floats, scale_into
+from tossctr.data.encoding.state import EncoderState
+from tossctr.data.encoding.texts import as_text, categories
+from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
+from tossctr.data.encoding.vocabulary import Vocabulary, smallest_unsigned
 from tossctr.data.features import FeatureMap
-from tossctr.data.numbers import as_floats, scale_into
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.data.texts import as_text, categories
-from tossctr.data.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
-from tossctr.data.vocabulary import Vocabulary, smallest_unsigned
 from tossctr.data.where import Where
 
 Array = NDArray[Any]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tossctr.config.schema import LabelSpec
-from tossctr.data.columns import Column
+from tossctr.data.encoding.columns import Column
 
 
 class Scaler(BaseModel):

@@ -1,0 +1,1 @@
+"""Raw columns to ids and scaled numbers: the parts of the encoder."""

@@ -1,0 +1,1 @@
+"""Parts of `prepare`: which rows go where, read ahead, and whether anything has changed."""
