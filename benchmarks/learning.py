@@ -82,7 +82,7 @@ def main() -> None:
         options.rows, options.test_rows = 20_000, 10_000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        synthesize(folder, options.rows, options.test_rows, seed=1)
+        synthesize(folder, options.rows, options.test_rows, seed=7)
         overrides = [f"train_data={folder / 'train.parquet'}", f"data_root={folder}"]
         experiment = load_experiment(CONFIGS, "FESeq_toy", overrides + options.set)
         data = prepare(experiment.dataset)
