@@ -75,6 +75,7 @@ def test_each_epoch_sees_every_row_once_in_another_order(rows, batch_size, epoch
     sampler.set_epoch(epoch)
     drawn = list(sampler)
     assert len(drawn) == len(sampler)
+    assert sampler.rows_per_epoch == rows
     assert all(len(numbers) == batch_size for numbers in drawn[:-1])
     assert sorted(np.concatenate(drawn)) == list(range(rows))
     again = BatchRows(rows, batch_size, shuffle=True, seed=7)
@@ -83,6 +84,26 @@ def test_each_epoch_sees_every_row_once_in_another_order(rows, batch_size, epoch
     again.set_epoch(epoch + 1)
     if rows > 20:
         assert np.concatenate(list(again)).tolist() != np.concatenate(drawn).tolist()
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=200), st.floats(0.05, 1), st.integers(0, 3))
+def test_negative_sampling_keeps_every_click_and_draws_others_anew(clicked, rate, epoch):
+    label = np.array(clicked, np.float32)
+    order = BatchRows(len(label), 16, shuffle=True, seed=3, label=label, negative_sampling=rate)
+    order.set_epoch(epoch)
+    rows = np.concatenate([*order, np.empty(0, int)])
+    assert len(rows) == order.rows_per_epoch == len(set(rows.tolist()))
+    assert set(np.flatnonzero(label)) <= set(rows.tolist())
+    negatives = int((label == 0).sum())
+    assert int((label[rows] == 0).sum()) == round(negatives * rate)
+
+
+def test_negatives_differ_between_epochs():
+    label = np.zeros(1000, np.float32)
+    order = BatchRows(1000, 100, shuffle=True, label=label, negative_sampling=0.1)
+    first = set(np.concatenate(list(order)).tolist())
+    order.set_epoch(1)
+    assert len(first & set(np.concatenate(list(order)).tolist())) < 50
 
 
 def test_unshuffled_batches_come_in_order():
@@ -102,5 +123,6 @@ def test_rows_of_a_batch_stand_by_truncated_length(lengths):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_loader_yields_whole_batches(num_workers):
     rows = rows_of([3, 0, 5, 1, 2])
-    seen = [batch.row.tolist() for batch in batches(rows, 2, num_workers=num_workers)]
+    order = BatchRows(5, 2, shuffle=False)
+    seen = [batch.row.tolist() for batch in batches(rows, order, num_workers=num_workers)]
     assert [sorted(x) for x in seen] == [[0, 1], [2, 3], [4]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,28 +18,68 @@ class BatchRows(Sampler[Array]):
     Batches are random samples of the whole set, as plain SGD wants them; similar lengths are
     brought together *inside* a batch (`RowsDataset`), so the order of training is not biased by
     length. The permutation costs 8 bytes a row and depends on seed and epoch alone.
+
+    Args:
+        rows: how many there are.
+        batch_size: rows of a batch.
+        shuffle: another order each epoch.
+        seed: of order and sampling.
+        label: (rows,) 0 or 1; needed where `negative_sampling` < 1.
+        negative_sampling: each epoch takes all rows with label 1 and this share of the others,
+            drawn anew.
     """
 
-    def __init__(self, rows: int, batch_size: int, *, shuffle: bool, seed: int = 0) -> None:
-        self.rows = rows
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        label: Array | None = None,
+        negative_sampling: float = 1.0,
+    ) -> None:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self._positive: Array | None = None
+        self._count = rows
+        self._rows = rows
+        if negative_sampling < 1:
+            assert label is not None, "sampling by label needs labels"
+            self._positive = np.flatnonzero(np.asarray(label) > 0.5)
+            negatives = rows - len(self._positive)
+            self._count = len(self._positive) + round(negatives * negative_sampling)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
         self.epoch = epoch
 
+    @property
+    def rows_per_epoch(self) -> int:
+        return self._count
+
     def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
+        return math.ceil(self._count / self.batch_size)
 
     def __iter__(self) -> Iterator[Array]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = self._sample(rng)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        for start in range(0, self.rows, self.batch_size):
-            stop = min(start + self.batch_size, self.rows)
-            yield order[start:stop] if self.shuffle else np.arange(start, stop)
+            rng.shuffle(order)
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    def _sample(self, rng: np.random.Generator) -> Array:
+        """The epoch's rows in ascending order."""
+        if self._positive is None:
+            return np.arange(self._rows)
+        is_positive = np.zeros(self._rows, bool)
+        is_positive[self._positive] = True
+        negative = np.flatnonzero(~is_positive)
+        drawn = rng.choice(negative, self._count - len(self._positive), replace=False)
+        return np.sort(np.concatenate([self._positive, drawn]))
 
 
 class RowsDataset(Dataset[Batch]):
@@ -66,18 +107,12 @@ class RowsDataset(Dataset[Batch]):
 
 
 def batches(
-    rows: EncodedRows,
-    batch_size: int,
-    *,
-    shuffle: bool = False,
-    seed: int = 0,
-    num_workers: int = 0,
-    pin_memory: bool = False,
+    rows: EncodedRows, order: BatchRows, *, num_workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Batch]:
-    """A loader of `Batch`es of `batch_size` rows; see `BatchRows` for the order."""
+    """A loader of the batches that `order` says, made by `num_workers` processes ahead of need."""
     return DataLoader(
         RowsDataset(rows),
-        sampler=BatchRows(len(rows), batch_size, shuffle=shuffle, seed=seed),
+        sampler=order,
         batch_size=None,  # the dataset makes whole batches: no Python per row
         num_workers=num_workers,
         pin_memory=pin_memory,

@@ -14,6 +14,7 @@ from tossctr.config.schema import TrainingConfig
 from tossctr.data.batch import Batch
 from tossctr.evaluation.metrics import METRICS
 from tossctr.progress import say, track
+from tossctr.training.module import CTRModule
 
 MIN_IMPROVEMENT = 1e-6
 MIN_LEARNING_RATE = 1e-6
@@ -44,7 +45,8 @@ class MonitorRule(pl.Callback):
         self.history: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        assert isinstance(module, CTRModule)
+        metrics = module.metrics
         value = sum(weight * metrics[name] for name, weight in self.config.monitor.items())
         sign = 1.0 if self.config.monitor_mode == "max" else -1.0
         rate = trainer.optimizers[0].param_groups[0]["lr"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from tossctr.data.batch import Batch
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.models.base import CTRModel
+from tossctr.progress import say
 from tossctr.training.regularization import Penalty
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -32,9 +34,20 @@ class CTRModule(pl.LightningModule):
 
     A batch is executed in parts of at most `micro_batch_events` events, whose gradients add up to
     those of the whole: memory is bounded by events, the effective batch stays `batch_size` rows.
+    Where a part does not fit the device all the same, the step is begun again with parts half as
+    large, and training goes on with those.
+
+    With negative sampling at rate r, a row's odds among the sampled rows are 1 / r times its odds
+    among all rows, so the loss is taken at logit - log(r): the model's own output stays calibrated
+    to all rows (the exact correction of King and Zeng, Political Analysis 2001, section 3).
+
+    Attributes:
+        metrics: of the last validation, in float64.
+        micro_batch_events: as configured, until something did not fit.
 
     Raises:
-        UserError: a loss that is not finite, naming the batch's rows.
+        UserError: a loss or gradient that is not finite, naming rows; a row that does not fit the
+            device by itself.
     """
 
     def __init__(self, model: CTRModel, config: TrainingConfig) -> None:
@@ -42,7 +55,10 @@ class CTRModule(pl.LightningModule):
         self.automatic_optimization = False
         self.model = model
         self.config = config
-        self.metric_names = tuple(dict.fromkeys([*METRICS, *config.metrics, *config.monitor]))
+        self.metrics: dict[str, float] = {}
+        self.micro_batch_events = config.micro_batch_events
+        self._metric_names = tuple(dict.fromkeys([*METRICS, *config.metrics, *config.monitor]))
+        self._prior_shift = math.log(config.negative_sampling)
         self._embedding_penalty = Penalty.parse(
             config.embedding_regularizer, "embedding_regularizer"
         )
@@ -54,40 +70,60 @@ class CTRModule(pl.LightningModule):
         name = self.config.optimizer
         # One fused kernel over all parameters where torch has one (not for RMSprop).
         fused: dict[str, Any] = {} if name == "rmsprop" else {"fused": True}
-        return OPTIMIZERS[name](
-            self.model.parameters(),
-            lr=self.config.learning_rate,
-            **fused,
-        )
+        return OPTIMIZERS[name](self.model.parameters(), lr=self.config.learning_rate, **fused)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> list[Batch]:
         # Here the batch is still on the CPU, where its lengths cost nothing to look at.
-        return batch.split(self.config.micro_batch_events)
+        return batch.split(self.micro_batch_events)
 
     def training_step(self, parts: list[Batch], batch_idx: int) -> Tensor:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        optimizer.zero_grad()
-        rows = sum(len(part) for part in parts)
-        total = torch.zeros((), device=self.device)
-        for part in parts:
-            loss = binary_cross_entropy_with_logits(self.model(part), _label(part), reduction="sum")
-            self.manual_backward(loss / rows)
-            total += loss.detach()
-        mean = total / rows
-        if not torch.isfinite(mean):
-            numbers = [int(part.row[0]) for part in parts if part.row is not None]
-            raise UserError(
-                "the training loss is not finite",
-                value=float(mean),
-                remedy=f"lower learning_rate, or look at the batch's rows: {numbers[:5]}, ...",
-            )
+        losses = self._backward(parts, optimizer)
+        while losses is None:
+            parts = self._halved(parts)
+            losses = self._backward(parts, optimizer)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # fp16 only
+        if scaler is not None:
+            scaler.unscale_(optimizer.optimizer)
         self._embedding_penalty.add_gradient(self.model.embedding_parameters())
         self._net_penalty.add_gradient(self.model.other_parameters())
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
+        mean = torch.stack(losses).sum()
+        # A scaler skips a step with infinite gradients by itself, and lowers its scale.
+        if not torch.isfinite(mean if scaler is not None else mean + norm):
+            raise _not_finite(parts, losses, mean)
         optimizer.step()
+        rows = sum(len(part) for part in parts)
         self.log("train_loss", mean, on_step=True, on_epoch=False, batch_size=rows)
         return mean
+
+    def _backward(self, parts: list[Batch], optimizer: LightningOptimizer) -> list[Tensor] | None:
+        """Gradients of the mean loss, and each part's share of it; None if memory ran out."""
+        optimizer.zero_grad()
+        rows = sum(len(part) for part in parts)
+        losses = []
+        try:
+            for part in parts:
+                logit = self.model(part).float() - self._prior_shift
+                loss = binary_cross_entropy_with_logits(logit, _label(part), reduction="sum") / rows
+                self.manual_backward(loss)
+                losses.append(loss.detach())
+        except torch.OutOfMemoryError:
+            return None  # handled by the caller, when this frame's tensors are gone
+        return losses
+
+    def _halved(self, parts: list[Batch]) -> list[Batch]:
+        if all(len(part) == 1 for part in parts):
+            raise UserError(
+                "not even one row fits the device's memory",
+                remedy="lower max_len or embedding_dim, or use --gpu -1",
+            )
+        self.micro_batch_events = max(self.micro_batch_events // 2, 1)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        say(f"out of memory: going on with micro_batch_events {self.micro_batch_events:,}")
+        return [small for part in parts for small in part.split(self.micro_batch_events)]
 
     def validation_step(self, parts: list[Batch], batch_idx: int) -> None:
         for part in parts:
@@ -97,8 +133,19 @@ class CTRModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         label, logit = torch.cat(self._labels).numpy(), torch.cat(self._logits).numpy()
         self._labels, self._logits = [], []
-        values: dict[str, Any] = evaluate(label, logit, self.metric_names)
-        self.log_dict({name: torch.tensor(v, dtype=torch.float64) for name, v in values.items()})
+        self.metrics = evaluate(label, logit, self._metric_names)
+        self.log_dict(self.metrics)
+
+
+def _not_finite(parts: list[Batch], losses: list[Tensor], mean: Tensor) -> UserError:
+    bad = [part for part, loss in zip(parts, losses, strict=True) if not torch.isfinite(loss)]
+    rows = [int(row) for part in bad or parts if part.row is not None for row in part.row]
+    what = "loss" if bad else "gradient"
+    return UserError(
+        f"the training {what} is not finite",
+        value=float(mean),
+        remedy=f"lower learning_rate, or look at {len(rows)} train rows: {rows[:8]}",
+    )
 
 
 def _label(batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
@@ -16,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tossctr.config.schema import Experiment
 from tossctr.data.encoding.columns import resolve
 from tossctr.data.features import FeatureMap
-from tossctr.data.loader import batches
+from tossctr.data.loader import BatchRows, batches
 from tossctr.data.prepare import Prepared
 from tossctr.errors import UserError
 from tossctr.models import build_model
@@ -26,6 +27,11 @@ from tossctr.training.module import CTRModule
 from tossctr.training.run_folder import Run, RunWriter, load_run
 
 LOG_EVERY_STEPS = 10
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+}
 
 
 def check_model(experiment: Experiment) -> None:
@@ -72,13 +78,22 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
     )
 
     writer = RunWriter(folder, experiment, data.encoder, features)
-    progress = RowProgress(len(train_rows), len(valid_rows))
+    order = BatchRows(
+        len(train_rows),
+        config.batch_size,
+        shuffle=config.shuffle,
+        seed=config.seed,
+        label=train_rows.label,
+        negative_sampling=config.negative_sampling,
+    )
+    progress = RowProgress(order.rows_per_epoch, len(valid_rows))
     rule = MonitorRule(config, keep=lambda: writer.keep(model))
     logs = writer.folder / "logs"
     _quieten_lightning()
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index] if device.type == "cuda" else 1,
+        precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
         val_check_interval=config.eval_steps,
         check_val_every_n_epoch=None if config.eval_steps else 1,
@@ -93,15 +108,12 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader_for = partial(
-        batches,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        num_workers=config.num_workers,
-        pin_memory=device.type == "cuda",
+    loader = partial(batches, num_workers=config.num_workers, pin_memory=device.type == "cuda")
+    trainer.fit(
+        CTRModule(model, config),
+        loader(train_rows, order),
+        loader(valid_rows, BatchRows(len(valid_rows), config.batch_size, shuffle=False)),
     )
-    train_loader = loader_for(train_rows, shuffle=config.shuffle)
-    trainer.fit(CTRModule(model, config), train_loader, loader_for(valid_rows))
     if trainer.interrupted:
         raise KeyboardInterrupt
     if rule.best_row is None:

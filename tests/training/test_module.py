@@ -1,0 +1,186 @@
+"""The training step on a model that fits in a line: logit = w.x + b, with a history of any length."""
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tossctr.config.schema import ModelConfig, TrainingConfig
+from tossctr.data.features import FeatureMap, Field
+from tossctr.data.loader import BatchRows, batches
+from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.errors import UserError
+from tossctr.models.base import CTRModel
+from tossctr.training.callbacks import MonitorRule
+from tossctr.training.module import CTRModule
+from tossctr.training.trainer import PRECISIONS
+
+FEATURES = FeatureMap(
+    dataset_id="d",
+    label="y",
+    fields=(Field(name="x", kind="numeric"), Field(name="s", kind="sequence", vocab_size=9)),
+)
+
+
+class Linear(CTRModel):
+    Config = ModelConfig
+
+    def __init__(self, fits=10**9):
+        super().__init__(FEATURES, ModelConfig())
+        self.map = nn.Linear(1, 1)
+        self.fits = fits
+        self.sizes = []
+
+    def forward(self, batch):
+        events = len(batch.sequences["s"].values) + len(batch)
+        if events > self.fits:
+            raise torch.OutOfMemoryError("too many events")
+        self.sizes.append(events)
+        return self.map(batch.numeric).squeeze(1)
+
+
+def rows_of(n=200, rate=0.5, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 1)).astype(np.float32)
+    label = (rng.random(n) < 1 / (1 + np.exp(-2 * x[:, 0] - np.log(rate / (1 - rate))))).astype(
+        "f4"
+    )
+    lengths = rng.integers(0, 20, n)
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    sequence = RaggedArray(rng.integers(1, 9, offsets[-1]).astype(np.uint8), offsets)
+    return EncodedRows(
+        features=FEATURES,
+        categorical=np.empty((n, 0), np.uint8),
+        numeric=x,
+        sequences={"s": sequence},
+        label=label,
+    )
+
+
+def fit(model, rows, epochs=1, valid=None, rule=None, **keys):
+    config = TrainingConfig(epochs=epochs, **{"batch_size": 50, "learning_rate": 0.05, **keys})
+    module = CTRModule(model, config)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        precision=PRECISIONS[config.precision],
+        logger=False,
+        callbacks=[rule] if rule else [],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    order = BatchRows(
+        len(rows),
+        config.batch_size,
+        shuffle=True,
+        label=rows.label,
+        negative_sampling=config.negative_sampling,
+    )
+    valid = valid or rows
+    trainer.fit(
+        module, batches(rows, order), batches(valid, BatchRows(len(valid), 64, shuffle=False))
+    )
+    return module
+
+
+def weights(module):
+    return torch.cat([p.detach().flatten() for p in module.model.parameters()])
+
+
+def seeded(**keys):
+    torch.manual_seed(0)
+    return Linear(**keys)
+
+
+@pytest.mark.parametrize("events", [1, 30, 200])
+def test_parts_of_a_batch_train_as_the_whole(events):
+    whole = fit(seeded(), rows_of())
+    parts = fit(seeded(), rows_of(), micro_batch_events=events)
+    assert max(whole.model.sizes) > 400
+    assert max(parts.model.sizes) <= max(events, 20)
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=0, atol=1e-6)
+
+
+def test_out_of_memory_halves_the_parts_and_loses_no_step():
+    whole = fit(seeded(), rows_of())
+    tight = fit(seeded(fits=100), rows_of(), micro_batch_events=10_000)
+    assert tight.micro_batch_events < 200
+    assert max(tight.model.sizes) <= 100
+    torch.testing.assert_close(weights(tight), weights(whole), rtol=0, atol=1e-6)
+
+
+def test_a_row_that_never_fits_is_said():
+    with pytest.raises(UserError, match="not even one row"):
+        fit(seeded(fits=1), rows_of())
+
+
+def test_negative_sampling_leaves_the_output_calibrated_to_all_rows():
+    rows = rows_of(20_000, rate=0.05)
+    module = fit(
+        seeded(), rows, epochs=25, negative_sampling=0.2, batch_size=500, learning_rate=0.05
+    )
+    with torch.no_grad():
+        logit = module.model(rows.take(np.arange(len(rows))))
+    predicted = torch.sigmoid(logit).double().mean().item()
+    assert predicted == pytest.approx(float(rows.label.mean()), rel=0.06)
+    assert module.model.map.weight.item() == pytest.approx(2, abs=0.15)
+
+
+def test_a_loss_that_is_not_finite_names_its_rows():
+    rows = rows_of()
+    rows.numeric[17] = np.nan
+    with pytest.raises(UserError, match=r"loss is not finite.*17"):
+        fit(seeded(), rows, micro_batch_events=1)
+
+
+def test_bf16_trains_close_to_32_bits():
+    full, half = (fit(seeded(), rows_of(), precision=p) for p in ("32", "bf16"))
+    assert not torch.equal(weights(full), weights(half))
+    torch.testing.assert_close(weights(full), weights(half), rtol=0, atol=0.02)
+
+
+class Scripted(MonitorRule):
+    """A rule that sees the AUCs of a script instead of the model's."""
+
+    def __init__(self, script, **keys):
+        self.kept = []
+        config = TrainingConfig(**keys)
+        super().__init__(config, keep=lambda: self.kept.append(len(self.history)))
+        self.script = list(script)
+
+    def on_validation_end(self, trainer, module):
+        module.metrics["AUC"] = self.script.pop(0)
+        super().on_validation_end(trainer, module)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("script", "kept", "rates"),
+    [
+        ([0.6, 0.7, 0.65, 0.8, 0.8], [1, 2, 4], [1, 1, 1, 0.1, 0.1]),
+        ([0.6, 0.6 + 1e-7, 0.6], [1], [1, 1, 0.1]),  # less than 1e-6 is no gain
+        ([NAN, 0.5, NAN, 0.4], [2], [1, 0.1, 0.1, 0.01]),
+    ],
+)
+def test_monitor_keeps_the_best_cuts_the_rate_and_stops(script, kept, rates):
+    rule = Scripted(script, early_stop_patience=2)
+    fit(seeded(), rows_of(), epochs=len(script), rule=rule)
+    assert rule.kept == kept
+    assert [row["learning_rate"] / 0.05 for row in rule.history] == pytest.approx(rates)
+
+
+def test_patience_ends_training():
+    rule = Scripted([0.6, 0.5, 0.5, 0.9], early_stop_patience=2)
+    fit(seeded(), rows_of(), epochs=4, rule=rule)
+    assert len(rule.history) == 3
+
+
+def test_a_loss_as_monitor_is_minimised():
+    rule = Scripted([0.6, 0.5, 0.7], monitor={"AUC": 1.0}, monitor_mode="min")
+    fit(seeded(), rows_of(), epochs=3, rule=rule)
+    assert rule.kept == [1, 2]
