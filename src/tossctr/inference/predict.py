@@ -64,7 +64,9 @@ def predict_file(
     with track(f"score {path.name}", source.num_rows) as advance:
         row = 0
         for batch in source.batches(batch_rows=batch_rows):
-            encoded = run.encoder.transform(batch, first_row=row, labelled=labelled, report=report)
+            encoded = run.encoder.transform(
+                batch, first_row=row, file=path, labelled=labelled, report=report
+            )
             row += len(encoded)
             logit = predict_rows(run, encoded, device=device)
             ids = None if id_col is None else batch.column(id_col)
