@@ -1,0 +1,48 @@
+"""What does a longer `max_len` cost? FESeq_medium on the same rows, as long as Toss's.
+
+Per `max_len` the mean of the events that are left of a row, trained and scored rows per second,
+and how many times a row costs what it costs at the first `max_len`, in time and, for comparison,
+in the arithmetic of a model that pads: cost follows the rows' own lengths.
+"""
+
+from __future__ import annotations
+
+import harness
+import workload
+
+MAX_LENS = (100, 500, 2000, 6590)
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__ or "")
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--micro-batch-events", type=int, default=8192)
+    options = parser.parse_args()
+    if options.quick:
+        options.rows = 64
+    figures: dict[str, object] = {"rows": options.rows}
+    columns = "{:>8} {:>15} {:>15} {:>17} {:>11} {:>12}"
+    heads = ("max_len", "events a row", "train rows/s", "predict rows/s", "cost", "if padded")
+    print(columns.format(*heads))
+    for max_len in MAX_LENS:
+        lengths = workload.toss_lengths(options.rows, max_len, seed=1)
+        parts = workload.batch_of(lengths, seed=1).split(options.micro_batch_events)
+        model = workload.medium(max_len)
+        trained = options.rows / min(
+            workload.seconds(lambda m=model, p=parts: workload.train_step(m, p), 1)
+        )
+        scored = options.rows / min(
+            workload.seconds(lambda m=model, p=parts: workload.predict(m, p), 1)
+        )
+        padded = workload.forward_flop(model, lengths * 0 + max_len)
+        if max_len == MAX_LENS[0]:
+            first, first_padded = trained, padded
+        line = (lengths.mean() + 1, trained, scored, first / trained, padded / first_padded)
+        print(columns.format(max_len, *(f"{x:.4g}" for x in line)))
+        figures[f"rows_per_s_{max_len}"] = trained
+        figures[f"predict_rows_per_s_{max_len}"] = scored
+    harness.finish(figures, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""How fast does FESeq_medium score histories as long as Toss's? Forward only, float32.
+
+    ratio       rows_per_s over those of the plain padded model (plain_feseq.py) with the same
+                weights, whose probabilities are checked to be the same
+    peak_share  as in train.py
+
+Times are the best of interleaved repeats. Encoding and reading are not in them.
+"""
+
+from __future__ import annotations
+
+import harness
+import torch
+import workload
+from plain_feseq import PlainFESeq
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__ or "")
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--plain-rows", type=int, default=64, help="rows that the plain model sees")
+    parser.add_argument("--max-len", type=int, default=500)
+    parser.add_argument("--micro-batch-events", type=int, default=8192)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    if options.quick:
+        options.rows, options.repeats = 256, 3
+
+    lengths = workload.toss_lengths(options.rows, options.max_len, seed=1)
+    parts = workload.batch_of(lengths, seed=1).split(options.micro_batch_events)
+    model = workload.medium(options.max_len).eval()
+    plain = PlainFESeq(model).eval()
+    some = workload.batch_of(lengths[: options.plain_rows], seed=2)
+    ours = workload.predict(model, some.split(options.micro_batch_events))
+    error = (ours - workload.predict(plain, [some])).abs().max()
+
+    took, plain_took, peaks = [], [], []
+    for _ in range(options.repeats):
+        took += workload.seconds(lambda: workload.predict(model, parts), 1)
+        plain_took += workload.seconds(lambda: workload.predict(plain, [some]), 1)
+        peaks.append(workload.matmul_peak())
+    rows_per_s = options.rows / min(took)
+    plain_rows_per_s = options.plain_rows / min(plain_took)
+    harness.finish(
+        {
+            "rows": options.rows,
+            "events_per_row": float(lengths.mean() + 1),
+            "threads": torch.get_num_threads(),
+            "rows_per_s": rows_per_s,
+            "plain_rows_per_s": plain_rows_per_s,
+            "ratio": rows_per_s / plain_rows_per_s,
+            "peak_share": workload.forward_flop(model, lengths) / min(took) / max(peaks),
+            "probability_error": float(error),
+        },
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
