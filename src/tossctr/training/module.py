@@ -29,6 +29,13 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+def new_optimizer(model: CTRModel, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The configured optimiser, one fused kernel over all parameters where torch has one."""
+    fused: dict[str, Any] = {} if config.optimizer == "rmsprop" else {"fused": True}
+    kind = OPTIMIZERS[config.optimizer]
+    return kind(model.parameters(), lr=config.learning_rate, **fused)
+
+
 class CTRModule(pl.LightningModule):
     """Trains a `CTRModel` on mean binary cross entropy plus the two regularisers.
 
@@ -67,10 +74,7 @@ class CTRModule(pl.LightningModule):
         self._labels: list[Tensor] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        name = self.config.optimizer
-        # One fused kernel over all parameters where torch has one (not for RMSprop).
-        fused: dict[str, Any] = {} if name == "rmsprop" else {"fused": True}
-        return OPTIMIZERS[name](self.model.parameters(), lr=self.config.learning_rate, **fused)
+        return new_optimizer(self.model, self.config)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> list[Batch]:
         # Here the batch is still on the CPU, where its lengths cost nothing to look at.
