@@ -83,6 +83,7 @@ def plan(
         UserError: not even the smallest part fits.
     """
     config = experiment.training
+    process = 0.0 if memory is not None else _process_bytes(device)  # before the probe adds to it
     features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
     rows = replace(data.train, features=features)
     lengths = _events(rows)
@@ -92,7 +93,6 @@ def plan(
     sizes = [_size(batch) for batch in (small, large)]
     per_event = max((peaks[1] - peaks[0]) / max(sizes[1] - sizes[0], 1), 1.0)
     fixed = max(peaks[0] - per_event * sizes[0], _parameter_bytes(model))
-    process = 0.0 if memory is not None else _process_bytes(device)
     budget = SPARE * (memory if memory is not None else process + _free_bytes(device))
     step_events = float(lengths.mean()) * config.batch_size
     micro = _largest(budget - process - fixed, per_event, step_events, device)
@@ -143,7 +143,7 @@ def _step(model: CTRModel, optimizer: torch.optim.Optimizer, batch: Batch, preci
     kind = batch.numeric.device.type
     with torch.autocast(kind, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
         logit = model(batch).float()
-    binary_cross_entropy_with_logits(logit, batch.label).backward()
+    torch.autograd.backward(binary_cross_entropy_with_logits(logit, batch.label))
     optimizer.step()
 
 
@@ -189,7 +189,7 @@ def _largest(budget: float, per_event: float, step_events: float, device: torch.
             column="--memory",
             remedy="lower embedding_dim or the number of layers, or give more memory",
         )
-    return 2 ** math.floor(math.log2(fitting))
+    return int(2 ** math.floor(math.log2(fitting)))
 
 
 def _parameter_bytes(model: CTRModel) -> float:
