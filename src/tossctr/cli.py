@@ -22,6 +22,8 @@ from tossctr.errors import UserError
 from tossctr.evaluation import compare as comparison
 from tossctr.progress import console, say
 from tossctr.training.device import resolve_device
+from tossctr.training.plan import parse_bytes
+from tossctr.training.plan import plan as make_plan
 from tossctr.training.run_folder import Run, load_run
 from tossctr.training.trainer import check_model
 from tossctr.training.trainer import train as train_model
@@ -98,6 +100,26 @@ def train(
     """Train an experiment (preparing its data first, if need be)."""
     run = _train(load_experiment(config, expid, overrides or []), gpu)
     _print(run.metrics["best"], as_json, f"best validation of {expid}")
+
+
+@app.command()
+def plan(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    memory: Annotated[
+        str | None, typer.Option(help="Fit into this, e.g. 14GB. Default: what is free here.")
+    ] = None,
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict memory and time of a training, and the parts that fit, before it runs."""
+    experiment = load_experiment(config, expid, overrides or [])
+    device = resolve_device(gpu)
+    check_model(experiment)
+    data = prepare_data(experiment.dataset)
+    limit = None if memory is None else parse_bytes(memory)
+    _print(asdict(make_plan(experiment, data, device, limit)), as_json, f"plan of {expid}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ the rest (weights, gradients, optimiser state, the head) does not.
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +63,23 @@ class Plan:
     rows_per_s: float
     seconds_per_epoch: float
     fastest_precision: str
+
+
+def parse_bytes(text: str) -> float:
+    """`14GB`, `14 GiB` or `14000 MB` in bytes.
+
+    Raises:
+        UserError: anything else.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    try:
+        assert found is not None
+        number, unit, binary = float(found[1]), found[2].upper(), found[3]
+    except (AssertionError, ValueError):
+        raise UserError(
+            "is no size", column="--memory", value=text, remedy="write e.g. 14GB"
+        ) from None
+    return number * float(1024 if binary else 1000) ** " KMGT".index(unit or " ")
 
 
 def plan(
