@@ -25,10 +25,11 @@ PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
 
 
 class RateColumn(ProgressColumn):
-    """Rows per second, as `12,345 rows/s`."""
+    """Rows per second over the whole task, as `12,345 rows/s`."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        elapsed = task.finished_time if task.finished else task.elapsed
+        speed = task.completed / elapsed if elapsed else 0.0
         return Text(f"{speed:,.0f} rows/s" if speed else "", style="progress.data.speed")
 
 
@@ -36,7 +37,7 @@ def bars() -> Progress:
     """The project's progress display: name, bar, rows, rows/s, elapsed, ETA."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description:<24}"),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
