@@ -43,7 +43,6 @@ def bars() -> Progress:
         RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
         console=console,
     )
 
@@ -57,7 +56,7 @@ def track(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """
     if console.is_terminal and not console.quiet:
         with bars() as progress:
-            task = progress.add_task(name, total=total, note="")
+            task = progress.add_task(name, total=total)
             yield lambda rows: progress.advance(task, rows)
         return
 
