@@ -25,6 +25,25 @@ def read_entry(config_dir: Path, name: str, entry_id: str) -> tuple[Path, dict[s
     Raises:
         UserError: no such file or entry, the same id in two files, not a mapping.
     """
+    files, found = _entries(config_dir, name)
+    base = found.pop("Base", (files[0], None))
+    if entry_id not in found:
+        what = "experiment" if name == "model_config" else "data set"
+        raise UserError(
+            f"there is no {what} {entry_id}",
+            file=files[0] if len(files) == 1 else files[-1].parent,
+            remedy=suggestion(entry_id, found, otherwise="add it to the file"),
+        )
+    own = found[entry_id]
+    return own[0], {**_mapping("Base", *base), **_mapping(entry_id, *own)}
+
+
+def entry_ids(config_dir: Path, name: str) -> list[str]:
+    """Every id that `read_entry` knows, file by file in the order written."""
+    return [key for key in _entries(config_dir, name)[1] if key != "Base"]
+
+
+def _entries(config_dir: Path, name: str) -> tuple[list[Path], dict[str, tuple[Path, Any]]]:
     single, folder = config_dir / f"{name}.yaml", config_dir / name
     files = [single] * single.is_file() + sorted(folder.glob("*.yaml"))
     if not files:
@@ -39,16 +58,7 @@ def read_entry(config_dir: Path, name: str, entry_id: str) -> tuple[Path, dict[s
                     f"{key} is also in {found[key][0]}", file=file, remedy="keep one of the two"
                 )
             found[key] = (file, value)
-    base = found.pop("Base", (single, None))
-    if entry_id not in found:
-        what = "experiment" if name == "model_config" else "data set"
-        raise UserError(
-            f"there is no {what} {entry_id}",
-            file=files[0] if len(files) == 1 else folder,
-            remedy=suggestion(entry_id, found, otherwise="add it to the file"),
-        )
-    own = found[entry_id]
-    return own[0], {**_mapping("Base", *base), **_mapping(entry_id, *own)}
+    return files, found
 
 
 def _mapping(key: str, file: Path, value: Any) -> dict[str, Any]:

@@ -8,14 +8,35 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from tossctr.config.entries import entry_ids
 from tossctr.config.loader import load_experiment, read_experiment
+from tossctr.config.schema import Experiment
+from tossctr.data.encoder import Encoder
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
 from tossctr.files import whole_file, write_json
+from tossctr.pipeline import evaluate_run
 from tossctr.progress import say
+from tossctr.training.device import resolve_device
+from tossctr.training.run_folder import load_run
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One metric over the seeds: mean, sample standard deviation, and the values themselves."""
+
+    mean: float
+    std: float
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
+        return cls(statistics.fmean(values), std, tuple(values))
 
 
 @dataclass(frozen=True)
@@ -23,16 +44,16 @@ class Row:
     """One experiment over all seeds.
 
     Attributes:
-        metrics: (mean, standard deviation over seeds) by metric name.
+        metrics: by metric name.
         parameters: trainable numbers in the model.
         rows_per_s: training throughput, mean over seeds.
-        peak_mb: largest resident memory of a training process, maximum over seeds.
+        peak_mb: largest memory of a training process (the GPU's where one is used), over seeds.
     """
 
     expid: str
     model: str
-    seeds: int
-    metrics: Mapping[str, tuple[float, float]]
+    seeds: tuple[int, ...]
+    metrics: Mapping[str, Spread]
     parameters: int
     rows_per_s: float
     peak_mb: float
@@ -50,32 +71,46 @@ def compare(
 ) -> list[Row]:
     """Train each experiment with each seed in a process of its own, and tabulate.
 
-    A finished run in `folder` with the same config is taken as it is, so an interrupted
-    comparison goes on where it stopped.
+    Runs go to `<folder>/seed_<seed>/<expid>`. A finished run there of the same config and data is
+    taken as it is, so an interrupted comparison goes on where it stopped.
 
     Args:
+        config: folder of the YAML files.
+        expids: experiment ids, or patterns of them such as `FESeq_*`.
+        seeds: of weights and batches; the rows are the same for all.
+        folder: where the runs go.
         data: a labelled raw file to score; None takes the validation part, at its best epoch.
+        gpu: as for `tossctr train`.
+        overrides: `key=value`, for each experiment.
 
     Raises:
-        UserError: a config that does not load, experiments on different data sets, a run that
-            failed.
+        UserError: a config that does not load, a pattern without a match, experiments on
+            different data sets, a run that failed.
     """
-    experiments = {expid: load_experiment(config, expid, overrides) for expid in expids}
+    experiments = {e: load_experiment(config, e, overrides) for e in _matching(config, expids)}
     datasets = {experiment.dataset.dataset_id for experiment in experiments.values()}
-    if len(datasets) > 1:
+    if len(datasets) != 1:
         raise UserError("only experiments on one data set can be compared", value=sorted(datasets))
-    rows = []
-    for expid, experiment in experiments.items():
-        results = []
-        for seed in seeds:
-            root = folder / f"seed_{seed}"
-            changed = [*overrides, f"seed={seed}", f"model_root={root.resolve()}"]
-            if not _is_finished(root / expid, load_experiment(config, expid, changed)):
+    common = ["--config", str(config), *_set(overrides)]
+    # Here rather than in the first training, whose peak memory it would count towards.
+    _tossctr("prepare", "--expid", next(iter(experiments)), *common)
+
+    runs: dict[str, list[Path]] = {expid: [] for expid in experiments}
+    for seed in seeds:
+        root = folder.resolve() / f"seed_{seed}"
+        own = [f"seed={seed}", f"model_root={json.dumps(str(root))}"]
+        for expid in experiments:
+            wanted = load_experiment(config, expid, [*overrides, *own])
+            if not _is_finished(root / expid, wanted):
                 say(f"{expid}, seed {seed}")
-                _train(config, expid, gpu, changed)
-            results.append(_result(root / expid, data, gpu))
-        rows.append(_row(expid, experiment.model, results))
-    return rows
+                _tossctr("train", "--expid", expid, *common, *_set(own), *_gpu(gpu))
+            runs[expid].append(root / expid)
+
+    # Not before all are trained: a child's peak memory starts at what this process holds.
+    return [
+        _row(experiments[expid], seeds, [_result(run, data, gpu) for run in of_seeds])
+        for expid, of_seeds in runs.items()
+    ]
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -83,9 +118,9 @@ def as_markdown(rows: Sequence[Row]) -> str:
     head = ["experiment", "model", "seeds", *METRICS, "parameters", "rows/s", "peak MB"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
-        metrics = [f"{mean:.5f} ± {deviation:.5f}" for mean, deviation in row.metrics.values()]
+        metrics = [f"{spread.mean:.4f} ± {spread.std:.4f}" for spread in row.metrics.values()]
         sizes = [f"{row.parameters:,}", f"{row.rows_per_s:,.0f}", f"{row.peak_mb:,.0f}"]
-        cells = [row.expid, row.model, str(row.seeds), *metrics, *sizes]
+        cells = [row.expid, row.model, str(len(row.seeds)), *metrics, *sizes]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -97,46 +132,63 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
         temporary.write_text(as_markdown(rows), encoding="utf-8")
 
 
-def _is_finished(run: Path, wanted: Any) -> bool:
-    return (run / "run.json").exists() and read_experiment(run / "experiment.json") == wanted
+def _matching(config: Path, patterns: Sequence[str]) -> list[str]:
+    known = entry_ids(config, "model_config")
+    chosen: list[str] = []
+    for pattern in patterns:
+        if any(character in pattern for character in "*?["):
+            found = [expid for expid in known if fnmatchcase(expid, pattern)]
+        else:
+            found = [pattern]  # loading it says what is wrong with it
+        if not found:
+            raise UserError(
+                "matches no experiment", file="--expids", value=pattern, remedy="see model_config"
+            )
+        chosen += found
+    return list(dict.fromkeys(chosen))
 
 
-def _train(config: Path, expid: str, gpu: int | None, overrides: Sequence[str]) -> None:
-    _tossctr("train", "--config", str(config), "--expid", expid, *_gpu(gpu), *_set(overrides))
+def _is_finished(run: Path, wanted: Experiment) -> bool:
+    """Whether a run is whole, of this config, and trained on the data as they are now prepared."""
+    prepared = wanted.dataset.data_root / wanted.dataset.dataset_id
+    try:
+        return (
+            (run / "run.json").exists()
+            and read_experiment(run / "experiment.json") == wanted
+            and Encoder.load(run).hash == Encoder.load(prepared).hash
+        )
+    except UserError:
+        return False  # of an older version, or damaged
 
 
 def _result(run: Path, data: Path | None, gpu: int | None) -> dict[str, Any]:
+    """`metrics.json` of a run, with `metrics` on `data` or of its best validation."""
     about: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     if data is None:
         return {**about, "metrics": about["best"]}
-    text = _tossctr("evaluate", "--run", str(run), "--data", str(data), "--json", *_gpu(gpu))
-    return {**about, "metrics": json.loads(text)}
+    metrics = evaluate_run(load_run(run), data, device=resolve_device(gpu))
+    return {**about, "metrics": metrics}
 
 
-def _row(expid: str, model: str, results: Sequence[Mapping[str, Any]]) -> Row:
-    def summary(name: str) -> tuple[float, float]:
-        values = [result["metrics"][name] for result in results]
-        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
+def _row(experiment: Experiment, seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> Row:
     return Row(
-        expid=expid,
-        model=model,
-        seeds=len(results),
-        metrics={name: summary(name) for name in METRICS},
+        expid=experiment.expid,
+        model=experiment.model,
+        seeds=tuple(seeds),
+        metrics={name: Spread.of([r["metrics"][name] for r in results]) for name in METRICS},
         parameters=results[0]["parameters"],
         rows_per_s=statistics.fmean(result["rows_per_s"] for result in results),
         peak_mb=max(result["peak_mb"] for result in results),
     )
 
 
-def _tossctr(*arguments: str) -> str:
+def _tossctr(*arguments: str) -> None:
     """Run a command in a fresh process, whose peak memory is then that run's alone."""
     done = subprocess.run(
-        [sys.executable, "-m", "tossctr", *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tossctr", *arguments], stdout=subprocess.DEVNULL, check=False
     )
     if done.returncode:
-        raise UserError(f"tossctr {' '.join(arguments[:5])} failed", remedy="see the lines above")
-    return done.stdout
+        raise UserError(f"tossctr {' '.join(arguments[:3])} failed", remedy="see the lines above")
 
 
 def _gpu(gpu: int | None) -> list[str]:
