@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from tossctr.errors import UserError
 from tossctr.evaluation import compare as comparison
 from tossctr.progress import console, say
 from tossctr.training.device import resolve_device
+from tossctr.training.interruption import Stopped
 from tossctr.training.plan import parse_bytes
 from tossctr.training.plan import plan as make_plan
 from tossctr.training.run_folder import Run, load_run
@@ -50,6 +52,9 @@ RunFolder = Annotated[
     Path | None,
     typer.Option("--run", "--model", help="A run's folder. Default: that of --expid."),
 ]
+Fresh = Annotated[
+    bool, typer.Option("--fresh/--resume", help="Start over, or go on where a kill came between.")
+]
 CONFIG = Path("configs")
 OUTPUT = Path("data/output/submission.csv")
 
@@ -73,7 +78,9 @@ def prepare(
     expid: Annotated[str | None, typer.Option(help="Prepare this experiment's data set.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Or this data set.")] = None,
     overrides: Overrides = None,
-    force: Annotated[bool, typer.Option("--force", help="Even if nothing has changed.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", "--force", help="Even if nothing has changed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode raw parquet or CSV into a training store, in bounded memory."""
@@ -84,7 +91,7 @@ def prepare(
     else:
         assert expid is not None
         chosen = load_experiment(config, expid, overrides or []).dataset
-    data = prepare_data(chosen, force=force)
+    data = prepare_data(chosen, force=fresh)
     rows = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
     _print({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
 
@@ -95,10 +102,11 @@ def train(
     expid: Expid = "FESeq_toy",
     gpu: Gpu = None,
     overrides: Overrides = None,
+    fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
     """Train an experiment (preparing its data first, if need be)."""
-    run = _train(load_experiment(config, expid, overrides or []), gpu)
+    run = _train(load_experiment(config, expid, overrides or []), gpu, fresh)
     _print(run.metrics["best"], as_json, f"best validation of {expid}")
 
 
@@ -170,6 +178,7 @@ def run_all(
     synth_rows: Annotated[
         int, typer.Option(min=100, help="Synthetic train rows, where there are no raw files.")
     ] = pipeline.SYNTH_TRAIN_ROWS,
+    fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
     """The whole road: raw files (or synthetic ones) to a checked submission."""
@@ -182,7 +191,7 @@ def run_all(
         train_rows=synth_rows,
         test_rows=max(synth_rows // 10, 1),
     )
-    run = _train(experiment, gpu)
+    run = _train(experiment, gpu, fresh)
     out = output or config.resolve().parent / OUTPUT
     result: dict[str, Any] = {"validation": run.metrics["best"]}
     rows, report = pipeline.submit(run, data=None, sample=None, output=out, device=device)
@@ -233,11 +242,11 @@ def version() -> None:
     print(__version__)
 
 
-def _train(experiment: Experiment, gpu: int | None) -> Run:
+def _train(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
     device = resolve_device(gpu)
     check_model(experiment)
     data = prepare_data(experiment.dataset)
-    return train_model(experiment, data, device, pipeline.run_folder(experiment))
+    return train_model(experiment, data, device, pipeline.run_folder(experiment), fresh=fresh)
 
 
 def _run(config: Path, expid: str, run: Path | None) -> Run:
@@ -276,13 +285,18 @@ def _shown(value: Any) -> str:
 
 
 def main() -> None:
-    """Entry point: user errors are one line and exit code 2, an interruption is 130."""
+    """Entry point: user errors are one line and exit code 2; a signal N ends with 128 + N."""
+    # As an exception, SIGTERM passes through what cleans up, as SIGINT does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except UserError as error:
         text = f"error: {error.line()}"
         console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
+    except Stopped as stopped:
+        say(str(stopped))
+        sys.exit(128 + stopped.number)
     except KeyboardInterrupt:
         say("interrupted: earlier results are as they were")
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""The training step on a model that fits in a line: logit = w.x + b, with a history of any length."""
+"""The training step on a model that fits in a line: logit = w.x + b, with histories of any length."""
 
 import lightning.pytorch as pl
 import numpy as np
@@ -134,6 +134,16 @@ def test_a_loss_that_is_not_finite_names_its_rows():
     rows.numeric[17] = np.nan
     with pytest.raises(UserError, match=r"loss is not finite.*17"):
         fit(seeded(), rows, micro_batch_events=1)
+
+
+def test_batches_that_are_not_finite_can_be_skipped_and_are_counted():
+    rows = rows_of()
+    rows.numeric[17] = np.nan
+    good = rows_of(100)
+    module = fit(seeded(), rows, epochs=3, on_nonfinite="skip", valid=good)
+    assert module.skipped_batches == 3  # one an epoch: the other batches train
+    assert torch.isfinite(weights(module)).all()
+    assert not torch.equal(weights(module), weights(fit(seeded(), good, learning_rate=1e-12)))
 
 
 def test_bf16_trains_close_to_32_bits():

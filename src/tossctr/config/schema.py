@@ -128,6 +128,8 @@ class TrainingConfig(_Frozen):
     save_best_only: bool = True
     eval_steps: int | None = Field(None, ge=1)  # optimiser steps between validations; None: epoch
     max_len: int | None = Field(None, ge=1)  # overrides the data set's, for every sequence
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # at a batch whose loss or gradient is not
+    checkpoint_minutes: float = Field(10, gt=0)  # between two from which training can go on
     num_workers: int = Field(1, ge=0)
     model_root: Path = Path("checkpoints")
     verbose: Literal[0, 1, 2] = 1

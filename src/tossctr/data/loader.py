@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tossctr.data.batch import Batch
@@ -43,6 +44,7 @@ class BatchRows(Sampler[Array]):
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self._resumed = (0, 0)
         self._positive: Array | None = None
         self._count = rows
         self._rows = rows
@@ -56,6 +58,11 @@ class BatchRows(Sampler[Array]):
         """Lightning calls this before each epoch."""
         self.epoch = epoch
 
+    def resume(self, epoch: int, batches: int) -> None:
+        """Begin in this epoch, after so many of its batches; `len` counts all the same."""
+        self.epoch = epoch
+        self._resumed = (epoch, batches)
+
     @property
     def rows_per_epoch(self) -> int:
         return self._count
@@ -68,7 +75,9 @@ class BatchRows(Sampler[Array]):
         order = self._sample(rng)
         if self.shuffle:
             rng.shuffle(order)
-        for start in range(0, len(order), self.batch_size):
+        epoch, done = self._resumed
+        first = done * self.batch_size if self.epoch == epoch else 0
+        for start in range(first, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
     def _sample(self, rng: np.random.Generator) -> Array:
@@ -117,4 +126,5 @@ def batches(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # or each pass would draw from the generator that trains
     )

@@ -44,6 +44,13 @@ class MonitorRule(pl.Callback):
         self.without_gain = 0
         self.history: list[dict[str, float]] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        names = ("best", "best_row", "without_gain", "history")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        vars(self).update(state_dict)
+
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, CTRModule)
         metrics = module.metrics
@@ -85,6 +92,7 @@ class RowProgress(pl.Callback):
         self.trained_rows = 0
         self.train_seconds = 0.0
         self._since = 0.0
+        self._rows_of_epoch = 0
         self.rows = {"train": train_rows, "valid": valid_rows}
         self._open: dict[str, ExitStack] = {}
         self._advance: dict[str, Callable[[int], None]] = {}
@@ -98,18 +106,38 @@ class RowProgress(pl.Callback):
         if stage in self._open:
             self._open.pop(stage).close()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._since = time.monotonic()
-        self._start("train", f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+    def state_dict(self) -> dict[str, Any]:
+        running = time.monotonic() - self._since if "train" in self._open else 0.0
+        return {
+            "trained_rows": self.trained_rows,
+            "train_seconds": self.train_seconds + running,
+            "rows_of_epoch": self._rows_of_epoch,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.trained_rows = state_dict["trained_rows"]
+        self.train_seconds = state_dict["train_seconds"]
+        self._rows_of_epoch = state_dict["rows_of_epoch"]
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
+    ) -> None:
+        if "train" not in self._open:  # begun here, as an epoch may be gone on with in its middle
+            self._since = time.monotonic()
+            self._start("train", f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+            self._advance["train"](self._rows_of_epoch)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         self.trained_rows += _rows(batch)
+        self._rows_of_epoch += _rows(batch)
         self._advance["train"](_rows(batch))
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.train_seconds += time.monotonic() - self._since
+        if "train" in self._open:
+            self.train_seconds += time.monotonic() - self._since
+        self._since = time.monotonic()
         self._start("valid", "validate")
 
     def on_validation_batch_end(
@@ -129,6 +157,7 @@ class RowProgress(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._stop("train")
+        self._rows_of_epoch = 0
 
     def on_exception(
         self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException

@@ -51,10 +51,11 @@ class CTRModule(pl.LightningModule):
     Attributes:
         metrics: of the last validation, in float64.
         micro_batch_events: as configured, until something did not fit.
+        skipped_batches: those whose loss or gradient was not finite, where these are skipped.
 
     Raises:
-        UserError: a loss or gradient that is not finite, naming rows; a row that does not fit the
-            device by itself.
+        UserError: a loss or gradient that is not finite (unless such batches are skipped), naming
+            rows; a row that does not fit the device by itself.
     """
 
     def __init__(self, model: CTRModel, config: TrainingConfig) -> None:
@@ -64,6 +65,7 @@ class CTRModule(pl.LightningModule):
         self.config = config
         self.metrics: dict[str, float] = {}
         self.micro_batch_events = config.micro_batch_events
+        self.skipped_batches = 0
         self._metric_names = tuple(dict.fromkeys([*METRICS, *config.metrics, *config.monitor]))
         self._prior_shift = math.log(config.negative_sampling)
         self._embedding_penalty = Penalty.parse(
@@ -96,7 +98,9 @@ class CTRModule(pl.LightningModule):
         mean = torch.stack(losses).sum()
         # A scaler skips a step with infinite gradients by itself, and lowers its scale.
         if not torch.isfinite(mean if scaler is not None else mean + norm):
-            raise _not_finite(parts, losses, mean)
+            self._refuse(_not_finite(parts, losses, mean))
+            if scaler is None:
+                return mean
         optimizer.step()
         rows = sum(len(part) for part in parts)
         self.log("train_loss", mean, on_step=True, on_epoch=False, batch_size=rows)
@@ -128,6 +132,23 @@ class CTRModule(pl.LightningModule):
             torch.cuda.empty_cache()
         say(f"out of memory: going on with micro_batch_events {self.micro_batch_events:,}")
         return [small for part in parts for small in part.split(self.micro_batch_events)]
+
+    def _refuse(self, error: UserError) -> None:
+        """Stop, or go on without the batch."""
+        if self.config.on_nonfinite == "stop":
+            raise error
+        self.skipped_batches += 1
+        say(f"batch skipped ({self.skipped_batches} so far): {error.line()}")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["module"] = {
+            "micro_batch_events": self.micro_batch_events,
+            "skipped_batches": self.skipped_batches,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.micro_batch_events = checkpoint["module"]["micro_batch_events"]
+        self.skipped_batches = checkpoint["module"]["skipped_batches"]
 
     def validation_step(self, parts: list[Batch], batch_idx: int) -> None:
         for part in parts:

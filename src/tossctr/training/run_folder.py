@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,19 @@ from typing import Any
 import pydantic
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from tossctr.config.loader import read_experiment, save_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.encoder import Encoder
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
-from tossctr.files import sha256_of, write_json
+from tossctr.files import remove, sha256_of, sync_folder, write_json, writing
 from tossctr.models import build_model
 from tossctr.models.base import CTRModel
+from tossctr.progress import say
+from tossctr.training.checkpoint import write_tensors
 
 VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -52,46 +55,99 @@ class Run:
 class RunWriter:
     """Writes a run beside its final place and puts it there whole.
 
-    An earlier run in the same folder stays as it was until `finish`.
+    An earlier run in the same folder stays as it was until `finish`. What an earlier writer left
+    unfinished is continued if it was made from the same, otherwise (or if `fresh`) removed.
+
+    Args:
+        folder: the final place.
+        experiment, encoder, features: what the run is made from, and keeps.
+        data: says which rows the run is trained on; not kept.
+        fresh: continue nothing.
+
+    Attributes:
+        folder: where the run is while it is unfinished.
+        checkpoints: where training keeps what it needs to go on.
     """
 
     def __init__(
-        self, folder: Path, experiment: Experiment, encoder: Encoder, features: FeatureMap
+        self,
+        folder: Path,
+        experiment: Experiment,
+        encoder: Encoder,
+        features: FeatureMap,
+        *,
+        data: Mapping[str, Any],
+        fresh: bool = False,
     ) -> None:
         self.final = folder
         self.folder = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        try:
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot make the folder: {error.strerror}",
-                file=self.folder,
-                remedy="choose a writable model_root",
-            ) from error
+        self.checkpoints = self.folder / "checkpoints"
+        mark = self.checkpoints / "made_from.json"
+        made_from = {
+            "version": VERSION,
+            "experiment": experiment.model_dump(mode="json", serialize_as_any=True),
+            "encoder": encoder.hash,
+            "features": features.model_dump(mode="json"),
+            "data": dict(data),
+        }
+        if not fresh and mark.is_file():
+            if _json(mark) == made_from:
+                return
+            say("the unfinished run here is of another config or other data: starting anew")
+        with writing(self.folder):
+            remove(self.folder)
+            self.checkpoints.mkdir(parents=True)
         save_experiment(experiment, self.folder / "experiment.json")
         encoder.save(self.folder)
         write_json(self.folder / "features.json", features.model_dump(mode="json"))
+        write_json(mark, made_from)
 
-    def keep(self, model: CTRModel) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether only `place` is left to do."""
+        return (self.folder / "run.json").is_file()
+
+    def keep(self, state: Mapping[str, Tensor]) -> None:
         """Save these weights as the best so far."""
-        temporary = self.folder / (WEIGHTS + ".tmp")
-        state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        save_file(state, temporary, metadata={"format": "pt"})
-        os.replace(temporary, self.folder / WEIGHTS)
+        write_tensors(
+            self.folder / WEIGHTS, {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        )
 
-    def finish(self, metrics: dict[str, Any]) -> Path:
+    def best(self) -> dict[str, Tensor]:
+        """The best weights so far; none before the first validation."""
+        file = self.folder / WEIGHTS
+        return load_file(file) if file.exists() else {}
+
+    def forget_best(self) -> None:
+        """Go back to before the first validation."""
+        (self.folder / WEIGHTS).unlink(missing_ok=True)
+
+    def finish(self, metrics: dict[str, Any]) -> None:
         """Write metrics and hashes, then put the folder in its final place."""
         write_json(self.folder / "metrics.json", metrics)
         hashes = {name: sha256_of(self.folder / name) for name in HASHED}
         write_json(self.folder / "run.json", {"version": VERSION, "sha256": hashes})
-        old = self.final.with_name(self.final.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.final.exists():
-            os.replace(self.final, old)
-        os.replace(self.folder, self.final)
-        shutil.rmtree(old, ignore_errors=True)
-        return self.final
+        self.place()
+
+    def place(self) -> None:
+        """Put the whole run in its final place."""
+        with writing(self.final):
+            remove(self.checkpoints)
+            sync_folder(self.folder)
+            old = self.final.with_name(self.final.name + ".old")
+            if self.final.exists():
+                remove(old)
+                os.replace(self.final, old)
+            os.replace(self.folder, self.final)
+            sync_folder(self.final.parent)
+            remove(old)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def load_run(path: Path) -> Run:

@@ -8,22 +8,27 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from tossctr.config.schema import Experiment
+from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.encoding.columns import resolve
 from tossctr.data.features import FeatureMap
 from tossctr.data.loader import BatchRows, batches
 from tossctr.data.prepare import Prepared
+from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
+from tossctr.files import locked, sha256_of
 from tossctr.models import build_model
 from tossctr.progress import say
 from tossctr.training.callbacks import MonitorRule, RowProgress
+from tossctr.training.checkpoint import SafeCheckpointIO, newest
+from tossctr.training.interruption import StopSignal
 from tossctr.training.module import CTRModule
+from tossctr.training.resume import Checkpoints, position
 from tossctr.training.run_folder import Run, RunWriter, load_run
 
 LOG_EVERY_STEPS = 10
@@ -50,34 +55,66 @@ def check_model(experiment: Experiment) -> None:
         build_model(experiment.model, features, experiment.hyperparameters)
 
 
-def train(experiment: Experiment, data: Prepared, device: torch.device, folder: Path) -> Run:
+def train(
+    experiment: Experiment,
+    data: Prepared,
+    device: torch.device,
+    folder: Path,
+    *,
+    fresh: bool = False,
+) -> Run:
     """Train to the end of patience or epochs and keep the best weights.
+
+    A training that was cut short goes on from its last checkpoint, to the same end as if it had not
+    been; on SIGINT and SIGTERM it keeps one more and stops.
 
     Args:
         experiment: what to train and how.
         data: the prepared stores of its data set.
         device: where to train.
         folder: where the run goes; an earlier run there is replaced once this one is whole.
+        fresh: start over.
 
     Returns:
         The run, loaded back from its folder with the best weights.
 
     Raises:
-        UserError: settings that do not fit the data, a loss or monitor that is not finite.
+        UserError: settings that do not fit the data, a loss or monitor that is not finite, another
+            process at work in the folder, a disk that refuses.
+        Stopped: a signal asked for it.
     """
+    with locked(folder.with_name(f".{folder.name}.lock"), f"the run folder {folder}"):
+        config = experiment.training
+        features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
+        writer = RunWriter(
+            folder, experiment, data.encoder, features, data=_identity(data), fresh=fresh
+        )
+        if writer.finished:
+            writer.place()
+        else:
+            train_rows = replace(data.train, features=features)
+            valid_rows = replace(data.valid, features=features)
+            writer.finish(_fit(experiment, train_rows, valid_rows, device, writer))
+            say(f"run kept in {folder}")
+        return load_run(folder)
+
+
+def _fit(
+    experiment: Experiment,
+    train_rows: EncodedRows,
+    valid_rows: EncodedRows,
+    device: torch.device,
+    writer: RunWriter,
+) -> dict[str, Any]:
+    """Train, keeping weights and checkpoints with `writer`; the content of metrics.json."""
     config = experiment.training
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
-    train_rows = replace(data.train, features=features)
-    valid_rows = replace(data.valid, features=features)
-    model = build_model(experiment.model, features, experiment.hyperparameters)
+    model = build_model(experiment.model, train_rows.features, experiment.hyperparameters)
     parameters = sum(p.numel() for p in model.parameters())
     say(
         f"{experiment.expid}: {experiment.model}, {parameters:,} parameters, "
         f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on {device}"
     )
-
-    writer = RunWriter(folder, experiment, data.encoder, features)
     order = BatchRows(
         len(train_rows),
         config.batch_size,
@@ -86,11 +123,75 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
         label=train_rows.label,
         negative_sampling=config.negative_sampling,
     )
+    module = CTRModule(model, config)
+    start = _go_on(writer, module, order)
     progress = RowProgress(order.rows_per_epoch, len(valid_rows))
-    rule = MonitorRule(config, keep=lambda: writer.keep(model))
-    logs = writer.folder / "logs"
+    rule = MonitorRule(config, keep=lambda: writer.keep(model.state_dict()))
+    stop = StopSignal()
+    checkpoints = Checkpoints(
+        writer.checkpoints,
+        minutes=config.checkpoint_minutes,
+        eval_steps=config.eval_steps,
+        stop=stop,
+        best=writer.best,
+    )
+    trainer = _trainer(config, device, writer.folder / "logs", [rule, progress, checkpoints])
+    loader = partial(batches, num_workers=config.num_workers, pin_memory=device.type == "cuda")
+    with stop.listening():
+        trainer.fit(
+            module,
+            loader(train_rows, order),
+            loader(valid_rows, BatchRows(len(valid_rows), config.batch_size, shuffle=False)),
+            ckpt_path=start,
+        )
+    if rule.best_row is None:
+        raise UserError(
+            "no validation gave a usable monitor",
+            column="monitor",
+            value=dict(config.monitor),
+            remedy="look at the validation part: it needs clicks and non-clicks",
+        )
+    say(f"best in epoch {rule.best_row['epoch']:.0f}")
+    return {
+        "best": rule.best_row,
+        "history": rule.history,
+        "parameters": parameters,
+        "rows_per_s": progress.trained_rows / progress.train_seconds,
+        "seconds": progress.train_seconds,
+        "skipped_batches": module.skipped_batches,
+        "peak_mb": _peak_mb(device),
+    }
+
+
+def _go_on(writer: RunWriter, module: CTRModule, order: BatchRows) -> Path | None:
+    """Set the rows' order and the best weights back to the newest checkpoint, and name it."""
+    found = newest(writer.checkpoints)
+    if found is None:
+        writer.forget_best()
+        return None
+    path, checkpoint = found
+    state = checkpoint["state_dict"]
+    if {k: v.shape for k, v in state.items()} != {
+        k: v.shape for k, v in module.state_dict().items()
+    }:
+        raise UserError(
+            "the checkpoint is of another version of the model", file=path, remedy="give --fresh"
+        )
+    if checkpoint["best"]:
+        writer.keep(checkpoint["best"])
+    else:
+        writer.forget_best()
+    order.resume(*position(checkpoint))
+    return path
+
+
+def _trainer(
+    config: TrainingConfig, device: torch.device, logs: Path, callbacks: list[pl.Callback]
+) -> pl.Trainer:
     _quieten_lightning()
-    trainer = pl.Trainer(
+    # A CSV logger begins its file anew, so a run that goes on gets another beside it.
+    number = len(list(logs.glob("csv*")))
+    return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index] if device.type == "cuda" else 1,
         precision=PRECISIONS[config.precision],
@@ -99,44 +200,25 @@ def train(experiment: Experiment, data: Prepared, device: torch.device, folder: 
         check_val_every_n_epoch=None if config.eval_steps else 1,
         logger=[
             TensorBoardLogger(logs, name="", version="tensorboard"),
-            CSVLogger(logs, name="", version="csv"),
+            CSVLogger(logs, name="", version=f"csv_{number}" if number else "csv"),
         ],
-        callbacks=[rule, progress],
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
         log_every_n_steps=LOG_EVERY_STEPS,
         num_sanity_val_steps=0,
-        enable_checkpointing=False,  # MonitorRule keeps the best weights, as safetensors
+        enable_checkpointing=False,  # MonitorRule keeps the best weights, Checkpoints the rest
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader = partial(batches, num_workers=config.num_workers, pin_memory=device.type == "cuda")
-    trainer.fit(
-        CTRModule(model, config),
-        loader(train_rows, order),
-        loader(valid_rows, BatchRows(len(valid_rows), config.batch_size, shuffle=False)),
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if rule.best_row is None:
-        raise UserError(
-            "no validation gave a usable monitor",
-            column="monitor",
-            value=dict(config.monitor),
-            remedy="look at the validation part: it needs clicks and non-clicks",
-        )
-    best = rule.best_row
-    seconds, trained_rows = progress.train_seconds, progress.trained_rows
-    writer.finish(
-        {
-            "best": best,
-            "history": rule.history,
-            "parameters": parameters,
-            "rows_per_s": trained_rows / seconds,
-            "seconds": seconds,
-            "peak_mb": _peak_mb(device),
-        }
-    )
-    say(f"best in epoch {best['epoch']:.0f}; run kept in {folder}")
-    return load_run(folder)
+
+
+def _identity(data: Prepared) -> dict[str, Any]:
+    """Which rows these are: their number, and the hash of the manifest that holds their hashes."""
+    described: dict[str, Any] = {}
+    for part, rows in (("train", data.train), ("valid", data.valid)):
+        manifest = data.folder / part / "manifest.json"
+        described[part] = [len(rows), sha256_of(manifest) if manifest.is_file() else None]
+    return described
 
 
 def _peak_mb(device: torch.device) -> float:
@@ -149,5 +231,10 @@ def _peak_mb(device: torch.device) -> float:
 def _quieten_lightning() -> None:
     """Drop Lightning's banners and its advice that does not apply here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for text in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*is not available.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*log_every_n_steps.*",
+        ".*is not available.*",
+        ".*your dataloader is not resumable.*",  # BatchRows is
+    ):
         warnings.filterwarnings("ignore", message=text)

@@ -1,0 +1,244 @@
+"""A training that was cut short ends as if it had not been, bit for bit."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tossctr.config.loader import load_experiment
+from tossctr.data.prepare import prepare
+from tossctr.data.synthetic import synthesize
+from tossctr.errors import UserError
+from tossctr.training import trainer as module
+from tossctr.training.checkpoint import newest, read_checkpoint, write_checkpoint
+from tossctr.training.interruption import Stopped, StopSignal
+from tossctr.training.resume import Checkpoints
+from tossctr.training.trainer import train
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    synthesize(root, 450, 1, seed=3)
+    return root
+
+
+def experiment(root, *keys):
+    settings = {
+        "data_root": root,
+        "train_data": root / "train.parquet",
+        "valid_split.method": "stratified",
+        "max_len": 8,
+        "epochs": 2,
+        "batch_size": 100,
+        "valid_split.fraction": 0.25,
+        "net_dropout": 0.3,
+        "num_workers": 0,
+        "early_stop_patience": 5,
+        "learning_rate": 0.01,
+        "checkpoint_minutes": 1e-9,
+    }
+    overrides = [f"{k}={v}" for k, v in settings.items()] + list(keys)
+    return load_experiment(CONFIGS, "FESeq_toy", overrides)
+
+
+def fit(root, folder, *keys, **options):
+    chosen = experiment(root, *keys)
+    return train(chosen, prepare(chosen.dataset), CPU, folder, **options)
+
+
+def outcome(run):
+    history = [{**row, "rate": row["learning_rate"]} for row in run.metrics["history"]]
+    return load_file(run.folder / "model.safetensors"), history
+
+
+@pytest.fixture(scope="module")
+def reference(data_root, tmp_path_factory):
+    return outcome(fit(data_root, tmp_path_factory.mktemp("run") / "whole"))
+
+
+def assert_same(run, reference):
+    weights, history = outcome(run)
+    assert history == reference[1]
+    assert weights.keys() == reference[0].keys()
+    assert all(torch.equal(weights[k], reference[0][k]) for k in weights)
+
+
+class Killer(pl.Callback):
+    """Ends the process's training at the n-th call of a hook, as a kill would: nothing is saved."""
+
+    def __init__(self, hook, at):
+        self.left = at
+        setattr(self, hook, self.count)
+
+    def count(self, *_, **__):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+def killed_at(monkeypatch, hook, at):
+    made = module._trainer
+
+    def trainer(config, device, logs, callbacks):
+        return made(config, device, logs, [*callbacks, Killer(hook, at)])
+
+    monkeypatch.setattr(module, "_trainer", trainer)
+
+
+@pytest.mark.parametrize(
+    ("hook", "at"),
+    [
+        ("on_train_start", 1),
+        ("on_train_batch_end", 3),
+        ("on_validation_batch_end", 1),
+        ("on_validation_end", 1),
+        ("on_validation_batch_start", 4),
+    ],
+)
+def test_a_killed_training_ends_as_if_it_had_not_been(
+    data_root, tmp_path, monkeypatch, reference, hook, at
+):
+    with monkeypatch.context() as patch:
+        killed_at(patch, hook, at)
+        with pytest.raises(Killed):
+            fit(data_root, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert_same(fit(data_root, tmp_path / "run"), reference)
+    assert not (tmp_path / "run.partial").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("hook", "at"), [("on_train_batch_end", 5), ("on_validation_end", 1)])
+def test_validations_inside_an_epoch_and_loader_processes(
+    data_root, tmp_path, monkeypatch, hook, at
+):
+    keys = ["eval_steps=3", "num_workers=1"]
+    whole = outcome(fit(data_root, tmp_path / "whole", *keys))
+    with monkeypatch.context() as patch:
+        killed_at(patch, hook, at)
+        with pytest.raises(Killed):
+            fit(data_root, tmp_path / "run", *keys)
+    assert_same(fit(data_root, tmp_path / "run", *keys), whole)
+
+
+def test_killed_again_and_again(data_root, tmp_path, monkeypatch, reference):
+    kills = 0
+    for _ in range(9):
+        with monkeypatch.context() as patch:
+            killed_at(patch, "on_train_batch_end", 4)
+            try:
+                run = fit(data_root, tmp_path / "run")
+                break
+            except Killed:
+                kills += 1
+    assert kills >= 2
+    assert_same(run, reference)
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(
+    data_root, tmp_path, monkeypatch, reference, capsys
+):
+    with monkeypatch.context() as patch:
+        killed_at(patch, "on_train_batch_end", 7)
+        with pytest.raises(Killed):
+            fit(data_root, tmp_path / "run")
+    kept = sorted((tmp_path / "run.partial" / "checkpoints").glob("step-*"))
+    assert len(kept) == 2
+    kept[1].write_bytes(kept[1].read_bytes()[:-100])
+    assert_same(fit(data_root, tmp_path / "run"), reference)
+    assert "going back to the one before" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_start"])
+def test_a_signal_is_heeded_at_the_next_safe_point(
+    data_root, tmp_path, monkeypatch, reference, hook
+):
+    class Asking(StopSignal):
+        pass
+
+    asking = Asking()
+    calls = []
+
+    def ask(*_, **__):
+        calls.append(1)
+        if len(calls) == 1:
+            asking.number = 15
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "StopSignal", lambda: asking)
+        patch.setattr(Killer, "count", ask)
+        killed_at(patch, hook, 1)
+        with pytest.raises(Stopped, match="the same command goes on"):
+            fit(data_root, tmp_path / "run", "checkpoint_minutes=60")
+    assert len(list((tmp_path / "run.partial" / "checkpoints").glob("step-*"))) == 1
+    run = fit(data_root, tmp_path / "run", "checkpoint_minutes=60")
+    assert_same(run, reference)
+
+
+def test_fresh_or_another_config_starts_over(data_root, tmp_path, monkeypatch, reference):
+    started = []
+    loaded = Checkpoints.on_load_checkpoint
+    monkeypatch.setattr(
+        Checkpoints, "on_load_checkpoint", lambda *a: (started.append(1), loaded(*a))
+    )
+    for keys, options in ((["seed=3"], {}), ([], {"fresh": True})):
+        with monkeypatch.context() as patch:
+            killed_at(patch, "on_train_batch_end", 3)
+            with pytest.raises(Killed):
+                fit(data_root, tmp_path / "run", *keys)
+        assert_same(fit(data_root, tmp_path / "run", **options), reference)
+    assert not started
+
+
+def test_an_earlier_run_stays_until_the_new_one_is_whole(data_root, tmp_path, monkeypatch):
+    first = fit(data_root, tmp_path / "run", "epochs=1")
+    before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
+    with monkeypatch.context() as patch:
+        killed_at(patch, "on_validation_end", 2)
+        with pytest.raises(Killed):
+            fit(data_root, tmp_path / "run")
+    assert {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()} == before
+
+
+def test_what_is_in_a_checkpoint_comes_back(tmp_path):
+    tied = torch.arange(6.0)
+    state = {
+        "state": {0: {"step": torch.tensor(3.0), "exp": tied}, 1: {}},
+        "groups": [{"betas": (0.9, 0.999), "params": [0, 1], "fused": True, "none": None}],
+        "best": float("-inf"),
+        "view": tied[2:4],
+        "half": torch.ones(2, 3, dtype=torch.bfloat16),
+        "bytes": torch.get_rng_state(),
+        "empty": torch.empty(0, 4),
+    }
+    write_checkpoint(tmp_path / "step-000000001.safetensors", state)
+    _, back = newest(tmp_path)
+    assert repr(back) == repr(state)
+
+
+@pytest.mark.parametrize("at", [0, 9, 200, -1])
+def test_a_changed_checkpoint_is_refused(tmp_path, at):
+    path = tmp_path / "step-000000001.safetensors"
+    write_checkpoint(path, {"w": torch.arange(300.0), "n": 3})
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        read_checkpoint(path)
+    assert newest(tmp_path) is None
+
+
+def test_a_checkpoint_holds_no_objects(tmp_path):
+    with pytest.raises(TypeError):
+        write_checkpoint(tmp_path / "x", {"o": object()})
+    assert list(tmp_path.iterdir()) == []
