@@ -6,24 +6,22 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tossctr.config.entries import entry_ids
 from tossctr.config.loader import load_dataset, load_experiment
+from tossctr.config.schema import Experiment
+from tossctr.models import MODELS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+EXPIDS = entry_ids(CONFIGS, "model_config")
 
 
-def ids(name: str) -> list[str]:
-    """The ids in a file of the project's configs."""
-    return sorted(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()).keys() - {"Base"})
-
-
-@pytest.mark.parametrize("expid", ids("model_config"))
+@pytest.mark.parametrize("expid", EXPIDS)
 def test_an_experiment_loads_without_a_notice(
     expid: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = load_experiment(CONFIGS, expid)
-    assert experiment.dataset.dataset_id in ids("dataset_config")
+    assert experiment.dataset.dataset_id in entry_ids(CONFIGS, "dataset_config")
     assert not capsys.readouterr().err
 
 
@@ -59,3 +57,52 @@ def test_sizes(size: str, rows: int | None, files: str, min_count: int, max_len:
         assert dataset.train_data == CONFIGS.parent / "data" / files / "train.parquet"
         assert dataset.min_categr_count == min_count
         assert [f.max_len for f in dataset.features if f.is_sequence] == [max_len]
+
+
+def of(suffix: str) -> list[Experiment]:
+    """The experiments whose ids end so."""
+    return [load_experiment(CONFIGS, expid) for expid in EXPIDS if expid.endswith(suffix)]
+
+
+@pytest.mark.parametrize("suffix", ["_toy", "_kuairand"])
+def test_every_model_is_compared_on_equal_terms(suffix: str) -> None:
+    experiments = of(suffix)
+    assert {experiment.model for experiment in experiments} == MODELS.keys()
+    assert len({experiment.dataset for experiment in experiments}) == 1
+    assert len({str(experiment.training) for experiment in experiments}) == 1
+    assert len({experiment.hyperparameters.embedding_dim for experiment in experiments}) == 1
+
+
+def differences(a: Experiment, b: Experiment) -> set[str]:
+    """The keys in which two experiments differ, their ids apart."""
+    first, second = (
+        {
+            **e.model_dump(include={"model", "dataset"}),
+            **dict(e.training),
+            **dict(e.hyperparameters),
+        }
+        for e in (a, b)
+    )
+    assert first.keys() == second.keys()
+    return {key for key in first if first[key] != second[key]}
+
+
+def test_each_ablation_changes_one_thing() -> None:
+    full, *ablations = [load_experiment(CONFIGS, e) for e in EXPIDS if e.startswith("ablation_")]
+    assert not differences(full, load_experiment(CONFIGS, "FESeq_kuairand"))
+    changed = {ablation.expid: differences(full, ablation) for ablation in ablations}
+    deeper = changed.pop("ablation_depth_2_2")
+    assert deeper == {"use_item_feature_interaction", "item_feature_interaction_layers"}
+    assert {len(keys) for keys in changed.values()} == {1}
+    assert {key for keys in changed.values() for key in keys} == {
+        "use_seq_feature_interaction",
+        "default_field",
+        "use_position_emb",
+        "use_time_emb",
+        "use_causal_mask",
+        "seq_pooling_type",
+        "seq_pooling_attn_type",
+        "use_pooling_attn_scale",
+        "interaction_layer_name",
+        "seq_feature_interaction_layers",
+    }
