@@ -12,7 +12,7 @@ from tossctr.config.messages import Place, suggestion, validated
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import DatasetConfig, FeatureSpec
 
-DATASET_KEYS = frozenset(DatasetConfig.model_fields) - {"dataset_id"}
+DATASET_KEYS = frozenset(DatasetConfig.model_fields) - {"dataset_id", "vocabulary"}
 _PATHS = ("data_root", "train_data", "valid_data", "test_data", "sample_submission")
 
 
@@ -28,12 +28,23 @@ def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override
     values = own_keys(values, fuxictr.DATASET, DATASET_KEYS, place)
     if "feature_cols" in values:
         values["feature_cols"] = _features(values["feature_cols"], place)
+    if _is_encoded(values) and values.get("train_data") is not None:
+        # Imported here: reading it takes the encoder, and with it torch, which takes seconds.
+        from tossctr.interop.encoded_dataset import completed
+
+        train = absolute(Path(str(values["train_data"])), config_dir, "train_data", place)
+        values = completed(values, train, place)
     dataset = validated(DatasetConfig, {**values, "dataset_id": dataset_id}, place)
     _check_features(dataset, place)
     paths = {key: getattr(dataset, key) for key in _PATHS}
     return dataset.model_copy(
         update={k: absolute(v, config_dir, k, place) for k, v in paths.items() if v is not None}
     )
+
+
+def _is_encoded(values: Mapping[str, Any]) -> bool:
+    """Whether the files hold indices: H5 always does, Parquet with `rebuild_dataset: false`."""
+    return values.get("data_format") == "h5" or values.get("rebuild_dataset") is False
 
 
 def _features(entries: Any, place: Place) -> list[FeatureSpec]:

@@ -97,7 +97,6 @@ DATASET = Dialect(
         "use_hdf5": _STORE,
         "partition_block_size": _STORE,
         "data_block_size": _STORE,
-        "rebuild_dataset": "data are prepared anew exactly when inputs or config have changed",
         "group_id": "no metric here is grouped",
     },
     refused={

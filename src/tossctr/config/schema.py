@@ -75,6 +75,11 @@ class ValidSplit(_Frozen):
     seed: int = 2024
 
 
+def _only_one(value: Any) -> Any:
+    # FuxiCTR also writes a list of labels, of which a model here has one.
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 class DatasetConfig(_Frozen):
     """One entry of dataset_config.yaml. Paths are absolute once loaded."""
 
@@ -85,12 +90,19 @@ class DatasetConfig(_Frozen):
     valid_data: Path | None = None
     test_data: Path | None = None
     sample_submission: Path | None = None
+    rebuild_dataset: bool = True  # False: files of FuxiCTR's indices, with its feature_map.json
+    vocabulary: str | None = None  # of such files: the hash that each must carry, found on loading
     id_col: str | None = None  # names the rows of test_data, as in sample_submission
     max_rows: int | None = Field(None, ge=1)  # only the first rows of train_data
     min_categr_count: int = Field(1, ge=1)
     valid_split: ValidSplit = ValidSplit()
-    label_col: LabelSpec
+    label_col: Annotated[LabelSpec, BeforeValidator(_only_one)]
     feature_cols: tuple[FeatureSpec, ...]
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the files hold indices, not raw values."""
+        return self.vocabulary is not None
 
     @property
     def features(self) -> tuple[FeatureSpec, ...]:

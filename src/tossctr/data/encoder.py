@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tossctr.config.schema import DatasetConfig
+from tossctr.data.encoding.columns import Column
 from tossctr.data.encoding.state import EncoderState, Scaler
 from tossctr.data.encoding.statistics import Stats
 from tossctr.data.encoding.transform import EncodingReport, Transform
@@ -110,6 +111,25 @@ class Encoder:
         """SHA-256 of the state's canonical JSON."""
         text = json.dumps(self.state.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def of_encoded(self) -> Encoder:
+        """The encoder for files of what this one made: indices, scaled numbers, group ids."""
+
+        def encoded(column: Column) -> Column:
+            kept = {"fill": None, "normalizer": None}
+            if column.kind == "meta":
+                return column.model_copy(update={**kept, "dtype": "int"})
+            if not column.has_vocabulary:
+                return column.model_copy(update=kept)
+            size = self._vocabularies[column.owner].size
+            return column.model_copy(
+                update={**kept, "dtype": "int", "remap": False, "vocab_size": size}
+            )
+
+        sizes = {name: vocabulary.size for name, vocabulary in self._vocabularies.items()}
+        columns = tuple(map(encoded, self.state.columns))
+        changed = {"columns": columns, "vocabularies": {}, "index_sizes": sizes, "scalers": {}}
+        return Encoder(self.state.model_copy(update=changed))
 
     def columns(self, *, labelled: bool) -> dict[str, ColumnType]:
         """The raw columns that `transform` needs, and the types to read them as (for

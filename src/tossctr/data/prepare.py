@@ -23,6 +23,7 @@ from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.data.store import StoreWriter, open_store
 from tossctr.errors import UserError
 from tossctr.files import write_json
+from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import say, track
 
 FILE = "prepare.json"
@@ -70,7 +71,11 @@ def prepare(
     if dataset.valid_data is not None:
         paths["valid"] = dataset.valid_data
     types = {c.name: c.read_as for c in resolve(dataset)} | {dataset.label_col.name: "float"}
-    sources = {part: open_source(path, types) for part, path in paths.items()}
+    sources = {
+        part: open_source(path, types, encoded=dataset.encoded) for part, path in paths.items()
+    }
+    for source in sources.values():
+        require_vocabulary(source, dataset.vocabulary)
     config_hash = _config_hash(dataset)
     with Inputs(paths) as inputs:
         if not force:
@@ -170,6 +175,8 @@ def _config_hash(dataset: DatasetConfig) -> str:
     }
     if dataset.valid_data is not None:
         config["valid_split"] = "a file"
+    if dataset.vocabulary is not None:
+        config["vocabulary"] = dataset.vocabulary
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 

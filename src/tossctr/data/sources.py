@@ -1,4 +1,4 @@
-"""Raw files as streams of Arrow batches: Parquet and CSV, never the whole file in memory."""
+"""Files as streams of Arrow batches: Parquet, CSV and H5, never the whole file in memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,21 @@ BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
 _READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
 _CSV_BLOCK_BYTES = 4 * 1024 * 1024  # a row must fit into a block
 _CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
+_H5_SUFFIXES = (".h5", ".hdf5")
+VOCABULARY = "tossctr_vocabulary"  # attribute of an H5 file, key of a Parquet file's metadata
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
 class Source(Protocol):
-    """A raw file that can be read in order, any number of times."""
+    """A file that can be read in order, any number of times."""
 
     @property
     def path(self) -> Path: ...
+
+    @property
+    def vocabulary(self) -> str | None:
+        """SHA-256 of the vocabulary whose indices it holds; None where its values are raw."""
+        ...
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,17 +68,24 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: str | Path, columns: Mapping[str, ColumnType] | None = None) -> Source:
-    """Open a raw file by its suffix (`.csv`, `.tsv`; anything else must be Parquet).
+def open_source(
+    path: str | Path,
+    columns: Mapping[str, ColumnType] | None = None,
+    *,
+    encoded: bool = False,
+) -> Source:
+    """Open a file by its suffix (`.csv`, `.tsv`, `.h5`, `.hdf5`; anything else must be Parquet).
 
     Args:
         path: the file.
         columns: columns the caller needs (None: all), with the type to read them as. A CSV file has
             no types of its own: a column not named here is text, so that hour '00' stays '00'. A
             Parquet file keeps its own types.
+        encoded: a Parquet file holds FuxiCTR's indices, as an H5 file always does.
 
     Raises:
-        UserError: the file is missing, of another format, or lacks some of `columns`.
+        UserError: the file is missing, of another format, or lacks some of `columns`; it is
+            encoded, and nothing says with which vocabulary.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,11 +93,20 @@ def open_source(path: str | Path, columns: Mapping[str, ColumnType] | None = Non
         raise UserError(problem, file=path, remedy="check the path in the data set's config")
     types = dict(columns or {})
     source: Source
-    if path.suffix.lower() in _CSV_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix in _CSV_SUFFIXES:
         source = CsvSource(path, types)
+    elif suffix in _H5_SUFFIXES:
+        from tossctr.data.h5 import H5Source
+
+        source = H5Source(path, types)
     else:
         source = ParquetSource(path, types)
     require_columns(source, types)
+    if encoded or suffix in _H5_SUFFIXES or source.vocabulary is not None:
+        from tossctr.interop.encoded_source import EncodedSource
+
+        source = EncodedSource(source)
     return source
 
 
@@ -125,6 +148,8 @@ class ParquetSource:
         self.path = path
         with self._open() as file:
             self.names: tuple[str, ...] = tuple(file.schema_arrow.names)
+            made_with = (file.schema_arrow.metadata or {}).get(VOCABULARY.encode())
+            self.vocabulary = None if made_with is None else made_with.decode()
             self._group_rows = [
                 file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
             ]
@@ -180,6 +205,7 @@ class CsvSource:
     """A CSV (or tab-separated `.tsv`) file with a header line; only an empty field is missing."""
 
     num_rows = None
+    vocabulary = None
 
     def __init__(self, path: Path, types: Mapping[str, ColumnType]) -> None:
         self.path = path

@@ -12,10 +12,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from tossctr.data.encoder import EncodingReport
+from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import open_source
+from tossctr.data.sources import Source, open_source
+from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import track
 from tossctr.training.run_folder import Run
 
@@ -42,11 +43,11 @@ def predict_file(
     report: EncodingReport | None = None,
     batch_rows: int = 4096,
 ) -> Iterator[Predictions]:
-    """Score a raw parquet or CSV file, `batch_rows` at a time; nothing else is held.
+    """Score a parquet, CSV or H5 file, `batch_rows` at a time; nothing else is held.
 
     Args:
         run: the trained model and its encoder.
-        path: rows in the raw layout of the run's data set.
+        path: rows in the raw layout of the run's data set, or encoded with its vocabulary.
         labelled: read the label column too.
         id_col: read this column as ids.
         report: counts unseen categories and missing values.
@@ -55,16 +56,18 @@ def predict_file(
         `Predictions` of consecutive rows, in the file's order.
 
     Raises:
-        UserError: a missing column or an unreadable value, by file, column and row.
+        UserError: a missing column or an unreadable value, by file, column and row; a file made
+            with another vocabulary.
     """
     columns = run.encoder.columns(labelled=labelled)
     if id_col is not None:
         columns = {**columns, id_col: "str"}
-    source = open_source(path, columns)
+    source = open_source(path, columns, encoded=run.experiment.dataset.encoded)
+    encoder = _encoder_for(source, run)
     with track(f"score {path.name}", source.num_rows) as advance:
         row = 0
         for batch in source.batches(batch_rows=batch_rows):
-            encoded = run.encoder.transform(
+            encoded = encoder.transform(
                 batch, first_row=row, file=path, labelled=labelled, report=report
             )
             row += len(encoded)
@@ -72,6 +75,17 @@ def predict_file(
             ids = None if id_col is None else batch.column(id_col)
             yield Predictions(logit, encoded.label, ids)
             advance(len(encoded))
+
+
+def _encoder_for(source: Source, run: Run) -> Encoder:
+    """The run's encoder, or for a file of indices that it made, the one that takes them as they
+    are."""
+    dataset = run.experiment.dataset
+    if dataset.encoded or source.vocabulary is None:
+        require_vocabulary(source, dataset.vocabulary)
+        return run.encoder
+    require_vocabulary(source, run.encoder.hash)
+    return run.encoder.of_encoded()
 
 
 @torch.inference_mode()

@@ -1,0 +1,146 @@
+"""Files of indices, as FuxiCTR or our own export makes them, in our convention of indices.
+
+FuxiCTR 2 and we: PAD is 0, OOV the last index. FuxiCTR 1: OOV is 0, PAD the last index of a
+sequence. Padding is cut off the ends of sequences, whichever end it is at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tossctr.data.encoding.tokens import flat_list, is_list
+from tossctr.data.sources import BATCH_ROWS, Source
+from tossctr.errors import UserError
+from tossctr.interop.feature_map import MAP, FuxiFeature, FuxiMap, vocabulary_of
+
+Array = NDArray[Any]
+
+
+class EncodedSource:
+    """A source of indices over a file of them.
+
+    A file that we exported carries the hash of its vocabulary; what another file's indices mean
+    is said by the `feature_map.json` beside it.
+
+    Raises:
+        UserError: neither is there.
+    """
+
+    def __init__(self, inner: Source) -> None:
+        self._inner = inner
+        self.vocabulary: str | None = inner.vocabulary
+        self._features: dict[str, FuxiFeature] = {}
+        if self.vocabulary is None:
+            folder = inner.path.parent
+            self.vocabulary = vocabulary_of(folder)
+            self._features = dict(FuxiMap.read(folder / MAP).features)
+
+    @property
+    def path(self) -> Path:
+        return self._inner.path
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._inner.names
+
+    @property
+    def num_rows(self) -> int | None:
+        return self._inner.num_rows
+
+    def count_rows(self) -> int:
+        return self._inner.count_rows()
+
+    def batches(
+        self,
+        columns: Sequence[str] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in self._inner.batches(columns, start, stop, batch_rows):
+            arrays = [
+                self._ours(name, batch.column(i)) for i, name in enumerate(batch.schema.names)
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+
+    def _ours(self, name: str, array: pa.Array) -> pa.Array:
+        feature = self._features.get(name)
+        if is_list(array):
+            offsets, flat = flat_list(array)
+            values = flat.to_numpy(zero_copy_only=False)
+            if pa.types.is_floating(flat.type):  # only our own files hold sequences of numbers
+                values, offsets = trimmed(values, offsets, ~np.isnan(values))
+            else:
+                values = values.astype(np.int64)
+                if feature is not None:
+                    values = reindexed(values, feature)
+                values, offsets = trimmed(values, offsets, values != 0)
+            return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+        if feature is None or feature.vocab_size is None or array.null_count:
+            return array  # what is missing is the encoder's to name
+        ids = array.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        return pa.array(reindexed(ids, feature))
+
+
+def require_vocabulary(source: Source, vocabulary: str | None) -> None:
+    """Check that a file was made with this vocabulary (None: that its values are raw).
+
+    Raises:
+        UserError: it was not.
+    """
+    if source.vocabulary == vocabulary:
+        return
+    if source.vocabulary is None:
+        raise UserError(
+            "holds raw values, where indices were expected",
+            file=source.path,
+            remedy="give a file made with the same vocabulary: tossctr export",
+        )
+    if vocabulary is None:
+        raise UserError(
+            "holds indices, where raw values were expected",
+            file=source.path,
+            remedy="set rebuild_dataset: false, or give the raw file",
+        )
+    raise UserError(
+        f"was made with another vocabulary ({source.vocabulary[:12]}, not {vocabulary[:12]})",
+        file=source.path,
+        remedy="make it again with the vocabulary of this data set or run: tossctr export",
+    )
+
+
+def vocab_size(feature: FuxiFeature) -> int | None:
+    """Indices in our convention; one more where FuxiCTR 1 has no PAD."""
+    if feature.vocab_size is None:
+        return None
+    return feature.vocab_size + (feature.padding_idx is None)
+
+
+def reindexed(ids: Array, feature: FuxiFeature) -> Array:
+    """Indices with PAD at 0 and OOV last."""
+    pad = feature.padding_idx
+    if pad == 0 or feature.vocab_size is None:
+        return ids
+    last = feature.vocab_size if pad is None else pad
+    swapped = np.where(ids == 0, last, ids)
+    return swapped if pad is None else np.where(ids == pad, 0, swapped)
+
+
+def trimmed(values: Array, offsets: Array, real: Array) -> tuple[Array, Array]:
+    """Sequences (M,) and (N + 1,) without what is not `real` (M,) at either end of each."""
+    lengths = np.diff(offsets)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
+    first, end = lengths.copy(), np.zeros_like(lengths)
+    np.minimum.at(first, row[real], place[real])
+    np.maximum.at(end, row[real], place[real] + 1)
+    kept = (place >= first[row]) & (place < end[row])
+    bounds = np.zeros_like(offsets)
+    np.cumsum(np.maximum(end - first, 0), out=bounds[1:])
+    return values[kept], bounds

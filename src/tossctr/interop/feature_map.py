@@ -1,0 +1,216 @@
+"""FuxiCTR's `feature_map.json` and `feature_vocab.json`: what the columns of its files are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tossctr.data.encoder import Encoder
+from tossctr.data.features import Field
+from tossctr.errors import UserError
+from tossctr.files import write_json
+
+MAP = "feature_map.json"
+VOCAB = "feature_vocab.json"
+POOLING = "layers.MaskedAveragePooling()"  # FuxiCTR's default for a sequence
+_WITH_VOCABULARY = ("categorical", "sequence")
+
+
+class FuxiFeature(BaseModel):
+    """One feature's spec. `padding_idx` is None where FuxiCTR 1 keeps index 0 for OOV and pads
+    nothing; `type` may be one that only FuxiCTR knows (`embedding`) or only we do (`time`)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str
+    source: str = ""
+    feature_encoder: str | list[str] | None = None
+    embedding_dim: int | None = None
+    emb_output_dim: int | None = None
+    share_embedding: str | None = None
+    padding_idx: int | None = None
+    max_len: int | None = None
+    vocab_size: int | None = None
+
+
+@dataclass(frozen=True)
+class FuxiMap:
+    """A data set's features in column order, as FuxiCTR 2 keeps them.
+
+    A `Batch` of FuxiCTR is one matrix; `column_index` says where each feature stands in it.
+    """
+
+    dataset_id: str
+    labels: tuple[str, ...]
+    features: Mapping[str, FuxiFeature]
+
+    @classmethod
+    def of(cls, encoder: Encoder, fields: tuple[Field, ...], sources: Mapping[str, str]) -> FuxiMap:
+        """The map of our own fields, whose sequences are `max_len` long.
+
+        Args:
+            encoder: gives data set and label.
+            fields: every sequence with a `max_len`.
+            sources: a feature's `source` in the config, by name.
+        """
+        features = {f.name: _feature(f, sources.get(f.name, "")) for f in fields}
+        return cls(encoder.features.dataset_id, (encoder.features.label,), features)
+
+    @classmethod
+    def read(cls, path: Path) -> FuxiMap:
+        """Read a `feature_map.json` of FuxiCTR 2 (a list of features) or 1 (`feature_specs`).
+
+        Raises:
+            UserError: missing, or not such a file.
+        """
+        content = _read_json(path)
+        try:
+            listed: Any = content.get("features", content.get("feature_specs"))
+            if isinstance(listed, list):
+                listed = {name: spec for entry in listed for name, spec in entry.items()}
+            features = {
+                name: FuxiFeature.model_validate(_renamed(spec)) for name, spec in listed.items()
+            }
+            labels = content.get(
+                "labels", [content["label_name"]] if "label_name" in content else []
+            )
+            return cls(str(content["dataset_id"]), tuple(map(str, labels)), features)
+        except (AttributeError, KeyError, TypeError, ValidationError) as error:
+            raise UserError(
+                "not a feature map of FuxiCTR", file=path, remedy="build the data set again"
+            ) from error
+
+    @property
+    def num_fields(self) -> int:
+        """Features that a model sees: all but `meta`."""
+        return sum(f.type != "meta" for f in self.features.values())
+
+    @property
+    def total_features(self) -> int:
+        """Embedding rows, a shared table counted once, and one for each number."""
+        return sum(
+            1 if f.type == "numeric" else f.vocab_size or 0
+            for f in self.features.values()
+            if f.type == "numeric" or (f.type in _WITH_VOCABULARY and f.share_embedding is None)
+        )
+
+    @property
+    def column_index(self) -> dict[str, int | list[int]]:
+        """Where each feature, then each label, stands in FuxiCTR's matrix of a batch."""
+        index: dict[str, int | list[int]] = {}
+        at = 0
+        for name, feature in self.features.items():
+            if feature.max_len is None:
+                index[name] = at
+                at += 1
+            else:
+                index[name] = list(range(at, at + feature.max_len))
+                at += feature.max_len
+        return index | {label: at + i for i, label in enumerate(self.labels)}
+
+    @property
+    def input_length(self) -> int:
+        """Columns of that matrix, labels apart."""
+        return sum(f.max_len or 1 for f in self.features.values())
+
+    def sum_emb_out_dim(self, embedding_dim: int, *, without_time: bool = False) -> int:
+        """Width of all embeddings side by side.
+
+        Args:
+            embedding_dim: of features that give none of their own.
+            without_time: leave out time stamps, which are numbers here and are not embedded.
+        """
+        return sum(
+            f.emb_output_dim or f.embedding_dim or embedding_dim
+            for f in self.features.values()
+            if f.type != "meta" and not (without_time and f.type == "time")
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As FuxiCTR 2 writes it."""
+        return {
+            "dataset_id": self.dataset_id,
+            "num_fields": self.num_fields,
+            "total_features": self.total_features,
+            "input_length": self.input_length,
+            "labels": list(self.labels),
+            "features": [
+                {name: feature.model_dump(exclude_none=True, exclude=_unsaid(feature))}
+                for name, feature in self.features.items()
+            ],
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write `feature_map.json`."""
+        write_json(folder / MAP, self.as_dict())
+
+
+def _unsaid(feature: FuxiFeature) -> set[str]:
+    return {"source"} if feature.type == "meta" else set()
+
+
+def _feature(field: Field, source: str) -> FuxiFeature:
+    kind = field.kind.removesuffix("_sequence")
+    ragged = field.kind.endswith("sequence")
+    return FuxiFeature(
+        type=kind,
+        source=source,
+        feature_encoder=field.feature_encoder or (POOLING if field.kind == "sequence" else None),
+        embedding_dim=field.embedding_dim,
+        share_embedding=field.share_embedding,
+        padding_idx=0 if kind in _WITH_VOCABULARY else None,
+        max_len=field.max_len if ragged else None,
+        vocab_size=field.vocab_size,
+    )
+
+
+def _renamed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec with FuxiCTR 1's `encoder` under its later name."""
+    return {("feature_encoder" if k == "encoder" else k): v for k, v in spec.items()}
+
+
+def write_vocabularies(encoder: Encoder, names: tuple[str, ...], folder: Path) -> None:
+    """Write `feature_vocab.json`: by feature, the index of each token, in order of the index."""
+    vocabularies: dict[str, dict[str, int]] = {}
+    for name in names:
+        size = encoder.features[name].vocab_size
+        if size is None:
+            continue
+        tokens = encoder.tokens(name) or tuple(map(str, range(1, size - 1)))
+        indices = {token: index for index, token in enumerate(tokens, start=1)}
+        vocabularies[name] = {"__PAD__": 0, **indices, "__OOV__": size - 1}
+    write_json(folder / VOCAB, vocabularies)
+
+
+def vocabulary_of(folder: Path) -> str:
+    """SHA-256 of what the indices of the files in FuxiCTR's `folder` mean.
+
+    Raises:
+        UserError: there is no `feature_map.json`.
+    """
+    parts = [_read_json(folder / MAP)]
+    if (folder / VOCAB).is_file():
+        parts.append(_read_json(folder / VOCAB))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            "is not there, so nothing says what the indices beside it mean",
+            file=path,
+            remedy="put there the one that the data were made with; raw files need none",
+        ) from error
+    except ValueError as error:
+        raise UserError("is not JSON", file=path, remedy="build the data set again") from error
+    if not isinstance(content, dict):
+        raise UserError("is not a mapping", file=path, remedy="build the data set again")
+    return content

@@ -1,0 +1,154 @@
+"""`export`: a prepared data set, or a raw file and an encoder, as files that FuxiCTR reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tossctr.config.schema import DatasetConfig
+from tossctr.data.encoder import Encoder
+from tossctr.data.features import FeatureMap, Field
+from tossctr.data.prepare import Prepared
+from tossctr.data.rows import Array, EncodedRows
+from tossctr.data.sources import BATCH_ROWS, open_source
+from tossctr.interop.feature_map import FuxiMap, write_vocabularies
+from tossctr.interop.fuxictr_files import SUFFIXES, Format, columns_of, writing
+from tossctr.progress import say, track
+
+_IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is written of a data set.
+
+    Attributes:
+        encoder: fit on the data set's training rows.
+        features: all fields, each sequence with the length that it is padded to.
+    """
+
+    encoder: Encoder
+    features: FeatureMap
+    dataset: DatasetConfig
+
+    @classmethod
+    def of(cls, data: Prepared, dataset: DatasetConfig, max_len: int | None = None) -> Export:
+        """Sequences are as long as `max_len`, else as the data set says, else as the longest in
+        training and validation."""
+        features = data.encoder.features.with_lengths(dataset, max_len)
+        fields = tuple(_bounded(f, (data.train, data.valid)) for f in features.fields)
+        return cls(data.encoder, features.model_copy(update={"fields": fields}), dataset)
+
+    def write_maps(self, folder: Path) -> None:
+        """Write `feature_map.json` and `feature_vocab.json`. Times and sequences of numbers are
+        not in them: FuxiCTR has none, and passes over columns that they do not name."""
+        sources = {spec.name: spec.source for spec in self.dataset.features}
+        known = tuple(f for f in self.features.fields if f.kind in _IN_FUXICTR)
+        others = [f.name for f in self.features.fields if f not in known]
+        if others:
+            say(f"FuxiCTR has no features like {', '.join(others)}, and will pass over them")
+        FuxiMap.of(self.encoder, known, sources).write(folder)
+        names = self.features.names("categorical", "sequence")
+        write_vocabularies(self.encoder, names, folder)
+
+    def write_rows(self, rows: EncodedRows, path: Path) -> None:
+        """Write encoded, labelled rows; the suffix of `path` says which format."""
+        with writing(path, self.encoder.hash) as append, track(path.name, len(rows)) as advance:
+            for numbers in _ranges(len(rows)):
+                append(self._columns(rows, numbers))
+                advance(len(numbers))
+
+    def write_raw(self, source_path: Path, path: Path) -> int:
+        """Encode a raw file and write it, its ids too where the data set names their column.
+
+        FuxiCTR reads no file without a label, so where the raw file has none, it is 0.
+
+        Raises:
+            UserError: a missing column, or a value that cannot be encoded.
+        """
+        label, id_col = self.encoder.features.label, self.dataset.id_col
+        names = open_source(source_path).names
+        labelled = label in names
+        columns = self.encoder.columns(labelled=labelled)
+        if id_col is not None and id_col in names:
+            columns = {**columns, id_col: "str"}
+        else:
+            id_col = None
+        if not labelled:
+            say(f"{source_path.name} has no {label}: written as 0, which FuxiCTR's loader needs")
+        source, row = open_source(source_path, columns), 0
+        with (
+            writing(path, self.encoder.hash) as append,
+            track(path.name, source.num_rows) as advance,
+        ):
+            for batch in source.batches():
+                rows = self.encoder.transform(
+                    batch, first_row=row, file=source_path, labelled=labelled
+                )
+                if rows.label is None:
+                    rows = replace(rows, label=np.zeros(len(rows), np.float32))
+                written = self._columns(rows, np.arange(len(rows)))
+                if id_col is not None:
+                    written[id_col] = np.array(batch.column(id_col).to_pylist(), object)
+                append(written)
+                advance(len(rows))
+                row += len(rows)
+        return row
+
+    def _columns(self, rows: EncodedRows, numbers: Array) -> dict[str, Array]:
+        batch = replace(rows, features=self.features).take(numbers)
+        assert batch.label is not None
+        columns = columns_of(batch, self.features)
+        return {**columns, self.encoder.features.label: batch.label.numpy()}
+
+
+def export(
+    data: Prepared,
+    dataset: DatasetConfig,
+    folder: Path,
+    form: Format,
+    *,
+    parts: Sequence[str] = ("train", "valid", "test"),
+    max_len: int | None = None,
+) -> dict[str, int]:
+    """Write parts of a data set, and what their indices mean, as FuxiCTR reads them.
+
+    Args:
+        data: the prepared data set.
+        dataset: its config; `test` is written where it has `test_data`.
+        folder: gets `train.h5` or `.parquet`, ..., `feature_map.json` and `feature_vocab.json`.
+        form: which format.
+        parts: which parts.
+        max_len: overrides the data set's, as an experiment's does.
+
+    Returns:
+        Rows written, by part.
+    """
+    written = Export.of(data, dataset, max_len)
+    rows: dict[str, int] = {}
+    for part in parts:
+        path = folder / (part + SUFFIXES[form])
+        if part != "test":
+            encoded = data.train if part == "train" else data.valid
+            written.write_rows(encoded, path)
+            rows[part] = len(encoded)
+        elif dataset.test_data is not None:
+            rows[part] = written.write_raw(dataset.test_data, path)
+    written.write_maps(folder)
+    return rows
+
+
+def _ranges(rows: int) -> Iterator[Array]:
+    for start in range(0, rows, BATCH_ROWS):
+        yield np.arange(start, min(start + BATCH_ROWS, rows))
+
+
+def _bounded(field: Field, parts: Sequence[EncodedRows]) -> Field:
+    if not field.kind.endswith("sequence") or field.max_len is not None:
+        return field
+    ragged = [{**part.sequences, **part.time_sequences}[field.name] for part in parts]
+    longest = max(int(array.lengths.max(initial=0)) for array in ragged)
+    return field.model_copy(update={"max_len": max(longest, 1)})
