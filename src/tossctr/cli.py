@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +17,13 @@ from rich.table import Table
 
 from tossctr import __version__, pipeline
 from tossctr.config.loader import load_dataset, load_experiment
-from tossctr.config.schema import Experiment
+from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.prepare import prepare as prepare_data
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.evaluation import compare as comparison
+from tossctr.interop.fuxictr_export import export as export_data
+from tossctr.interop.fuxictr_files import Format
 from tossctr.progress import console, say
 from tossctr.training.device import resolve_device
 from tossctr.training.interruption import Stopped
@@ -84,13 +87,7 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Encode raw parquet or CSV into a training store, in bounded memory."""
-    if (expid is None) == (dataset is None):
-        raise typer.BadParameter("give either --expid or --dataset")
-    if dataset is not None:
-        chosen = load_dataset(config, dataset, overrides or [])
-    else:
-        assert expid is not None
-        chosen = load_experiment(config, expid, overrides or []).dataset
+    chosen, _ = _dataset(config, expid, dataset, overrides)
     data = prepare_data(chosen, force=fresh)
     rows = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
     _print({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
@@ -237,9 +234,43 @@ def compare(
 
 
 @app.command()
+def export(
+    form: Annotated[Format, typer.Option("--format", help="Which files.")],
+    config: Config = CONFIG,
+    expid: Annotated[str | None, typer.Option(help="Export this experiment's data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Or this data set.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder. Default: the data set's, under its data_root.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a data set as FuxiCTR reads it, with feature_map.json and feature_vocab.json."""
+    chosen, max_len = _dataset(config, expid, dataset, overrides)
+    data = prepare_data(chosen)
+    folder = output or data.folder
+    rows = export_data(data, chosen, folder, form, max_len=max_len)
+    result = {"folder": str(folder), **{f"{part}_rows": n for part, n in rows.items()}}
+    _print(result, as_json, f"exported {chosen.dataset_id}")
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def _dataset(
+    config: Path, expid: str | None, dataset: str | None, overrides: list[str] | None
+) -> tuple[DatasetConfig, int | None]:
+    """The data set that one of the two names, and the experiment's `max_len`."""
+    if (expid is None) == (dataset is None):
+        raise typer.BadParameter("give either --expid or --dataset")
+    if dataset is not None:
+        return load_dataset(config, dataset, overrides or []), None
+    assert expid is not None
+    experiment = load_experiment(config, expid, overrides or [])
+    return experiment.dataset, experiment.training.max_len
 
 
 def _train(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
@@ -284,12 +315,13 @@ def _shown(value: Any) -> str:
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
-def main() -> None:
-    """Entry point: user errors are one line and exit code 2; a signal N ends with 128 + N."""
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """User errors are one line and exit code 2; a signal N ends with 128 + N."""
     # As an exception, SIGTERM passes through what cleans up, as SIGINT does.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        app()
+        yield
     except UserError as error:
         text = f"error: {error.line()}"
         console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
@@ -300,3 +332,9 @@ def main() -> None:
     except KeyboardInterrupt:
         say("interrupted: earlier results are as they were")
         sys.exit(130)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; `arguments` of None are those of the process."""
+    with one_line_errors():
+        app(arguments)

@@ -24,6 +24,7 @@ from tossctr.errors import UserError
 from tossctr.inference.predict import predict_file
 from tossctr.interop.feature_map import FuxiMap
 from tossctr.interop.fuxictr_export import Export, export
+from tossctr.interop.fuxictr_files import Format
 from tossctr.models import build_model
 from tossctr.models.deepfm import DeepFMConfig
 from tossctr.training.run_folder import Run
@@ -60,7 +61,7 @@ TIMES = """    feature_cols:
         - {name: times, dtype: float, type: time, splitter: ","}
         - {name: prices, dtype: float, type: sequence, normalizer: StandardScaler}
 """
-FORMS = [("fuxictr-h5", "h5"), ("fuxictr-parquet", "parquet")]
+FORMS = [(Format.H5, "h5"), (Format.PARQUET, "parquet")]
 
 
 def raw_table(rows: int, seed: int) -> pa.Table:
@@ -126,7 +127,7 @@ def same_rows(ours: EncodedRows, theirs: EncodedRows, skip: tuple[str, ...] = ()
 
 @pytest.mark.parametrize(("form", "suffix"), FORMS)
 def test_an_exported_data_set_prepares_to_the_same_rows(
-    raw: tuple[Path, DatasetConfig, Prepared], form: Any, suffix: str
+    raw: tuple[Path, DatasetConfig, Prepared], form: Format, suffix: str
 ) -> None:
     root, dataset, data = raw
     rows = export(data, dataset, root / "export", form)
@@ -146,7 +147,7 @@ def test_an_exported_data_set_prepares_to_the_same_rows(
 
 @pytest.mark.parametrize(("form", "suffix"), FORMS)
 def test_our_own_files_hold_times_too(
-    raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path, form: Any, suffix: str
+    raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path, form: Format, suffix: str
 ) -> None:
     _, dataset, data = raw
     export(data, dataset, tmp_path / "export", form)
@@ -189,7 +190,7 @@ def scored(run: Run, path: Path) -> tuple[list[str], Any]:
 
 @pytest.mark.parametrize(("form", "suffix"), FORMS)
 def test_an_encoded_file_scores_like_the_raw_one(
-    raw: tuple[Path, DatasetConfig, Prepared], form: Any, suffix: str
+    raw: tuple[Path, DatasetConfig, Prepared], form: Format, suffix: str
 ) -> None:
     root, dataset, data = raw
     export(data, dataset, root / "export", form)
@@ -209,7 +210,7 @@ def test_an_encoded_file_scores_like_the_raw_one(
 
 @pytest.mark.parametrize(("form", "suffix"), FORMS)
 def test_a_file_of_another_vocabulary_is_refused(
-    raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path, form: Any, suffix: str
+    raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path, form: Format, suffix: str
 ) -> None:
     root, dataset, data = raw
     run = untrained(dataset, data)
@@ -233,7 +234,7 @@ def test_raw_and_encoded_files_are_not_mistaken_for_each_other(
     raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path
 ) -> None:
     _, dataset, data = raw
-    export(data, dataset, tmp_path, "fuxictr-parquet")
+    export(data, dataset, tmp_path, Format.PARQUET)
     changed = {"train_data": tmp_path / "train.parquet", "data_root": tmp_path}
     with pytest.raises(UserError, match=r"holds indices.*rebuild_dataset: false"):
         prepare(dataset.model_copy(update=changed))

@@ -14,8 +14,9 @@ from tossctr.data.features import FeatureMap, Field
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import Array, EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
+from tossctr.errors import UserError
 from tossctr.interop.feature_map import FuxiMap, write_vocabularies
-from tossctr.interop.fuxictr_files import SUFFIXES, Format, columns_of, writing
+from tossctr.interop.fuxictr_files import Format, columns_of, writing
 from tossctr.progress import say, track
 
 _IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")
@@ -70,7 +71,8 @@ class Export:
             UserError: a missing column, or a value that cannot be encoded.
         """
         label, id_col = self.encoder.features.label, self.dataset.id_col
-        names = open_source(source_path).names
+        encoded = self.dataset.encoded
+        names = open_source(source_path, encoded=encoded).names
         labelled = label in names
         columns = self.encoder.columns(labelled=labelled)
         if id_col is not None and id_col in names:
@@ -79,7 +81,7 @@ class Export:
             id_col = None
         if not labelled:
             say(f"{source_path.name} has no {label}: written as 0, which FuxiCTR's loader needs")
-        source, row = open_source(source_path, columns), 0
+        source, row = open_source(source_path, columns, encoded=encoded), 0
         with (
             writing(path, self.encoder.hash) as append,
             track(path.name, source.num_rows) as advance,
@@ -126,11 +128,18 @@ def export(
 
     Returns:
         Rows written, by part.
+
+    Raises:
+        UserError: the data set is encoded and its own files are in `folder`.
     """
+    if dataset.encoded and folder.resolve() == dataset.train_data.parent.resolve():
+        raise UserError(
+            "holds the files that would be exported", file=folder, remedy="name another folder"
+        )
     written = Export.of(data, dataset, max_len)
     rows: dict[str, int] = {}
     for part in parts:
-        path = folder / (part + SUFFIXES[form])
+        path = folder / (part + form.suffix)
         if part != "test":
             encoded = data.train if part == "train" else data.valid
             written.write_rows(encoded, path)

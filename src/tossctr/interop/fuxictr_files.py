@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +20,20 @@ from tossctr.data.sources import VOCABULARY
 from tossctr.files import whole_file
 
 Array = NDArray[Any]
-Format = Literal["fuxictr-h5", "fuxictr-parquet"]
 Append = Callable[[dict[str, Array]], None]
 
-SUFFIXES: dict[Format, str] = {"fuxictr-h5": ".h5", "fuxictr-parquet": ".parquet"}
 _CHUNK_BYTES = 1 << 20  # of an H5 column: read and compressed as one
+
+
+class Format(StrEnum):
+    """What files to write: one dataset a column, or one list column a sequence."""
+
+    H5 = "fuxictr-h5"
+    PARQUET = "fuxictr-parquet"
+
+    @property
+    def suffix(self) -> str:
+        return ".h5" if self is Format.H5 else ".parquet"
 
 
 def columns_of(batch: Batch, features: FeatureMap) -> dict[str, Array]:
