@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from tossctr.data.encoder import Encoder
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.store import verify_store
 from tossctr.errors import UserError
+from tossctr.files import locked
 
 TABLE = raw_table(300, seed=8)
 
@@ -226,27 +228,85 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, raw: Path, spoil: Any) -
     assert content(prepare(data).folder) == before
 
 
-def test_an_interruption_leaves_nothing_that_looks_whole(
+class Killed(BaseException):
+    """What a kill is to a process: nothing of its own runs after it."""
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_killed_anywhere_it_leaves_the_earlier_store_or_goes_on_to_the_new(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    old = dataset(tmp_path, raw, *FEATURES)
+    new = dataset(tmp_path, raw, *FEATURES, min_categr_count=12)
+    before = content(prepare(old).folder)
+    after = content(prepare(dataset(tmp_path / "fresh", raw, *new.feature_cols,
+                                    min_categr_count=12)).folder)  # fmt: skip
+    original, fits, kills = getattr(os, name), counted(monkeypatch), 0
+    for at in range(0, 99, 5 if name == "fsync" else 1):
+        calls = 0
+
+        def kill(*args: Any, at: int = at) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > at:
+                raise Killed
+            return original(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, kill)
+            try:
+                prepare(new)
+                break
+            except Killed:
+                kills += 1
+        now = {k: v for k, v in content(tmp_path / "ds").items() if not k.startswith(".")}
+        if (tmp_path / "ds" / "prepare.json").exists():
+            assert now in (before, after)
+        fitted = len(fits)
+        assert content(prepare(new).folder) == after
+        taken_up = len(fits) == fitted
+        assert taken_up or at < 3  # the fit is kept once it is written
+        assert sorted(p.name for p in (tmp_path / "ds").iterdir()) == [
+            "encoder.json", "prepare.json", "train", "valid",
+        ]  # fmt: skip
+        assert content(prepare(old).folder) == before
+    assert kills > 4
+
+
+def test_a_refusing_disk_is_one_line_and_leaves_the_earlier_store(
     tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(dataset(tmp_path, raw, *FEATURES))
-    changed = dataset(tmp_path, raw, *FEATURES, min_categr_count=12)
-    original = Encoder.transform
-    calls = []
+    data = dataset(tmp_path, raw, *FEATURES)
+    before = content(prepare(data).folder, but=())
 
-    def stop(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        if len(calls) > 2:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Encoder, "transform", stop)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(changed, batch_rows=50)
-    assert not (tmp_path / "ds" / "prepare.json").exists()
-    fresh = prepare(dataset(tmp_path / "fresh", raw, *FEATURES, min_categr_count=12))
-    assert content(prepare(changed).folder) == content(fresh.folder)
+        patch.setattr("tossctr.data.store._ArrayWriter.append", full)
+        with pytest.raises(UserError, match=r"cannot be written: No space left.*free some space"):
+            prepare(data, force=True)
+    assert content(tmp_path / "ds", but=()) == before
+
+
+def test_a_second_process_waits_for_the_first(tmp_path: Path, raw: Path) -> None:
+    data = dataset(tmp_path, raw, *FEATURES)
+    script = (
+        "import sys; sys.path.insert(0, 'tests/data'); from pathlib import Path;"
+        "from frames import *; from tossctr.data.prepare import prepare;"
+        f"prepare(dataset(Path({str(tmp_path)!r}), Path({str(raw)!r}), *FEATURES))"
+    )
+    root = Path(__file__).parents[2]
+    with locked(tmp_path / ".ds.lock", "it"):
+        other = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=root, stderr=subprocess.PIPE, text=True
+        )
+        assert other.stderr is not None
+        assert f"waiting for process {os.getpid()}" in other.stderr.readline()
+        assert not data.data_root.joinpath("ds").exists()
+    assert other.wait() == 0
+    other.stderr.close()
+    assert (tmp_path / "ds" / "prepare.json").is_file()
 
 
 def test_an_error_in_fitting_leaves_what_was_there(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +22,13 @@ from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.data.store import StoreWriter, open_store
 from tossctr.errors import UserError
-from tossctr.files import write_json
+from tossctr.files import locked, remove, sync_folder, write_json, writing
 from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import say, track
 
 FILE = "prepare.json"
+PARTIAL = ".partial"
+FIT = "fit.json"  # beside a fit encoder whose stores are not written yet
 VERSION = 1
 # Choices of training, and what only scoring needs: changing them leaves a store as it is.
 _NOT_PREPARING = {"max_len", "truncating", "feature_encoder", "embedding_dim", "source", "active"}
@@ -58,13 +60,17 @@ def prepare(
     Nothing is done where the folder holds what the same inputs and config gave before. The inputs
     are the same where size and modification time are, or else the content's SHA-256.
 
+    Stores are written in `.partial` and take the place of earlier ones when they are whole. After a
+    kill, a fit that had been done is taken up again. A second process waits for the first.
+
     Args:
         dataset: where the raw files are, and what their columns mean.
         force: prepare again even so.
         batch_rows: rows read at a time; the result does not depend on it.
 
     Raises:
-        UserError: a missing file or column, a value that cannot be encoded, or no usable rows.
+        UserError: a missing file or column, a value that cannot be encoded, no usable rows, or a
+            disk that refuses.
     """
     folder = dataset.data_root / dataset.dataset_id
     paths = {"train": dataset.train_data}
@@ -76,30 +82,80 @@ def prepare(
     }
     for source in sources.values():
         require_vocabulary(source, dataset.vocabulary)
-    config_hash = _config_hash(dataset)
-    with Inputs(paths) as inputs:
+    lock = dataset.data_root / f".{dataset.dataset_id}.lock"
+    with locked(lock, f"the data set {folder}", wait=True), Inputs(paths) as inputs:
+        if (folder / PARTIAL / FILE).exists():
+            _put_in_place(folder)  # where the process that wrote it was killed
         if not force:
-            earlier = _unchanged(folder, dataset, config_hash, inputs)
+            earlier = _unchanged(folder, dataset, inputs)
             if earlier is not None:
                 say(f"{dataset.dataset_id}: nothing has changed, using {folder}")
                 return earlier
         inputs.start_hashing()
-        plan = Plan.of(dataset, sources)
-        encoder = _fit(dataset, plan, batch_rows)
-        _remove(folder)  # not before: an error in fitting leaves what was there
-        encoder.save(folder)
-        report = _transform(plan, encoder, folder, batch_rows)
-        write_json(
-            folder / FILE,
-            {
-                "version": VERSION,
-                "config": config_hash,
-                "inputs": inputs.as_dict(),
+        try:
+            plan = Plan.of(dataset, sources)
+            encoder = _fit_kept(dataset, plan, folder / PARTIAL, inputs, batch_rows, force)
+            report = _transform(plan, encoder, folder / PARTIAL, batch_rows)
+            made = {
+                **_made_from(dataset, inputs),
                 "encoder": encoder.hash,
                 "report": {part: report[part].as_dict() for part in PARTS},
-            },
-        )
+            }
+            write_json(folder / PARTIAL / FILE, made)
+        except UserError:
+            remove(folder / PARTIAL)  # it is the input, or the disk, that has to change
+            raise
+        _put_in_place(folder)
     return _open(folder, dataset, encoder, report)
+
+
+def _fit_kept(
+    dataset: DatasetConfig,
+    plan: Plan,
+    folder: Path,
+    inputs: Inputs,
+    batch_rows: int,
+    force: bool,
+) -> Encoder:
+    """The encoder, kept in the folder; one that a killed process left there, if it still fits."""
+    try:
+        made = {} if force else json.loads((folder / FIT).read_bytes())
+        if _is_of(made, dataset, inputs):
+            return Encoder.load(folder)
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        pass  # none there, or damaged
+    with writing(folder):
+        remove(folder)
+    encoder = _fit(dataset, plan, batch_rows)
+    encoder.save(folder)
+    write_json(folder / FIT, _made_from(dataset, inputs))
+    return encoder
+
+
+def _made_from(dataset: DatasetConfig, inputs: Inputs) -> dict[str, Any]:
+    return {"version": VERSION, "config": _config_hash(dataset), "inputs": inputs.as_dict()}
+
+
+def _is_of(made: dict[str, Any], dataset: DatasetConfig, inputs: Inputs) -> bool:
+    return bool(
+        made
+        and made["version"] == VERSION
+        and made["config"] == _config_hash(dataset)
+        and inputs.same_as(made["inputs"])
+    )
+
+
+def _put_in_place(folder: Path) -> None:
+    """Replace the earlier stores by the whole ones in `.partial`; begun, it can be gone on with."""
+    partial = folder / PARTIAL
+    with writing(folder):
+        (folder / FILE).unlink(missing_ok=True)
+        for name in (*PARTS, "encoder.json", FILE):  # FILE last: until then it is not done
+            if (partial / name).exists():
+                remove(folder / name)
+                os.replace(partial / name, folder / name)
+        sync_folder(folder)
+        remove(partial)
 
 
 def _fit(dataset: DatasetConfig, plan: Plan, batch_rows: int) -> Encoder:
@@ -143,7 +199,7 @@ def _transform(
         return done
 
     reports = {part: EncodingReport() for part in PARTS}
-    with ExitStack() as stack:
+    with writing(folder), ExitStack() as stack:
         writers = {
             part: stack.enter_context(StoreWriter(folder / part, encoder.features, encoder.hash))
             for part in PARTS
@@ -180,15 +236,11 @@ def _config_hash(dataset: DatasetConfig) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def _unchanged(
-    folder: Path, dataset: DatasetConfig, config_hash: str, inputs: Inputs
-) -> Prepared | None:
+def _unchanged(folder: Path, dataset: DatasetConfig, inputs: Inputs) -> Prepared | None:
     """What the folder holds, if it is whole and made from the same."""
     try:
         made = json.loads((folder / FILE).read_bytes())
-        if made["version"] != VERSION or made["config"] != config_hash:
-            return None
-        if not inputs.same_as(made["inputs"]):
+        if not _is_of(made, dataset, inputs):
             return None
         encoder = Encoder.load(folder)
         if encoder.hash != made["encoder"]:
@@ -214,11 +266,3 @@ def _open(
             )
         rows[part] = replace(store, features=store.features.with_lengths(dataset))
     return Prepared(folder, encoder, rows["train"], rows["valid"], report)
-
-
-def _remove(folder: Path) -> None:
-    """Remove what `prepare` made, its mark of wholeness first, and nothing else."""
-    (folder / FILE).unlink(missing_ok=True)
-    for part in PARTS:
-        shutil.rmtree(folder / part, ignore_errors=True)
-    (folder / "encoder.json").unlink(missing_ok=True)
