@@ -29,11 +29,13 @@ class Export:
     Attributes:
         encoder: fit on the data set's training rows.
         features: all fields, each sequence with the length that it is padded to.
+        unbounded: sequences that are padded to the longest met, as nothing gives their `max_len`.
     """
 
     encoder: Encoder
     features: FeatureMap
     dataset: DatasetConfig
+    unbounded: tuple[str, ...]
 
     @classmethod
     def of(cls, data: Prepared, dataset: DatasetConfig, max_len: int | None = None) -> Export:
@@ -41,7 +43,11 @@ class Export:
         training and validation."""
         features = data.encoder.features.with_lengths(dataset, max_len)
         fields = tuple(_bounded(f, (data.train, data.valid)) for f in features.fields)
-        return cls(data.encoder, features.model_copy(update={"fields": fields}), dataset)
+        unbounded = tuple(
+            f.name for f in features.fields if f.kind.endswith("sequence") and f.max_len is None
+        )
+        bounded = features.model_copy(update={"fields": fields})
+        return cls(data.encoder, bounded, dataset, unbounded)
 
     def write_maps(self, folder: Path) -> None:
         """Write `feature_map.json` and `feature_vocab.json`. Times and sequences of numbers are
@@ -82,6 +88,7 @@ class Export:
         if not labelled:
             say(f"{source_path.name} has no {label}: written as 0, which FuxiCTR's loader needs")
         source, row = open_source(source_path, columns, encoded=encoded), 0
+        cut = 0
         with (
             writing(path, self.encoder.hash) as append,
             track(path.name, source.num_rows) as advance,
@@ -92,13 +99,24 @@ class Export:
                 )
                 if rows.label is None:
                     rows = replace(rows, label=np.zeros(len(rows), np.float32))
+                cut += self._cut(rows)
                 written = self._columns(rows, np.arange(len(rows)))
                 if id_col is not None:
                     written[id_col] = np.array(batch.column(id_col).to_pylist(), object)
                 append(written)
                 advance(len(rows))
                 row += len(rows)
+        if cut:
+            say(f"{cut:,} sequences were longer than any in training, and were cut: give max_len")
         return row
+
+    def _cut(self, rows: EncodedRows) -> int:
+        """Sequences that do not fit though the data set bounds none of their field."""
+        ragged = {**rows.sequences, **rows.time_sequences}
+        return sum(
+            int((ragged[name].lengths > (self.features[name].max_len or 0)).sum())
+            for name in self.unbounded
+        )
 
     def _columns(self, rows: EncodedRows, numbers: Array) -> dict[str, Array]:
         batch = replace(rows, features=self.features).take(numbers)

@@ -1,0 +1,31 @@
+"""The medium data set as H5 files.
+
+python scripts/convert_medium_data_to_h5.py
+
+Writes data/tossctr_medium/train.h5 and valid.h5 (450,000 and 50,000 rows where the raw file has
+them), feature_map.json and feature_vocab.json. Vocabularies are those of the medium data set: they
+are made anew whenever the raw file or the config has changed, and each H5 file carries their hash.
+"""
+
+import argparse
+from pathlib import Path
+
+import project
+
+from tossctr.config.loader import load_dataset
+from tossctr.data.prepare import prepare
+from tossctr.interop.fuxictr_export import export
+from tossctr.interop.fuxictr_files import Format
+from tossctr.progress import say
+
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument("--config", type=Path, default="configs")
+chosen = parser.parse_args()
+with project.one_line_errors():
+    dataset = load_dataset(chosen.config, "tossctr_medium")
+    data = prepare(dataset)
+    rows = export(data, dataset, data.folder, Format.H5, parts=("train", "valid"))
+    for part, count in rows.items():
+        say(f"wrote {data.folder / part}.h5 ({count:,} rows)")
