@@ -157,10 +157,20 @@ def predict(
     ] = None,
     output: Annotated[Path, typer.Option(help="The submission to write.")] = OUTPUT,
     gpu: Gpu = None,
+    fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a raw test file into a submission, checked before it is written."""
-    _submit(_run(config, expid, run), data, sample, output, gpu, as_json)
+    rows, report = pipeline.submit(
+        _run(config, expid, run),
+        data=data,
+        sample=sample,
+        output=output,
+        device=resolve_device(gpu),
+        fresh=fresh,
+    )
+    result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
+    _print(result, as_json, "submission")
 
 
 @app.command("run")
@@ -191,7 +201,9 @@ def run_all(
     run = _train(experiment, gpu, fresh)
     out = output or config.resolve().parent / OUTPUT
     result: dict[str, Any] = {"validation": run.metrics["best"]}
-    rows, report = pipeline.submit(run, data=None, sample=None, output=out, device=device)
+    rows, report = pipeline.submit(
+        run, data=None, sample=None, output=out, device=device, fresh=fresh
+    )
     result |= {"output": str(out), "rows": rows, "unseen": dict(report.unseen)}
     truth = dataset.train_data.parent / "truth.parquet"
     if truth.exists():
@@ -282,16 +294,6 @@ def _train(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
 
 def _run(config: Path, expid: str, run: Path | None) -> Run:
     return load_run(run or pipeline.run_folder(load_experiment(config, expid)))
-
-
-def _submit(
-    run: Run, data: Path | None, sample: Path | None, output: Path, gpu: int | None, as_json: bool
-) -> None:
-    rows, report = pipeline.submit(
-        run, data=data, sample=sample, output=output, device=resolve_device(gpu)
-    )
-    result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
-    _print(result, as_json, "submission")
 
 
 def _print(result: Mapping[str, Any], as_json: bool, title: str) -> None:

@@ -117,13 +117,14 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def locked(file: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+def locked(file: Path, what: str, *, wait: bool = False, keep: bool = True) -> Iterator[None]:
     """Hold a lock file, which the system releases whatever way the process ends.
 
     Args:
-        file: the lock file; it is left in place.
+        file: the lock file.
         what: what it guards, for the message.
         wait: wait for another process instead of refusing.
+        keep: leave the file in place, as `wait` needs it.
 
     Raises:
         UserError: another process holds it.
@@ -150,4 +151,8 @@ def locked(file: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         handle.truncate()
         handle.write(f"{os.getpid()}\n")
         handle.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not keep:
+                file.unlink(missing_ok=True)

@@ -16,6 +16,8 @@ from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
 from tossctr.evaluation.metrics import evaluate
+from tossctr.files import locked, remove
+from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predict import gather, predict_file, predict_rows
 from tossctr.inference.submission import write_submission
 from tossctr.progress import say
@@ -79,8 +81,13 @@ def submit(
     sample: Path | None,
     output: Path,
     device: torch.device,
+    fresh: bool = False,
 ) -> tuple[int, EncodingReport]:
-    """Score a raw test file into a submission; paths left out come from the run's data set."""
+    """Score a raw test file into a submission; paths left out come from the run's data set.
+
+    Rows that an earlier call with the same run, file and output had scored when it was killed are
+    not scored again, unless `fresh`.
+    """
     dataset = run.experiment.dataset
     source = data or dataset.test_data
     if source is None:
@@ -91,8 +98,13 @@ def submit(
     if id_col is None:
         raise UserError("the data set names no id column", remedy="set id_col in the data set")
     report = EncodingReport()
-    parts = predict_file(run, source, device=device, id_col=id_col, report=report)
-    rows = write_submission(parts, output, sample=sample, id_col=id_col)
+    folder = kept_folder(output)
+    with locked(folder.with_suffix(".lock"), f"the output {output}", keep=False):
+        parts = predict_kept(
+            run, source, folder, device=device, id_col=id_col, report=report, fresh=fresh
+        )
+        rows = write_submission(parts, output, sample=sample, id_col=id_col)
+        remove(folder)
     return rows, report
 
 

@@ -20,6 +20,8 @@ from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import track
 from tossctr.training.run_folder import Run
 
+BATCH_ROWS = 4096
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -41,7 +43,8 @@ def predict_file(
     labelled: bool = False,
     id_col: str | None = None,
     report: EncodingReport | None = None,
-    batch_rows: int = 4096,
+    start: int = 0,
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Predictions]:
     """Score a parquet, CSV or H5 file, `batch_rows` at a time; nothing else is held.
 
@@ -51,6 +54,7 @@ def predict_file(
         labelled: read the label column too.
         id_col: read this column as ids.
         report: counts unseen categories and missing values.
+        start: the first row to score.
 
     Yields:
         `Predictions` of consecutive rows, in the file's order.
@@ -65,8 +69,9 @@ def predict_file(
     source = open_source(path, columns, encoded=run.experiment.dataset.encoded)
     encoder = _encoder_for(source, run)
     with track(f"score {path.name}", source.num_rows) as advance:
-        row = 0
-        for batch in source.batches(batch_rows=batch_rows):
+        row = start
+        advance(start)
+        for batch in _even(source.batches(start=start, batch_rows=batch_rows), batch_rows):
             encoded = encoder.transform(
                 batch, first_row=row, file=path, labelled=labelled, report=report
             )
@@ -75,6 +80,33 @@ def predict_file(
             ids = None if id_col is None else batch.column(id_col)
             yield Predictions(logit, encoded.label, ids)
             advance(len(encoded))
+
+
+def _even(stream: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The stream in batches of just so many rows, whatever it came in, so that sums over a batch
+    are the same wherever a scoring begins."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in stream:
+        while count + batch.num_rows >= rows:
+            cut = rows - count
+            yield from _whole([*held, batch.slice(0, cut)])
+            held, count, batch = [], 0, batch.slice(cut)
+        if batch.num_rows:
+            held.append(batch)
+            count += batch.num_rows
+    if held:
+        yield from _whole(held)
+
+
+def _whole(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """As one batch (several only where one cannot hold that much text)."""
+    if len(batches) == 1:
+        return batches
+    whole: list[pa.RecordBatch] = (
+        pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
+    )
+    return whole
 
 
 def _encoder_for(source: Source, run: Run) -> Encoder:
@@ -90,7 +122,7 @@ def _encoder_for(source: Source, run: Run) -> Encoder:
 
 @torch.inference_mode()
 def predict_rows(
-    run: Run, rows: EncodedRows, *, device: torch.device, batch_rows: int = 4096
+    run: Run, rows: EncodedRows, *, device: torch.device, batch_rows: int = BATCH_ROWS
 ) -> NDArray[np.float64]:
     """(N,) float64 logits of encoded rows, in their order, `batch_rows` at a time."""
     model = run.model.to(device).eval()

@@ -38,11 +38,12 @@ def write_submission(
         UserError: ids that are missing, unknown or repeated, a wrong row count, or a probability
             that is not a number from 0 to 1.
     """
+    # The sample first: what is wrong with it is known before hours of scoring.
+    header, wanted = ((id_col, "clicked"), None) if sample is None else _read_sample(sample)
     ids, probability = _collect(parts)
     _check_probabilities(ids, probability)
-    header = (id_col, "clicked")
-    if sample is not None:
-        header, wanted = _read_sample(sample)
+    if wanted is not None:
+        assert sample is not None
         order = _match(wanted, ids, sample)
         ids, probability = wanted, probability[order]
     table = pa.table([ids, pa.array(probability)], names=list(header))
@@ -101,7 +102,9 @@ def _read_sample(sample: Path) -> tuple[tuple[str, str], pa.Array]:
         ) from error
     if len(first) != 2:
         raise UserError("a sample submission has two columns", file=sample, value=first)
-    return (first[0], first[1]), table.column(0).combine_chunks()
+    wanted = table.column(0).combine_chunks()
+    _refuse_repeated(wanted, sample, "the sample submission")
+    return (first[0], first[1]), wanted
 
 
 def _match(wanted: pa.Array, ids: pa.Array, sample: Path) -> NDArray[np.int64]:
@@ -112,12 +115,7 @@ def _match(wanted: pa.Array, ids: pa.Array, sample: Path) -> NDArray[np.int64]:
             file=sample,
             remedy="score the test file that belongs to this sample",
         )
-    for name, column in (("the sample submission", wanted), ("the scored file", ids)):
-        counts = pc.value_counts(column)
-        repeated = pc.greater(counts.field("counts"), 1)
-        if pc.any(repeated).as_py():
-            value = counts.field("values").filter(repeated)[0].as_py()
-            raise UserError(f"an id stands twice in {name}", file=sample, value=value)
+    _refuse_repeated(ids, sample, "the scored file")
     where = pc.index_in(wanted, value_set=ids)
     if where.null_count:
         value = wanted.filter(pc.is_null(where))[0].as_py()
@@ -129,3 +127,11 @@ def _match(wanted: pa.Array, ids: pa.Array, sample: Path) -> NDArray[np.int64]:
         )
     order: NDArray[np.int64] = where.to_numpy().astype(np.int64)
     return order
+
+
+def _refuse_repeated(ids: pa.Array, sample: Path, name: str) -> None:
+    counts = pc.value_counts(ids)
+    repeated = pc.greater(counts.field("counts"), 1)
+    if pc.any(repeated).as_py():
+        value = counts.field("values").filter(repeated)[0].as_py()
+        raise UserError(f"an id stands twice in {name}", file=sample, value=value)

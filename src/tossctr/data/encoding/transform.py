@@ -51,6 +51,15 @@ class EncodingReport:
         if missing:
             self.missing[column] += missing
 
+    def taken(self) -> EncodingReport:
+        """What has been counted, leaving nothing."""
+        taken = EncodingReport()
+        taken.merge(self)
+        self.rows = 0
+        self.unseen.clear()
+        self.missing.clear()
+        return taken
+
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {"rows": self.rows, "unseen": dict(self.unseen), "missing": dict(self.missing)}

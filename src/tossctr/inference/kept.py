@@ -1,0 +1,124 @@
+"""Scores kept beside the output while a long scoring runs, so that a kill costs minutes at most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from tossctr.data.encoder import EncodingReport
+from tossctr.data.preparing.fingerprint import Inputs
+from tossctr.files import remove, sha256_of, whole_file, write_json
+from tossctr.inference.predict import BATCH_ROWS, Predictions, predict_file
+from tossctr.progress import say
+from tossctr.training.run_folder import Run
+
+VERSION = 1
+PART_ROWS = 16 * BATCH_ROWS
+_MARK = "made_from.json"
+_KEY = b"tossctr"
+
+
+def kept_folder(output: Path) -> Path:
+    """Where the scores for this output are kept."""
+    return output.with_name(f".{output.name}.scores")
+
+
+def predict_kept(
+    run: Run,
+    path: Path,
+    folder: Path,
+    *,
+    device: torch.device,
+    id_col: str,
+    report: EncodingReport,
+    fresh: bool = False,
+) -> Iterator[Predictions]:
+    """As `predict_file` with ids, but what an earlier, killed call kept in `folder` is not scored
+    again; the folder is left for the caller to remove.
+
+    Raises:
+        UserError: as `predict_file`; or the file has changed while it was read.
+    """
+    with Inputs({"data": path}) as inputs:
+        made_from = {
+            "version": VERSION,
+            "run": sha256_of(run.folder / "run.json"),
+            "id_col": id_col,
+            "device": device.type,
+            "rows": [BATCH_ROWS, PART_ROWS],
+        }
+        if fresh or not _is_of(folder, made_from, inputs):
+            remove(folder)
+        inputs.start_hashing()
+        number = start = 0
+        while (found := _read(folder / _name(number), start)) is not None:
+            part, counted = found
+            report.merge(counted)
+            number, start = number + 1, start + len(part.logit)
+            yield part
+        if start:
+            say(f"{start:,} rows had been scored before")
+        gathered: list[Predictions] = []
+        counts = EncodingReport()
+        for batch in predict_file(
+            run, path, device=device, id_col=id_col, report=counts, start=start
+        ):
+            gathered.append(batch)
+            if counts.rows >= PART_ROWS:
+                counted = counts.taken()
+                if not (folder / _MARK).exists():
+                    write_json(folder / _MARK, {**made_from, "inputs": inputs.as_dict()})
+                _write(folder / _name(number), _joined(gathered), start, counted)
+                report.merge(counted)
+                number, start = number + 1, start + counted.rows
+                gathered = []
+            yield batch
+        report.merge(counts)
+        inputs.as_dict()
+
+
+def _is_of(folder: Path, made_from: Mapping[str, Any], inputs: Inputs) -> bool:
+    try:
+        made = json.loads((folder / _MARK).read_bytes())
+        return made.keys() - made_from.keys() == {"inputs"} and (
+            {**made, **made_from} == made and inputs.same_as(made["inputs"])
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}.parquet"
+
+
+def _joined(parts: list[Predictions]) -> Predictions:
+    ids = pa.concat_arrays([p.id.cast(pa.large_string()) for p in parts if p.id is not None])
+    return Predictions(np.concatenate([p.logit for p in parts]), None, ids)
+
+
+def _write(path: Path, part: Predictions, start: int, report: EncodingReport) -> None:
+    about = json.dumps({"start": start, "report": report.as_dict()})
+    table = pa.table({"id": part.id, "logit": part.logit}).replace_schema_metadata({_KEY: about})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)
+
+
+def _read(path: Path, start: int) -> tuple[Predictions, EncodingReport] | None:
+    """A part and what was counted in it; None where it is damaged."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        about = json.loads(table.schema.metadata[_KEY])
+        if about["start"] != start or table.num_rows == 0:
+            return None
+        ids = table.column("id").combine_chunks()
+        logit = table.column("logit").to_numpy().astype(np.float64)
+        return Predictions(logit, None, ids), EncodingReport.from_dict(about["report"])
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+        return None

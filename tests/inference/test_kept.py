@@ -1,0 +1,164 @@
+"""A scoring that was cut short ends as if it had not been, without scoring rows twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tossctr import pipeline
+from tossctr.config.loader import load_experiment
+from tossctr.data.encoder import Encoder
+from tossctr.data.prepare import prepare
+from tossctr.data.synthetic import synthesize
+from tossctr.errors import UserError
+from tossctr.files import locked
+from tossctr.inference import kept
+from tossctr.training.trainer import train
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    synthesize(root, 300, 400, seed=3)
+    keys = [f"data_root={root}", f"train_data={root / 'train.parquet'}",
+            f"test_data={root / 'test.parquet'}", "sample_submission=null",
+            "valid_split.method=stratified", "valid_split.fraction=0.3",
+            "max_len=8", "epochs=1", "num_workers=0"]  # fmt: skip
+    experiment = load_experiment(CONFIGS, "FESeq_toy", keys)
+    return train(experiment, prepare(experiment.dataset), CPU, root / "run")
+
+
+@pytest.fixture(params=["parquet", "csv"])
+def data(run, request, tmp_path):
+    """1,450 rows, unevenly cut, in which some category and some number is strange."""
+    table = pq.read_table(run.experiment.dataset.test_data)
+    table = pa.concat_tables([table] * 4).slice(0, 1450)
+    ids = pa.array([f"TEST_{i}" for i in range(len(table))])
+    hours = pa.array(["99" if i % 7 == 0 else "10" for i in range(len(table))])
+    table = table.set_column(table.column_names.index("ID"), "ID", ids)
+    table = table.set_column(table.column_names.index("hour"), "hour", hours)
+    path = tmp_path / f"test.{request.param}"
+    if request.param == "csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        pq.write_table(table, path, row_group_size=333)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    even = kept.predict_file
+    monkeypatch.setattr(kept, "PART_ROWS", 200)
+    monkeypatch.setattr(kept, "predict_file", lambda *a, **k: even(*a, **k, batch_rows=100))
+
+
+def submit(run, data, output, **options):
+    return pipeline.submit(run, data=data, sample=None, output=output, device=CPU, **options)
+
+
+def killed_after(monkeypatch, batches):
+    transform, calls = Encoder.transform, []
+
+    def count(*args, **keys):
+        calls.append(1)
+        if len(calls) > batches:
+            raise KeyboardInterrupt
+        return transform(*args, **keys)
+
+    monkeypatch.setattr(Encoder, "transform", count)
+    return calls
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5, 14])
+def test_a_killed_scoring_goes_on_to_the_same_file(run, data, tmp_path, monkeypatch, batches):
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    expected = submit(run, data, whole)
+    with monkeypatch.context() as patch:
+        killed_after(patch, batches)
+        with pytest.raises(KeyboardInterrupt):
+            submit(run, data, output)
+    assert not output.exists()
+    with monkeypatch.context() as patch:
+        calls = killed_after(patch, 99)
+        rows, report = submit(run, data, output)
+    assert len(calls) == 15 - batches // 2 * 2
+    assert output.read_bytes() == whole.read_bytes()
+    assert (rows, report.as_dict()) == (expected[0], expected[1].as_dict())
+    assert report.unseen["hour"] == 208
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", data.name, "whole.csv"]
+
+
+def test_scores_of_another_file_or_on_demand_are_not_used(run, data, tmp_path, monkeypatch):
+    output = tmp_path / "out.csv"
+
+    def interrupted():
+        with monkeypatch.context() as patch:
+            killed_after(patch, 6)
+            with pytest.raises(KeyboardInterrupt):
+                submit(run, data, output)
+        assert len(list(kept.kept_folder(output).glob("*.parquet"))) == 3
+        return killed_after(monkeypatch, 99)
+
+    calls = interrupted()
+    submit(run, data, output, fresh=True)
+    assert len(calls) == 15
+    calls = interrupted()
+    content = bytearray(data.read_bytes())
+    at = content.index(b"TEST_1449")
+    content[at : at + 9] = b"TEST_2222"
+    data.write_bytes(content)
+    if data.suffix == ".csv":
+        submit(run, data, output)
+        assert len(calls) == 15
+        assert "TEST_2222" in output.read_text()
+
+
+def test_a_damaged_part_is_scored_again(run, data, tmp_path, monkeypatch):
+    submit(run, data, tmp_path / "whole.csv")
+    output = tmp_path / "out.csv"
+    with monkeypatch.context() as patch:
+        killed_after(patch, 8)
+        with pytest.raises(KeyboardInterrupt):
+            submit(run, data, output)
+    part = kept.kept_folder(output) / "000001.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 3] ^= 1
+    part.write_bytes(content)
+    submit(run, data, output)
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_batches_are_even_whatever_the_file_is_cut_in(run, data):
+    sizes = [len(p.logit) for p in kept.predict_file(run, data, device=CPU, start=300)]
+    assert sizes == [100] * 11 + [50]
+    assert np.isfinite(next(kept.predict_file(run, data, device=CPU)).logit).all()
+
+
+def test_two_runs_do_not_write_one_output(run, data, tmp_path):
+    # A process may lock a file twice, so the other one is played by a child.
+    import multiprocessing
+
+    def hold(ready, done):
+        with locked(tmp_path / ".out.csv.lock", "it", keep=False):
+            ready.set()
+            done.wait()
+
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(ready, done))
+    other.start()
+    ready.wait()
+    try:
+        with pytest.raises(UserError, match=rf"process {other.pid} is at work in the output"):
+            submit(run, data, tmp_path / "out.csv")
+    finally:
+        done.set()
+        other.join()
+    assert not (tmp_path / "out.csv").exists()
