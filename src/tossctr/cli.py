@@ -286,6 +286,7 @@ def _dataset(
 
 
 def _train(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
+    console.quiet = experiment.training.verbose == 0
     device = resolve_device(gpu)
     check_model(experiment)
     data = prepare_data(experiment.dataset)
@@ -326,6 +327,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         text = f"error: {error.line()}"
+        console.quiet = False  # which `verbose: 0` made it
         console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
     except Stopped as stopped:

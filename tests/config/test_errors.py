@@ -82,9 +82,9 @@ MODEL_MISTAKES = [
     ),
     (
         "epochs: 5",
-        "metrics: [AUC, gauge]",
-        "model_config.yaml: small.metrics names an unknown metric (found 'gauge'); choose one of: "
-        "AP, AUC, WLL, competition_score, logloss",
+        "metrics: [AUC, accuracy]",
+        "model_config.yaml: small.metrics names an unknown metric (found 'accuracy'); choose one "
+        "of: AP, AUC, MRR, NDCG(k=N), WLL, avgAUC, competition_score, gAUC, logloss",
     ),
     (
         "epochs: 5",

@@ -71,14 +71,17 @@ _JSON = "vocabularies are always written as JSON"
 _DECLARE = "declare the columns under feature_cols, with active: false for those to leave out"
 
 EXPERIMENT = Dialect(
-    renamed={"patience": "early_stop_patience", "workers": "num_workers"},
+    renamed={
+        "patience": "early_stop_patience",
+        "workers": "num_workers",
+        "debug": "debug_mode",
+    },
     without_effect={
         "pickle_feature_encoder": _JSON,
         "use_hdf5": _STORE,
         "partition_block_size": _STORE,
         "data_block_size": _STORE,
         "gpu": "the device is chosen with --gpu",
-        "group_id": "no metric here is grouped",
         "model_id": "an experiment is known by its id in this file",
     },
     refused={
@@ -87,8 +90,9 @@ EXPERIMENT = Dialect(
         "use_features": _DECLARE,
         "ordered_features": _DECLARE,
         "every_x_epochs": "give eval_steps, the optimiser steps between two validations",
+        "version": "models here are PyTorch's: remove the key",
     },
-    accepted_value={"every_x_epochs": 1},
+    accepted_value={"every_x_epochs": 1, "version": "pytorch"},
 )
 
 DATASET = Dialect(
@@ -97,9 +101,9 @@ DATASET = Dialect(
         "use_hdf5": _STORE,
         "partition_block_size": _STORE,
         "data_block_size": _STORE,
-        "group_id": "no metric here is grouped",
     },
     refused={
+        "group_id": "give it in the experiment, which names the metrics too",
         "feature_specs": _DECLARE,
         "feature_config": _DECLARE,
         "use_features": _DECLARE,

@@ -59,10 +59,12 @@ def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ())
     training = validated(TrainingConfig, _only(values, TrainingConfig), place)
     _check_metrics(training, place)
     model_root = absolute(training.model_root, config_dir, "model_root", place)
+    dataset = read_dataset(config_dir, dataset_id, for_dataset)
+    _check_group(training, dataset, place)
     return Experiment(
         expid=expid,
         model=model,
-        dataset=read_dataset(config_dir, dataset_id, for_dataset),
+        dataset=dataset,
         training=training.model_copy(update={"model_root": model_root}),
         hyperparameters=validated(config_class, _only(values, config_class), place),
     )
@@ -95,7 +97,7 @@ def read_experiment(path: Path) -> Experiment:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", file=path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("is not JSON", file=path, remedy="train again") from error
     if not isinstance(content, dict) or content.pop("version", None) != _VERSION:
         raise UserError(
@@ -134,11 +136,30 @@ def _config_class(model: str, place: Place) -> type[ModelConfig]:
 
 
 def _check_metrics(training: TrainingConfig, place: Place) -> None:
-    from tossctr.evaluation.metrics import METRICS
+    from tossctr.evaluation.grouped import NAMES, is_grouped
+    from tossctr.evaluation.metrics import METRICS, is_metric
 
     for key, names in (("metrics", training.metrics), ("monitor", tuple(training.monitor))):
         for name in names:
-            if name not in METRICS:
+            if not is_metric(name):
+                known = (*METRICS, *NAMES)
                 raise place.error(
-                    key, "names an unknown metric", value=name, remedy=suggestion(name, METRICS)
+                    key, "names an unknown metric", value=name, remedy=suggestion(name, known)
                 )
+            if is_grouped(name) and training.group_id is None:
+                raise place.error(
+                    key, f"names {name}, which needs groups", remedy="give group_id, a feature"
+                )
+
+
+def _check_group(training: TrainingConfig, dataset: DatasetConfig, place: Place) -> None:
+    kinds = {feature.name: feature.type for feature in dataset.features}
+    name = training.group_id
+    if name is not None and kinds.get(name) not in ("meta", "categorical"):
+        candidates = [n for n, kind in kinds.items() if kind in ("meta", "categorical")]
+        raise place.error(
+            "group_id",
+            "is not a feature of type meta or categorical",
+            value=name,
+            remedy=suggestion(name, candidates, otherwise="declare it with type: meta"),
+        )

@@ -133,6 +133,7 @@ class TrainingConfig(_Frozen):
     embedding_regularizer: float | str | None = None
     net_regularizer: float | str | None = None
     metrics: tuple[str, ...] = ("AUC", "logloss")
+    group_id: str | None = None  # the feature whose value groups rows, for gAUC and its like
     monitor: Annotated[dict[str, float], BeforeValidator(_as_metric_weights)] = {"AUC": 1.0}
     monitor_mode: Literal["max", "min"] = "max"
     early_stop_patience: int = Field(2, ge=1)
@@ -144,7 +145,7 @@ class TrainingConfig(_Frozen):
     checkpoint_minutes: float = Field(10, gt=0)  # between two from which training can go on
     num_workers: int = Field(1, ge=0)
     model_root: Path = Path("checkpoints")
-    verbose: Literal[0, 1, 2] = 1
+    verbose: Literal[0, 1, 2] = 1  # 0: only errors; 2: the resolved config too
     debug_mode: bool = False
 
     @model_validator(mode="before")

@@ -78,6 +78,12 @@ class EncodedRows:
     def __len__(self) -> int:
         return len(self.categorical)
 
+    def groups(self, name: str) -> Array:
+        """(N,) the values of a `meta` or categorical field."""
+        if self.features[name].kind == "meta":
+            return self.meta[:, self.features.names("meta").index(name)]
+        return self.categorical[:, self.features.names("categorical").index(name)]
+
     def take(self, rows: Array) -> Batch:
         """Those rows as a `Batch`, sequences cut to their field's `max_len`; whole-array work."""
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from tossctr.evaluation.grouped import Groups, is_grouped
+
 Floats = NDArray[np.float64]
 EPS = 1e-7  # probabilities are kept this far from 0 and 1, as FuxiCTR does
 
@@ -55,21 +57,41 @@ METRICS: Mapping[str, Callable[[Floats, Floats], float]] = {
 }
 
 
+def is_metric(name: str) -> bool:
+    """Whether `evaluate` knows a metric of that name."""
+    return name in METRICS or is_grouped(name)
+
+
 def evaluate(
-    label: NDArray[Any], logit: NDArray[Any], names: Sequence[str] = tuple(METRICS)
+    label: NDArray[Any],
+    logit: NDArray[Any],
+    names: Sequence[str] = tuple(METRICS),
+    *,
+    group: NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """The named metrics of predictions.
 
     Args:
         label: (N,) 0 or 1.
         logit: (N,) log odds; they rank more finely than float32 probabilities.
+        names: of `METRICS`, or grouped ones (`gAUC`, `avgAUC`, `MRR`, `NDCG(k=5)`).
+        group: (N,) the group of each row, which grouped metrics need.
 
     Raises:
         KeyError: an unknown metric name.
+        ValueError: a grouped metric without `group`.
     """
     label = np.asarray(label, np.float64)
-    probability = expit(np.asarray(logit, np.float64))
-    return {name: METRICS[name](label, probability) for name in names}
+    logit = np.asarray(logit, np.float64)
+    probability = expit(logit)
+    values = {name: METRICS[name](label, probability) for name in names if name in METRICS}
+    others = [name for name in names if name not in METRICS]
+    if others:
+        if group is None:
+            raise ValueError(f"{others} need a group for each row")
+        groups = Groups.of(label, logit, group)
+        values |= {name: groups.metric(name) for name in others}
+    return {name: values[name] for name in names}
 
 
 def _both_classes(label: Floats) -> bool:

@@ -87,5 +87,6 @@ def _of_map(name: str, feature: FuxiFeature, place: Place) -> FeatureSpec:
             "remap": False,
             "vocab_size": vocab_size(feature),
             "share_embedding": feature.share_embedding,
+            "max_len": feature.max_len,
         }
     return validated(FeatureSpec, spec, place.inside(f"feature_cols[{name}]"))

@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.batch import Batch
-from tossctr.evaluation.metrics import METRICS
 from tossctr.progress import say, track
 from tossctr.training.module import CTRModule
 
@@ -59,7 +58,7 @@ class MonitorRule(pl.Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         self.history.append({**row, **metrics, "monitor": value, "learning_rate": rate})
-        shown = "  ".join(f"{name} {metrics[name]:.6f}" for name in METRICS)
+        shown = "  ".join(f"{name} {number:.6f}" for name, number in metrics.items())
         say(f"epoch {trainer.current_epoch + 1}: {shown}")
         if sign * value > self.best + MIN_IMPROVEMENT:  # False for NaN
             self.best = sign * value

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -48,6 +49,9 @@ class CTRModule(pl.LightningModule):
     among all rows, so the loss is taken at logit - log(r): the model's own output stays calibrated
     to all rows (the exact correction of King and Zeng, Political Analysis 2001, section 3).
 
+    Args:
+        valid_group: (N,) the group of each validation row, where a metric needs it.
+
     Attributes:
         metrics: of the last validation, in float64.
         micro_batch_events: as configured, until something did not fit.
@@ -58,7 +62,12 @@ class CTRModule(pl.LightningModule):
             rows; a row that does not fit the device by itself.
     """
 
-    def __init__(self, model: CTRModel, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        model: CTRModel,
+        config: TrainingConfig,
+        valid_group: NDArray[Any] | None = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = model
@@ -74,6 +83,8 @@ class CTRModule(pl.LightningModule):
         self._net_penalty = Penalty.parse(config.net_regularizer, "net_regularizer")
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
+        self._rows: list[Tensor] = []
+        self._valid_group = valid_group
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return new_optimizer(self.model, self.config)
@@ -154,11 +165,16 @@ class CTRModule(pl.LightningModule):
         for part in parts:
             self._logits.append(self.model(part).float().cpu())
             self._labels.append(_label(part).cpu())
+            if part.row is not None:
+                self._rows.append(part.row.cpu())
 
     def on_validation_epoch_end(self) -> None:
         label, logit = torch.cat(self._labels).numpy(), torch.cat(self._logits).numpy()
-        self._labels, self._logits = [], []
-        self.metrics = evaluate(label, logit, self._metric_names)
+        group = None
+        if self._valid_group is not None:
+            group = self._valid_group[torch.cat(self._rows).numpy()]
+        self._labels, self._logits, self._rows = [], [], []
+        self.metrics = evaluate(label, logit, self._metric_names, group=group)
         self.log_dict(self.metrics)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import warnings
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -21,6 +23,7 @@ from tossctr.data.loader import BatchRows, batches
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
+from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.files import locked, sha256_of
 from tossctr.models import build_model
 from tossctr.progress import say
@@ -28,6 +31,7 @@ from tossctr.training.callbacks import MonitorRule, RowProgress
 from tossctr.training.checkpoint import SafeCheckpointIO, newest
 from tossctr.training.interruption import StopSignal
 from tossctr.training.module import CTRModule
+from tossctr.training.results import append_result
 from tossctr.training.resume import Checkpoints, position
 from tossctr.training.run_folder import Run, RunWriter, load_run
 
@@ -94,7 +98,9 @@ def train(
         else:
             train_rows = replace(data.train, features=features)
             valid_rows = replace(data.valid, features=features)
-            writer.finish(_fit(experiment, train_rows, valid_rows, device, writer))
+            metrics = _fit(experiment, train_rows, valid_rows, device, writer)
+            writer.finish(metrics)
+            append_result(folder.parent, experiment, metrics["best"])
             say(f"run kept in {folder}")
         return load_run(folder)
 
@@ -108,6 +114,7 @@ def _fit(
 ) -> dict[str, Any]:
     """Train, keeping weights and checkpoints with `writer`; the content of metrics.json."""
     config = experiment.training
+    _check_monitor(config, valid_rows)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(experiment.model, train_rows.features, experiment.hyperparameters)
     parameters = sum(p.numel() for p in model.parameters())
@@ -115,6 +122,8 @@ def _fit(
         f"{experiment.expid}: {experiment.model}, {parameters:,} parameters, "
         f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on {device}"
     )
+    if config.verbose == 2:
+        say(experiment.model_dump_json(indent=1, serialize_as_any=True))
     order = BatchRows(
         len(train_rows),
         config.batch_size,
@@ -123,7 +132,8 @@ def _fit(
         label=train_rows.label,
         negative_sampling=config.negative_sampling,
     )
-    module = CTRModule(model, config)
+    group = None if config.group_id is None else valid_rows.groups(config.group_id)
+    module = CTRModule(model, config, group)
     start = _go_on(writer, module, order)
     progress = RowProgress(order.rows_per_epoch, len(valid_rows))
     rule = MonitorRule(config, keep=lambda: writer.keep(model.state_dict()))
@@ -161,6 +171,21 @@ def _fit(
         "skipped_batches": module.skipped_batches,
         "peak_mb": _peak_mb(device),
     }
+
+
+def _check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
+    """Refuse a validation part on which the monitor is not defined, before training on the rest."""
+    assert valid_rows.label is not None
+    names = tuple(name for name in config.monitor if name in METRICS)
+    for name, value in evaluate(valid_rows.label, np.zeros(len(valid_rows)), names).items():
+        if math.isnan(value):
+            raise UserError(
+                f"{name} is not defined on the {len(valid_rows):,} validation rows, which all have "
+                f"the same label",
+                column="monitor",
+                value=float(valid_rows.label[0]),
+                remedy="raise valid_split.fraction, or set valid_split.method: stratified",
+            )
 
 
 def _go_on(writer: RunWriter, module: CTRModule, order: BatchRows) -> Path | None:
