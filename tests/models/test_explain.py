@@ -31,21 +31,23 @@ def model_of(features, randomise):
 def test_attention_of_the_target_is_what_mixes_the_values(model_of, batch):
     model = model_of(seq_pooling_type="target")
     given = {}
-    block = model.transformer.blocks[0].attention
-    hook = block.register_forward_hook(lambda _, args, out: given.update(x=args[0], out=out))
+    block = model.transformer.blocks[0]
+    hook = block.register_forward_hook(lambda _, args, out: given.update(x=args[0]))
     found = explain(model, batch)
     hook.remove()
+    attention = block.attention
     assert found.fields == FIELDS
     assert found.events.count == sum((0, 6, 1, 3, 0, 5, 3)) + 7
     assert [a.shape for a in found.attention] == [(25, 2), (25, 2)]
     rows = found.attention[0].split(found.events.lengths.tolist())
     torch.testing.assert_close(torch.stack([r.sum(0) for r in rows]), torch.ones(7, 2))
     with torch.no_grad():
-        values = block.qkv(given["x"]).chunk(3, dim=1)[2].unflatten(1, (2, -1))
+        mixed_by_all = attention.eval()(given["x"], found.events, None)
+        values = attention.qkv(given["x"]).chunk(3, dim=1)[2].unflatten(1, (2, -1))
         mixed = found.attention[0][:, :, None] * values
         by_row = mixed.flatten(1).split(found.events.lengths.tolist())
-        expected = block.out(torch.stack([r.sum(0) for r in by_row]))
-    torch.testing.assert_close(given["out"][found.events.last], expected)
+        expected = attention.out(torch.stack([r.sum(0) for r in by_row]))
+    torch.testing.assert_close(mixed_by_all[found.events.last], expected)
 
 
 def test_reading_leaves_the_model_as_it_was(model_of, batch):

@@ -17,7 +17,7 @@ from tossctr.models.layers.cross import CrossNetV2
 from tossctr.models.layers.destine import DestineLayer
 from tossctr.models.layers.packed import Events
 from tossctr.models.layers.pooling import AttentionPooling
-from tossctr.models.layers.transformer import SelfAttention
+from tossctr.models.layers.transformer import TransformerBlock
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def explain(model: FESeq, batch: Batch) -> Explanation:
     pooling: list[Tensor] = []
     interaction: list[Tensor] = []
 
-    def keep_attention(layer: SelfAttention, given: tuple[Any, ...], _: Tensor) -> None:
-        attention.append(layer.last_weights(given[0], given[1]))
+    def keep_attention(block: TransformerBlock, given: tuple[Any, ...], _: Tensor) -> None:
+        attention.append(block.attention.last_weights(given[0], given[1]))
 
     def keep_pooling(_: nn.Module, __: tuple[Any, ...], out: tuple[Tensor, Tensor]) -> None:
         pooling.append(out[1])
@@ -63,7 +63,7 @@ def explain(model: FESeq, batch: Batch) -> Explanation:
         interaction.append(layer.weights(given[0]))
 
     hooks: dict[type[nn.Module], Callable[..., None]] = {
-        SelfAttention: keep_attention,
+        TransformerBlock: keep_attention,
         AttentionPooling: keep_pooling,
         AutoIntLayer: keep_fields,
         DestineLayer: keep_fields,

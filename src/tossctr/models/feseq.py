@@ -124,19 +124,27 @@ class FESeq(CTRModel):
         )
         if c.default_field:
             default = embedding.rows(batch, c.default_field)
-            x = torch.cat([x, broadcast(default, events)], dim=1)
-        parts = [self.interaction(x)]
+            parts = [self.interaction.of_events(x, default, events)]
+        else:
+            parts = [self.interaction(x)]
         if c.use_position_emb:
             parts.append(self.position(events.age))
         if c.use_time_emb:
             parts.append(self.time(self._intervals(batch, events)))
-        x = self.transformer(torch.cat(parts, dim=1), events)
+        x = torch.cat(parts, dim=1)
+        if c.seq_pooling_type == "target" and events.real is None:
+            pooled = self.transformer(x, events, last_only=True)
+            return self._head(batch, pooled)
+        x = self.transformer(x, events)
         if c.seq_pooling_type == "weighted_sum":
             item = self.item_interaction(self.item_embedding.rows(batch, c.target_item_field))
             pooled, _ = self.attention_pooling(x, item, events)
         else:
             pooled = pool(c.seq_pooling_type, x, events, self.slots)
-        head = torch.cat([embedding.rows(batch, self.head_field), pooled], dim=1)
+        return self._head(batch, pooled)
+
+    def _head(self, batch: Batch, pooled: Tensor) -> Tensor:
+        head = torch.cat([self.embedding.rows(batch, self.head_field), pooled], dim=1)
         logits: Tensor = self.dnn(head).squeeze(1)
         return logits
 

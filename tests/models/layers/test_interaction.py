@@ -6,6 +6,7 @@ import torch
 from tossctr.errors import UserError
 from tossctr.models.layers.autoint import AutoIntLayer
 from tossctr.models.layers.interaction import Interaction
+from tossctr.models.layers.packed import Events
 
 FIELDS, WIDTH = 3, 4
 
@@ -108,3 +109,26 @@ def test_autoint_with_more_heads_keeps_them_apart(randomise):
     heads = [(q[:, h] @ k[:, h].T / 3**0.5).softmax(1) @ v[:, h] for h in (slice(3), slice(3, 6))]
     expected = (torch.cat(heads, 1) + layer.residual(x)).clamp(min=0)
     torch.testing.assert_close(layer(x[None])[0], expected)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+@pytest.mark.parametrize("name", ["crossnetv2", "crossnet", "autoint", "none"])
+def test_what_events_share_is_crossed_once_a_row(block_of, name, layers):
+    interaction = block_of(name, layers)
+    events = Events(torch.tensor([0, 2, 3, 7]), 7, 4)
+    generator = torch.Generator().manual_seed(0)
+    own, shared = (
+        torch.randn(n, width, dtype=torch.float64, generator=generator).requires_grad_()
+        for n, width in ((7, WIDTH), (3, 2 * WIDTH))
+    )
+    found = interaction.of_events(own, shared, events)
+    plain = interaction(torch.cat([own, shared[events.row]], dim=1))
+    torch.testing.assert_close(found, plain)
+    weight = torch.linspace(-1, 1, found.numel(), dtype=found.dtype).view_as(found)
+    inputs = [own, shared, *interaction.parameters()]
+    for a, b in zip(
+        torch.autograd.grad(found, inputs, weight),
+        torch.autograd.grad(plain, inputs, weight),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)

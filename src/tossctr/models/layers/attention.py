@@ -43,6 +43,16 @@ class Slots:
     place: Tensor
 
 
+def attends_in_place(x: Tensor, dropout_p: float) -> bool:
+    """Whether `RaggedAttention` will do, which needs no groups: float32, on a CPU, no dropout."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and dropout_p == 0
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 def slots_of(events: Events, num_heads: int) -> Slots:
     """Split the rows, longest first, into groups of similar length (rows may come in any order)."""
     device = events.offsets.device

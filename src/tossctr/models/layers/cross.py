@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tossctr.models.layers.packed import Events, bag
 
 
 class CrossNet(nn.Module):
@@ -33,6 +38,78 @@ class CrossNetV2(nn.Module):
         for linear in self.linears:
             x = torch.addcmul(x, x0, linear(x))
         return x
+
+    def of_events(self, own: Tensor, shared: Tensor, events: Events) -> Tensor:
+        """The same for events [own, shared] whose last part is one for all events of a row.
+
+        A [own, shared] + b = A_own own + (A_shared shared + b), and the bracket is computed once a
+        row. Only `own` and `shared` are kept for the backward pass.
+
+        Args:
+            own: packed (M, width - width of shared).
+            shared: (B, width of shared).
+            events: which row each of the M belongs to.
+        """
+        parameters = [p for linear in self.linears for p in (linear.weight, linear.bias)]
+        if not parameters:
+            raise ValueError("a cross network without layers crosses nothing")
+        out: Tensor = _SharedCross.apply(  # type: ignore[no-untyped-call]
+            own, shared, events.lengths, events.offsets, *parameters
+        )
+        return out
+
+
+class _SharedCross(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, own: Tensor, shared: Tensor, lengths: Tensor, offsets: Tensor, *layers: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(own, shared, lengths, offsets, *layers)
+        x0, x, _ = _first_cross(own, shared, lengths, layers[0], layers[1])
+        for weight, bias in zip(layers[2::2], layers[3::2], strict=True):
+            x = x.addcmul_(x0, F.linear(x, weight, bias))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        own, shared, lengths, offsets, *layers = ctx.saved_tensors
+        weights, biases = layers[::2], layers[1::2]
+        x0, x, product = _first_cross(own, shared, lengths, weights[0], biases[0])
+        inputs, products = [x], []
+        for weight, bias in zip(weights[1:], biases[1:], strict=True):
+            products.append(F.linear(inputs[-1], weight, bias))
+            inputs.append(torch.addcmul(inputs[-1], x0, products[-1]))
+
+        # x_(l+1) = x_l + x0 * u_l with u_l = A_l x_l + b_l, from the last layer to the first
+        grad, grad_x0 = grads[0], torch.zeros_like(x0)
+        later: list[Tensor] = []
+        for weight, u, x in zip(weights[:0:-1], products[::-1], inputs[-2::-1], strict=True):
+            grad_x0.addcmul_(grad, u)
+            grad_u = grad * x0
+            later = [grad_u.t() @ x, grad_u.sum(0), *later]
+            grad = torch.addmm(grad, grad_u, weight)
+        grad_x0.addcmul_(grad, product).add_(grad)
+        grad_u = grad * x0
+        width = own.shape[1]
+        of_row = bag(grad_u, offsets)
+        grad_weight = torch.cat([grad_u.t() @ own, of_row.t() @ shared], dim=1)
+        grad_own = torch.addmm(grad_x0[:, :width], grad_u, weights[0][:, :width])
+        grad_shared = torch.addmm(bag(grad_x0[:, width:], offsets), of_row, weights[0][:, width:])
+        return grad_own, grad_shared, None, None, grad_weight, of_row.sum(0), *later
+
+
+def _first_cross(
+    own: Tensor, shared: Tensor, lengths: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    # x0, x1 and A x0 + b, (M, width) each
+    width, count = own.shape[1], len(own)
+    x0 = own.new_empty(count, len(weight))
+    x0[:, :width] = own
+    x0[:, width:] = shared.repeat_interleave(lengths, 0, output_size=count)
+    of_row = F.linear(shared, weight[:, width:], bias)
+    product = of_row.repeat_interleave(lengths, 0, output_size=count)
+    product.addmm_(own, weight[:, :width].t())
+    return x0, torch.addcmul(x0, x0, product), product
 
 
 class CrossNetMix(nn.Module):

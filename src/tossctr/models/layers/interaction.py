@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from tossctr.errors import UserError
@@ -12,6 +13,7 @@ from tossctr.models.layers.autoint import AutoIntLayer
 from tossctr.models.layers.cross import CrossNet, CrossNetMix, CrossNetV2
 from tossctr.models.layers.destine import DestineLayer
 from tossctr.models.layers.final import FinalBlock
+from tossctr.models.layers.packed import Events, broadcast
 
 InteractionName = Literal[
     "crossnet", "crossnetv2", "crossnet_mix", "autoint", "destine", "final", "none"
@@ -62,8 +64,21 @@ class Interaction(nn.Module):
                 self.block = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         if self.vector_wise:
             out: Tensor = self.block(x.view(len(x), -1, self.width)).flatten(1)
         else:
             out = self.block(x)
         return out
+
+    def of_events(self, own: Tensor, shared: Tensor, events: Events) -> Tensor:
+        """The same for [own, shared] at each event: own (M, ...), shared (B, ...) by row."""
+        block = self.block
+        if isinstance(block, CrossNetV2) and block.linears and not _autocast(own):
+            return block.of_events(own, shared, events)
+        out: Tensor = self(torch.cat([own, broadcast(shared, events)], dim=1))
+        return out
+
+
+def _autocast(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type)

@@ -96,7 +96,7 @@ class _Broadcast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         _, offsets = ctx.saved_tensors
-        return _bag(grads[0], offsets), None, None, None
+        return bag(grads[0], offsets), None, None, None
 
 
 class _Sum(torch.autograd.Function):
@@ -104,7 +104,7 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
         ctx.save_for_backward(lengths)
         ctx.count = len(x)
-        return _bag(x, offsets)
+        return bag(x, offsets)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -112,7 +112,8 @@ class _Sum(torch.autograd.Function):
         return grads[0].repeat_interleave(lengths, 0, output_size=ctx.count), None, None
 
 
-def _bag(x: Tensor, offsets: Tensor) -> Tensor:
+def bag(x: Tensor, offsets: Tensor) -> Tensor:
+    """Sum over each row's events, (M, ...) -> (B, ...), without a gradient."""
     # The fastest segment sum that torch has on a CPU (7x segment_reduce, 4x index_add).
     indices = torch.arange(len(x), device=x.device)
     flat = x.flatten(1) if x.ndim > 1 else x[:, None]
