@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,6 +23,7 @@ from tossctr.data.prepare import prepare as prepare_data
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.evaluation import compare as comparison
+from tossctr.files import refused
 from tossctr.interop.fuxictr_export import export as export_data
 from tossctr.interop.fuxictr_files import Format
 from tossctr.progress import console, say
@@ -318,6 +320,13 @@ def _shown(value: Any) -> str:
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
+def _fail(error: UserError) -> NoReturn:
+    text = f"error: {error.line()}"
+    console.quiet = False  # which `verbose: 0` made it
+    console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """User errors are one line and exit code 2; a signal N ends with 128 + N."""
@@ -326,10 +335,11 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = f"error: {error.line()}"
-        console.quiet = False  # which `verbose: 0` made it
-        console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+        _fail(error)
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise  # not about a file: a bug
+        _fail(refused(error, "the system refuses", None))
     except Stopped as stopped:
         say(str(stopped))
         sys.exit(128 + stopped.number)

@@ -26,6 +26,15 @@ _REMEDIES = {
 }
 
 
+def refused(error: OSError, problem: str, path: Path | None) -> UserError:
+    """What the system refuses, as one line."""
+    return UserError(
+        f"{problem}: {error.strerror or error}",
+        file=path or error.filename,
+        remedy=_REMEDIES.get(error.errno or 0, "look at the folder and its disk"),
+    )
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Around code that writes: what the disk refuses becomes one line.
@@ -36,11 +45,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot be written: {error.strerror or error}",
-            file=path,
-            remedy=_REMEDIES.get(error.errno or 0, "look at the folder and its disk"),
-        ) from error
+        raise refused(error, "cannot be written", path) from error
 
 
 @contextmanager

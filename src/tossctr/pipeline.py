@@ -11,7 +11,7 @@ from scipy.special import logit
 
 from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.encoder import EncodingReport
-from tossctr.data.prepare import prepare
+from tossctr.data.prepare import open_prepared
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
@@ -62,7 +62,8 @@ def evaluate_run(run: Run, data: Path | None, *, device: torch.device) -> dict[s
     if data is not None:
         label, logit = gather(predict_file(run, data, device=device, labelled=True))
         return evaluate(label, logit)
-    prepared = prepare(run.experiment.dataset)
+    # Only opened: the paths in a run from elsewhere are no reason to write there.
+    prepared = open_prepared(run.experiment.dataset)
     if prepared.encoder.hash != run.encoder.hash:
         raise UserError(
             "the data were prepared anew since this run was trained",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from tossctr.errors import UserError
 from tossctr.models import MODELS
 
 TEXT = st.text(min_size=1, max_size=20)
+IDS = TEXT.map(lambda text: "id" + re.sub(r"[/\\\x00]", "_", text))  # names of folders
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 POSITIVE = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 COUNT = st.integers(1, 10**9)
@@ -45,7 +47,7 @@ FEATURES = st.builds(
 )
 DATASETS = st.builds(
     DatasetConfig,
-    dataset_id=TEXT,
+    dataset_id=IDS,
     train_data=PATH,
     valid_data=st.none() | PATH,
     max_rows=st.none() | COUNT,
@@ -80,7 +82,7 @@ HYPERPARAMETERS = st.builds(
 )
 EXPERIMENTS = st.builds(
     Experiment,
-    expid=TEXT,
+    expid=IDS,
     model=st.just("FESeq"),
     dataset=DATASETS,
     training=TRAININGS,

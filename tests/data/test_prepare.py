@@ -444,3 +444,12 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
         return float(done.stdout)
 
     assert peak(80_000) - peak(16_000) < 40
+
+
+def test_folders_that_prepare_did_not_make_are_not_removed(tmp_path: Path, raw: Path) -> None:
+    own = tmp_path / "ds" / "train"
+    own.mkdir(parents=True)
+    (own / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is in the way"):
+        prepare(dataset(tmp_path, raw, *FEATURES))
+    assert (own / "notes.txt").read_text() == "mine"

@@ -143,3 +143,14 @@ def test_a_row_group_is_not_decoded_whole(tmp_path: Path) -> None:
     first = next(stream)
     assert first.num_rows == 100
     assert pool.bytes_allocated() - before < 12e6
+
+
+def test_a_csv_row_longer_than_a_block(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    lines = [f'{i},"1,2"' for i in range(2000)]
+    lines[1500] = '1500,"' + ",".join(["7"] * 3_000_000) + '"'
+    path.write_text("a,seq\n" + "\n".join(lines) + "\n")
+    batches = list(open_source(path).batches(batch_rows=700))
+    assert [int(a) for b in batches for a in b.column("a").to_pylist()] == list(range(2000))
+    lengths = [len(x) for b in batches for x in b.column("seq").to_pylist()]
+    assert max(lengths) == 5_999_999

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -119,3 +121,35 @@ def test_a_bad_token_names_row_and_value(
     with pytest.raises(UserError) as raised:
         split_tokens(array, ",", dtype, "seq", Where(100))  # type: ignore[arg-type]
     assert (raised.value.column, raised.value.row, raised.value.value) == ("seq", row, value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "splitter", "other"),
+    [
+        (["1^2^3", None, "4^5"], ",", "^"),
+        (["a^b", "c^d^e", "f"], ",", "^"),
+        (["1,2,3", "4,5", "6"], "^", ","),
+        (["1 2 3", "4 5"], ",", " "),
+        (["11|12", "13|14"], "^", "|"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["int", "str"])
+def test_another_splitter_than_the_configured_one_is_named(
+    rows: list[str | None], splitter: str, other: str, dtype: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(f"set splitter: {other!r}")) as raised:
+        split_tokens(pa.array(rows), splitter, dtype, "seq", Where(100))  # type: ignore[arg-type]
+    assert raised.value.row == 100
+
+
+@pytest.mark.parametrize(
+    "rows", [["new york", "los angeles"], ["a,b", "c"], ["1^2", "3", "4"], ["7", "8"]]
+)
+def test_single_texts_that_hold_other_splitters_are_texts(rows: list[str]) -> None:
+    splitter = "^" if "," in rows[0] else ","
+    assert texts(pa.array(rows), splitter) == [[row] for row in rows]
+
+
+def test_blanks_as_splitter_and_around_tokens() -> None:
+    assert texts(pa.array([" 1  2 3 ", "", "   ", "4"]), " ") == [["1", "2", "3"], [], [], ["4"]]
+    assert texts(pa.array([" 1 , 2,3 ", " "]), ",") == [["1", "2", "3"], []]

@@ -1,4 +1,4 @@
-"""The training step on a model that fits in a line: logit = w.x + b, with histories of any length."""
+"""The training step on a model that fits in a line: logit = w.x + b, with a history of any size."""
 
 import lightning.pytorch as pl
 import numpy as np

@@ -14,6 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
 
 
+_FOLDER_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of one folder, not . or ..
+
+
 class _Frozen(BaseModel):
     """Immutable and finite (JSON has no NaN); an unknown key is an error, not a swallowed typo."""
 
@@ -83,7 +86,7 @@ def _only_one(value: Any) -> Any:
 class DatasetConfig(_Frozen):
     """One entry of dataset_config.yaml. Paths are absolute once loaded."""
 
-    dataset_id: str
+    dataset_id: str = Field(pattern=_FOLDER_NAME)
     data_root: Path = Path("data")
     data_format: Literal["csv", "h5", "parquet"] = "parquet"
     train_data: Path
@@ -168,7 +171,7 @@ class ModelConfig(_Frozen):
 class Experiment(_Frozen):
     """One experiment id: what to train, on what, how."""
 
-    expid: str
+    expid: str = Field(pattern=_FOLDER_NAME)
     model: str
     dataset: DatasetConfig
     training: TrainingConfig

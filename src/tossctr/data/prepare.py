@@ -83,6 +83,14 @@ def prepare(
     for source in sources.values():
         require_vocabulary(source, dataset.vocabulary)
     lock = dataset.data_root / f".{dataset.dataset_id}.lock"
+    for part in PARTS:
+        there = folder / part
+        if there.exists() and not (there / "manifest.json").is_file():
+            raise UserError(
+                "is in the way, and not what prepare made",
+                file=there,
+                remedy="move it, or choose another data_root",
+            )
     with locked(lock, f"the data set {folder}", wait=True), Inputs(paths) as inputs:
         if (folder / PARTIAL / FILE).exists():
             _put_in_place(folder)  # where the process that wrote it was killed
@@ -107,6 +115,23 @@ def prepare(
             raise
         _put_in_place(folder)
     return _open(folder, dataset, encoder, report)
+
+
+def open_prepared(dataset: DatasetConfig) -> Prepared:
+    """What `prepare` made earlier, as it is; nothing is read but that, and nothing is written.
+
+    Raises:
+        UserError: nothing there, or nothing whole.
+    """
+    folder = dataset.data_root / dataset.dataset_id
+    try:
+        report = json.loads((folder / FILE).read_bytes())["report"]
+        reports = {part: EncodingReport.from_dict(report[part]) for part in PARTS}
+        return _open(folder, dataset, Encoder.load(folder), reports)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            "no prepared data here", file=folder, remedy="prepare, or name a file with --data"
+        ) from error
 
 
 def _fit_kept(

@@ -19,7 +19,7 @@ ColumnType = Literal["str", "int", "float"]
 
 BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
 _READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
-_CSV_BLOCK_BYTES = 4 * 1024 * 1024  # a row must fit into a block
+_CSV_BLOCK_BYTES = (4 << 20, 64 << 20, 1 << 30)  # a row must fit into a block: larger if need be
 _CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _H5_SUFFIXES = (".h5", ".hdf5")
 VOCABULARY = "tossctr_vocabulary"  # attribute of an H5 file, key of a Parquet file's metadata
@@ -211,12 +211,21 @@ class CsvSource:
         self.path = path
         self._types = types
         self._parsing = pa.csv.ParseOptions(delimiter=_CSV_SUFFIXES[path.suffix.lower()])
-        try:
-            with pa.csv.open_csv(path, parse_options=self._parsing) as reader:
-                self.names: tuple[str, ...] = tuple(reader.schema.names)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(path, error) from error
+        self.names = self._header()
         self._columns = tuple(types) or self.names
+
+    def _header(self) -> tuple[str, ...]:
+        for block_bytes in _CSV_BLOCK_BYTES:
+            options = pa.csv.ReadOptions(block_size=block_bytes)
+            try:
+                with pa.csv.open_csv(
+                    self.path, read_options=options, parse_options=self._parsing
+                ) as reader:
+                    return tuple(reader.schema.names)
+            except (pa.ArrowException, OSError) as error:
+                if "straddl" not in str(error):
+                    raise _unreadable(self.path, error) from error
+        raise UserError("a row is too long", file=self.path, remedy="write it as Parquet")
 
     def count_rows(self) -> int:
         return sum(batch.num_rows for batch in self.batches(self.names[:1]))
@@ -232,13 +241,19 @@ class CsvSource:
         require_columns(self, columns)
         if stop is not None and start >= stop:
             return
-        try:
-            with self._open(columns) as reader:
-                yield from _between(reader, start, stop, columns, batch_rows)
-        except (pa.ArrowException, OSError) as error:
-            raise self._wrong_value(error) or _unreadable(self.path, error) from error
+        for block_bytes in _CSV_BLOCK_BYTES:
+            try:
+                with self._open(columns, block_bytes) as reader:
+                    for batch in _between(reader, start, stop, columns, batch_rows):
+                        start += batch.num_rows
+                        yield batch
+                return
+            except (pa.ArrowException, OSError) as error:
+                too_long = "straddl" in str(error) and block_bytes != _CSV_BLOCK_BYTES[-1]
+                if not too_long:
+                    raise self._wrong_value(error) or _unreadable(self.path, error) from error
 
-    def _open(self, columns: Sequence[str]) -> pa.csv.CSVStreamingReader:
+    def _open(self, columns: Sequence[str], block_bytes: int) -> pa.csv.CSVStreamingReader:
         options = pa.csv.ConvertOptions(
             include_columns=list(columns),
             column_types={name: _ARROW_TYPES[self._types.get(name, "str")] for name in columns},
@@ -247,7 +262,7 @@ class CsvSource:
         )
         return pa.csv.open_csv(
             self.path,
-            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+            read_options=pa.csv.ReadOptions(block_size=block_bytes),
             parse_options=self._parsing,
             convert_options=options,
         )

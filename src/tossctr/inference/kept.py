@@ -14,6 +14,7 @@ import torch
 
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.preparing.fingerprint import Inputs
+from tossctr.errors import UserError
 from tossctr.files import remove, sha256_of, whole_file, write_json
 from tossctr.inference.predict import BATCH_ROWS, Predictions, predict_file
 from tossctr.progress import say
@@ -81,6 +82,8 @@ def predict_kept(
                 gathered = []
             yield batch
         report.merge(counts)
+        if not report.rows:
+            raise UserError("has no rows to score", file=path)
         inputs.as_dict()
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import pydantic
 import safetensors
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -154,8 +155,8 @@ def load_run(path: Path) -> Run:
     """Open a run's folder (or any file in it), its hashes verified.
 
     Raises:
-        UserError: no run there, an unfinished or newer one, a changed file, weights that do not
-            fit the config.
+        UserError: no run there, an unfinished or newer one, a changed file, files that do not fit
+            one another; before anything is allocated.
     """
     folder = path if path.is_dir() or not path.suffix else path.parent
     marker = folder / "run.json"
@@ -166,7 +167,7 @@ def load_run(path: Path) -> Run:
     try:
         about = json.loads(marker.read_text(encoding="utf-8"))
         version, hashes = about["version"], dict(about["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError("not a run's description", file=marker, remedy="train again") from error
     if version != VERSION:
         raise UserError(
@@ -176,7 +177,10 @@ def load_run(path: Path) -> Run:
             remedy=f"this one reads version {VERSION}: train again",
         )
     for name in HASHED:
-        if not (folder / name).is_file() or sha256_of(folder / name) != hashes.get(name):
+        file = folder / name
+        if file.is_symlink():  # what a run needs is in its folder
+            raise UserError("is a link", file=file, remedy="put the file itself there")
+        if not file.is_file() or sha256_of(file) != hashes.get(name):
             raise UserError(
                 "missing, or changed since training", file=folder / name, remedy="train again"
             )
@@ -184,19 +188,75 @@ def load_run(path: Path) -> Run:
     try:
         features = FeatureMap.model_validate_json((folder / "features.json").read_bytes())
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (pydantic.ValidationError, ValueError, OSError) as error:
+    except (pydantic.ValidationError, ValueError, OSError, RecursionError) as error:
         raise UserError("cannot be read", file=folder, remedy="train again") from error
     encoder = Encoder.load(folder)
-    model = build_model(experiment.model, features, experiment.hyperparameters)
-    _load_weights(model, folder / WEIGHTS)
+    _check_features(features, encoder, experiment, folder / "features.json")
+    try:
+        with torch.device("meta"):  # shapes without memory
+            shapes = _built(experiment, features)
+    except (RuntimeError, OverflowError) as error:
+        raise UserError(
+            f"no model can have these sizes: {str(error).splitlines()[0]}",
+            file=folder / "experiment.json",
+            remedy="train again",
+        ) from error
+    _check_weights(shapes, folder / WEIGHTS)
+    model = _built(experiment, features)
+    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return Run(folder, experiment, encoder, features, model.eval(), metrics)
 
 
-def _load_weights(model: CTRModel, file: Path) -> None:
+def _built(experiment: Experiment, features: FeatureMap) -> CTRModel:
+    return build_model(experiment.model, features, experiment.hyperparameters)
+
+
+def _check_features(
+    features: FeatureMap, encoder: Encoder, experiment: Experiment, file: Path
+) -> None:
     try:
-        state: dict[str, torch.Tensor] = load_file(file)
-        model.load_state_dict(state, strict=True)
-    except (safetensors.SafetensorError, RuntimeError) as error:
+        expected = encoder.features.with_lengths(experiment.dataset, experiment.training.max_len)
+    except KeyError:  # a field that the config does not have
+        expected = None
+    if features != expected:
+        raise UserError("does not fit the encoder and the config", file=file, remedy="train again")
+
+
+def _check_weights(model: CTRModel, file: Path) -> None:
+    """Compare names, shapes and types with the file's header, whose sizes are those of its data."""
+    expected = {k: (list(v.shape), v.dtype) for k, v in model.state_dict().items()}
+    try:
+        with safe_open(file, "pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+            found = {
+                name: (list(part.get_shape()), _DTYPES.get(part.get_dtype()))
+                for name, part in slices.items()
+            }
+    except safetensors.SafetensorError as error:
         raise UserError(
-            f"the weights do not fit the config: {error}", file=file, remedy="train again"
+            f"not a safetensors file: {error}", file=file, remedy="train again"
         ) from error
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                f"the weights do not fit the config: {name} should be {_shown(expected.get(name))}",
+                file=file,
+                value=_shown(found.get(name)),
+                remedy="train again",
+            )
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def _shown(tensor: tuple[list[int], torch.dtype | None] | None) -> str:
+    return "absent" if tensor is None else f"{tensor[1]} {tensor[0]}"

@@ -49,6 +49,6 @@ class EncoderState(BaseModel):
         for name, tokens in self.vocabularies.items():
             if len(set(tokens)) != len(tokens):
                 raise ValueError(f"the vocabulary of {name!r} repeats a token")
-        if any(size < 2 for size in self.index_sizes.values()):
-            raise ValueError("an index size is below 2")
+        if any(not 2 <= size <= 2**32 for size in self.index_sizes.values()):
+            raise ValueError("an index size is not from 2 to 2^32")
         return self

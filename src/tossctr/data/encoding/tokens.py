@@ -147,11 +147,15 @@ def split_text(array: pa.Array, splitter: str, column: str, where: Where) -> tup
     """Joined text -> offsets (N + 1,) int64 and the flat, trimmed tokens as strings.
 
     Raises:
-        UserError: an empty token between two splitters.
+        UserError: an empty token between two splitters; no splitter at all, but another one.
     """
-    array = pc.utf8_trim_whitespace(array) if splitter.strip() else array
+    blanks = splitter == " "  # any number of them is one
+    array = pc.utf8_trim_whitespace(array) if splitter.strip() or blanks else array
     array = pc.if_else(pc.equal(array, ""), pa.scalar(None, array.type), array)
-    offsets, flat = flat_list(pc.split_pattern(array, splitter))
+    lists = pc.utf8_split_whitespace(array) if blanks else pc.split_pattern(array, splitter)
+    offsets, flat = flat_list(lists)
+    if np.diff(offsets).max(initial=0) == 1:
+        _refuse_other_splitter(array, splitter, column, where)
     flat = pc.utf8_trim_whitespace(flat)
     empty = pc.equal(flat, "").to_numpy(zero_copy_only=False)
     if empty.any():
@@ -165,6 +169,35 @@ def split_text(array: pa.Array, splitter: str, column: str, where: Where) -> tup
             f"write values joined by single {splitter!r}",
         )
     return offsets, flat
+
+
+# What joins ids in files; texts hold blanks and commas too, so there only numbers count.
+_SPLITTERS = {
+    "^": r"[^^]+(\^[^^]+)+",
+    "|": r"[^|]+(\|[^|]+)+",
+    ",": r"-?\d+(,\s*-?\d+)+",
+    ";": r"-?\d+(;\s*-?\d+)+",
+    " ": r"-?\d+( +-?\d+)+",
+    "\t": r"-?\d+(\t-?\d+)+",
+}
+
+
+def _refuse_other_splitter(array: pa.Array, splitter: str, column: str, where: Where) -> None:
+    """Raise where most rows, none of which holds the splitter, are joined by another."""
+    rows = len(array) - array.null_count
+    for other, pattern in _SPLITTERS.items():
+        if other == splitter:
+            continue
+        joined = pc.match_substring_regex(array, f"^{pattern}$")
+        if 2 * (pc.sum(joined).as_py() or 0) > rows:
+            at = pc.index(joined, True).as_py()
+            raise where.error(
+                f"no splitter {splitter!r} in these sequences, but {other!r}",
+                column,
+                at,
+                array[at].as_py(),
+                f"set splitter: {other!r} in the data set's config",
+            )
 
 
 def flat_list(lists: pa.Array) -> tuple[Array, pa.Array]:

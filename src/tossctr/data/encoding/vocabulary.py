@@ -82,6 +82,7 @@ class Vocabulary:
     def __init__(self, tokens: Sequence[str]) -> None:
         self.size = len(tokens) + 2
         self.oov = self.size - 1
+        self._identity = False
         self._index = {token: index for index, token in enumerate(tokens, start=1)}
         pairs = [(int(t), i) for t, i in self._index.items() if _is_int64(t)]
         self._build([token for token, _ in pairs], [index for _, index in pairs])
@@ -91,8 +92,10 @@ class Vocabulary:
         """The vocabulary of a column that holds indices 0..size-1 already (`remap: false`)."""
         self = cls(())
         self.size, self.oov = size, size - 1
-        self._build(list(range(size)), list(range(size)))
-        self._index = {}
+        self._identity = True
+        dtype = smallest_unsigned(size)
+        self._values = np.empty(0, dtype)  # only its type is used
+        self._table = np.arange(size, dtype=dtype) if size <= TABLE_LIMIT else None
         return self
 
     def _build(self, integers: list[int], indices: list[int]) -> None:
@@ -113,6 +116,9 @@ class Vocabulary:
 
     def look_up_integers(self, values: Array) -> Array:
         """(M,) int64 tokens -> (M,) indices in the smallest unsigned type."""
+        if self._identity:
+            known = (values >= 0) & (values < self.size)
+            return np.where(known, values, self.oov).astype(self._values.dtype)
         if not len(self._keys):
             return np.full(len(values), self.oov, self._values.dtype)
         if self._table is not None:

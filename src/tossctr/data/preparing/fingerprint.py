@@ -62,7 +62,9 @@ class Inputs:
         for part, path in self._paths.items():
             digest = self._hash(part).result()
             if _stat(path) != self._stats[part]:
-                raise UserError("changed while it was read", file=path, remedy="give the same command again")
+                raise UserError(
+                    "changed while it was read", file=path, remedy="give the same command again"
+                )
             described[part] = {"path": str(path), **self._stats[part], "sha256": digest}
         return described
 
