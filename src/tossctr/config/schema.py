@@ -123,7 +123,7 @@ class TrainingConfig(_Frozen):
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(2048, ge=1)  # rows per optimiser step
-    micro_batch_events: int = Field(32_768, ge=1)  # events executed at once: bounds memory
+    micro_batch_events: int = Field(8_192, ge=1)  # events executed at once: bounds memory
     precision: Literal["32", "bf16", "16"] = "32"  # of the products; weights stay in 32 bits
     negative_sampling: float = Field(1.0, gt=0, le=1)  # share of non-clicks drawn each epoch
     shuffle: bool = True

@@ -8,6 +8,8 @@ the rest (weights, gradients, optimiser state, the head) does not.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import math
 import re
 import time
@@ -31,7 +33,8 @@ from tossctr.training.module import new_optimizer
 
 PROBE_EVENTS = (3_000, 12_000)
 SMALLEST, LARGEST = 2**10, 2**21  # events of a part
-CPU_LARGEST = 2**15  # more only falls out of the cache there
+CPU_LARGEST = 2**13  # more only falls out of the cache there
+CPU_HEAP = 1.9  # resident bytes a byte of activations: glibc's heap keeps what is freed between
 SPARE = 0.9  # of the memory that a plan fills: allocators round up and fragment
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
@@ -101,7 +104,6 @@ def plan(
         UserError: not even the smallest part fits.
     """
     config = experiment.training
-    process = 0.0 if memory is not None else _process_bytes(device)  # before the probe adds to it
     features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
     rows = replace(data.train, features=features)
     lengths = _events(rows)
@@ -111,11 +113,16 @@ def plan(
     sizes = [_size(batch) for batch in (small, large)]
     per_event = max((peaks[1] - peaks[0]) / max(sizes[1] - sizes[0], 1), 1.0)
     fixed = max(peaks[0] - per_event * sizes[0], _parameter_bytes(model))
+    seconds = {p: _seconds(model, experiment, large, p) for p in _precisions(device)}
+    rows_per_s = len(large) / seconds[config.precision if config.precision in seconds else "32"]
+    del model, small, large
+    process = 0.0
+    if memory is None:
+        process = _process_bytes(device)
+        per_event *= CPU_HEAP if device.type == "cpu" else 1.0
     budget = SPARE * (memory if memory is not None else process + _free_bytes(device))
     step_events = float(lengths.mean()) * config.batch_size
     micro = _largest(budget - process - fixed, per_event, step_events, device)
-    seconds = {p: _seconds(model, experiment, large, p) for p in _precisions(device)}
-    rows_per_s = len(large) / seconds[config.precision if config.precision in seconds else "32"]
     activations = per_event * min(micro, step_events)
     return Plan(
         micro_batch_events=micro,
@@ -218,6 +225,11 @@ def _process_bytes(device: torch.device) -> float:
     """Resident now: of the process on a CPU, of torch's allocator on a GPU."""
     if device.type == "cuda":
         return float(torch.cuda.memory_allocated(device))
+    gc.collect()
+    # The probe's own leavings go back to the system, where the C library can do that.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return float(pages * 4096)
 
