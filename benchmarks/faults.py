@@ -1,0 +1,212 @@
+"""Does a killed run end as if it had not been? SIGKILL at random moments, and disks that refuse.
+
+A small project is prepared, trained and scored once without a fault: the reference. Then, in turn,
+one of `prepare`, `train` and `predict` is killed at a random moment of its running time (or finds
+that no file may grow beyond a random size), and the same command is given again, possibly to be
+killed again. What it leaves in the end is compared with the reference, byte by byte: the stores,
+the weights and the history of the validations, the submission.
+
+    kills           processes killed
+    write_failures  processes whose writing was refused at some point
+    resumed         commands that took up work of the killed one
+    identical       1 if every result was that of the reference, else the share that was
+    tracebacks      processes that ended with one
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import harness
+
+from tossctr.cli import main as tossctr
+from tossctr.data.synthetic import synthesize
+from tossctr.inference import kept
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+STAGES = ("prepare", "train", "predict")
+SETTINGS = {
+    "max_len": 16,
+    "epochs": 2,
+    "batch_size": 128,
+    "valid_split.method": "stratified",
+    "net_dropout": 0.1,
+    "num_workers": 0,
+    "checkpoint_minutes": 0.002,
+}
+
+
+class Project:
+    """A folder with configs and raw files, in which stages are run in processes of their own."""
+
+    def __init__(self, root: Path, rows: int) -> None:
+        self.root = root
+        shutil.copytree(CONFIGS, root / "configs")
+        synthesize(root / "data" / "toy", rows, 3 * rows, seed=5)
+
+    def copy(self, root: Path) -> Project:
+        shutil.copytree(self.root, root)
+        project = Project.__new__(Project)
+        project.root = root
+        return project
+
+    def arguments(self, stage: str) -> list[str]:
+        config = ["--config", str(self.root / "configs"), "--expid", "FESeq_toy"]
+        keys = [word for k, v in SETTINGS.items() for word in ("--set", f"{k}={v}")]
+        match stage:
+            case "prepare":
+                return ["prepare", *config, *keys]
+            case "train":
+                return ["train", *config, *keys, "--gpu", "-1"]
+        output = str(self.root / "out" / "submission.csv")
+        return ["predict", *config, "--gpu", "-1", "--output", output]
+
+    def run(self, stage: str, *, kill_after: float | None = None, limit: int | None = None) -> int:
+        """Run a stage in a fork of this process, whose imports it shares; its exit code, negative
+        where it was killed. What it said is in `log`."""
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            log = os.open(self.root / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            if limit is not None:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            code = 1
+            try:
+                tossctr(self.arguments(stage))
+                code = 0
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        if kill_after is not None:
+            end = time.monotonic() + kill_after
+            while time.monotonic() < end:
+                if os.waitpid(child, os.WNOHANG)[0]:
+                    return 0
+                time.sleep(0.005)
+            os.kill(child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    @property
+    def log(self) -> str:
+        return (self.root / "log").read_text(errors="replace")
+
+    def result(self, stage: str) -> str:
+        """A hash of what a stage leaves."""
+        digest = hashlib.sha256()
+        match stage:
+            case "prepare":
+                folder = self.root / "data" / "tossctr_toy"
+                for path in sorted(p for p in folder.rglob("*") if p.name != "prepare.json"):
+                    digest.update(str(path.relative_to(folder)).encode())
+                    digest.update(path.read_bytes() if path.is_file() else b"")
+            case "train":
+                folder = self.root / "checkpoints" / "FESeq_toy"
+                digest.update((folder / "model.safetensors").read_bytes())
+                metrics = json.loads((folder / "metrics.json").read_text())
+                digest.update(json.dumps(metrics["history"]).encode())
+                digest.update(" ".join(sorted(p.name for p in folder.parent.iterdir())).encode())
+            case _:
+                for path in sorted((self.root / "out").iterdir()):
+                    digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+
+def measure(kills: int, failures: int, rows: int, seed: int = 0) -> dict[str, object]:
+    """Run until so many processes were killed, and so many met a refusing disk."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    kept.PART_ROWS = 1  # each batch is kept, as otherwise only those of large files are
+    draw = random.Random(seed)
+    counts = {"kills": 0, "write_failures": 0, "resumed": 0, "results": 0, "tracebacks": 0}
+    same = 0
+    with tempfile.TemporaryDirectory() as name:
+        made = Project(Path(name) / "0", rows)
+        before, seconds, expected = {}, {}, {}
+        for number, stage in enumerate(STAGES, 1):
+            before[stage] = made
+            made = made.copy(Path(name) / f"{number}")
+            move(made, before[stage].root)
+            start = time.monotonic()
+            if made.run(stage) != 0:
+                raise SystemExit(f"the reference failed:\n{made.log}")
+            seconds[stage] = time.monotonic() - start
+            expected[stage] = made.result(stage)
+        for trial in range(10**9):
+            if counts["kills"] >= kills and counts["write_failures"] >= failures:
+                break
+            stage = STAGES[trial % 3]
+            project = before[stage].copy(Path(name) / "trial")
+            move(project, before[stage].root)
+            refuse = counts["write_failures"] < failures and trial % 2 == 1
+            if refuse:
+                code = project.run(stage, limit=draw.randrange(100, 400_000))
+                counts["write_failures"] += code == 2
+                counts["tracebacks"] += "Traceback" in project.log
+            while not refuse and counts["kills"] < kills:
+                code = project.run(stage, kill_after=draw.uniform(0, seconds[stage]))
+                if code != -signal.SIGKILL:
+                    break
+                counts["kills"] += 1
+                if draw.random() < 0.7:  # else killed again
+                    break
+            code = project.run(stage)
+            counts["resumed"] += code == 0 and took_up(stage, project.log)
+            counts["tracebacks"] += "Traceback" in project.log
+            counts["results"] += 1
+            right = code == 0 and project.result(stage) == expected[stage]
+            same += right
+            if not right:
+                print(f"trial {trial}: {stage} ended otherwise:\n{project.log}", file=sys.stderr)
+            shutil.rmtree(project.root)
+    return {**counts, "identical": same / counts["results"]}
+
+
+def took_up(stage: str, log: str) -> bool:
+    if stage == "prepare":
+        return "transform:" in log and "fit:" not in log
+    return "going on from epoch" in log or "had been scored before" in log
+
+
+def move(project: Project, old: Path) -> None:
+    """Let what was prepared and trained elsewhere lie here: its paths are absolute."""
+    for path in (project.root / "data").rglob("prepare.json"):
+        path.write_text(path.read_text().replace(str(old), str(project.root)))
+    for raw in (project.root / "data" / "toy").iterdir():
+        times = (old / raw.relative_to(project.root)).stat()
+        os.utime(raw, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__ or "")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--write-failures", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=6_000, help="train rows; three times to score")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.quick:
+        options.kills, options.write_failures, options.rows = 9, 3, 2_000
+    figures = measure(options.kills, options.write_failures, options.rows, options.seed)
+    harness.finish(figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
