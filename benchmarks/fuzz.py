@@ -1,0 +1,362 @@
+"""What do broken, strange and hostile inputs do? Each is to be handled, or refused with one line.
+
+Parquet and CSV files, YAML configs and model folders are mutated at random (bytes, columns, types,
+values; model folders also with their hashes made right again) and given to the code behind
+`prepare`, `predict` and the reading of configs. A case goes wrong where it ends with anything but a
+result or a `UserError` (or the system's own error about a file), where it takes longer than
+`TIMEOUT` seconds, or where a prediction has not one probability for each row of the file.
+
+    cases          inputs tried
+    refused        those that ended with one line
+    tracebacks     those that ended with another exception, or killed the process
+    hangs          those that took too long
+    wrong_outputs  those whose output was of a wrong length, or not all probabilities
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import torch
+
+from tossctr import pipeline
+from tossctr.config.loader import load_experiment
+from tossctr.config.schema import Experiment
+from tossctr.data.prepare import prepare
+from tossctr.data.synthetic import synthesize
+from tossctr.errors import UserError
+from tossctr.files import sha256_of
+from tossctr.progress import console
+from tossctr.training.run_folder import HASHED, load_run
+from tossctr.training.trainer import check_model, train
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+CPU = torch.device("cpu")
+TIMEOUT = 30
+BATCH = 25  # cases of one process
+ROWS = 200
+USED = ["gender", "hour", "inventory_id", "seq", "l_feat_1", "feat_a_1", "feat_e_3"]
+TOKENS = ["", " ", "nan", "NaN", "inf", "-1", "1e999", "9" * 30, "1,,2", ",", "^", "1^2^3", "\x00",
+          "é", "'", '"', "\n", "null", "0x10", "1_0", "[1, 2]", "=1+1", "1 2 3", "٣", "7" * 4000,
+          ",".join(["3"] * 20_000)]  # fmt: skip
+YAML = ["null", "~", "-1", "0", "1e400", ".nan", "[]", "{}", "[1, [2]]", "'text'", "../../x", "yes",
+        "!!python/object:os.system x", "&a [*a]", "2024-13-01", "|", "\t", "💥", '"', "*undefined",
+        "9" * 400, "{<<: 3}", "? [a]", "@"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """What is mutated: a data set's raw files, its experiment, a trained run."""
+
+    root: Path
+    experiment: Experiment
+    run: Path
+
+
+def world(root: Path) -> World:
+    shutil.copytree(CONFIGS, root / "configs")
+    synthesize(root / "data" / "toy", 600, ROWS, seed=5)
+    keys = ["epochs=1", "max_len=8", "num_workers=0", "valid_split.method=stratified"]
+    experiment = load_experiment(root / "configs", "FESeq_toy", keys)
+    run = train(experiment, prepare(experiment.dataset), CPU, root / "run")
+    return World(root, experiment, run.folder)
+
+
+def flip(content: bytes, draw: random.Random) -> bytes:
+    """Bytes changed, cut out, doubled, or the end left out."""
+    data = bytearray(content)
+    for _ in range(draw.choice([1, 1, 3, 20])):
+        at = draw.randrange(max(len(data), 1))
+        match draw.randrange(6):
+            case 0 | 1:
+                data[at : at + 1] = bytes([draw.randrange(256)])
+            case 2:
+                del data[at : at + draw.choice([1, 4, 1000])]
+            case 3:
+                data[at:at] = data[at : at + draw.choice([1, 4, 1000])]
+            case 4:
+                data[at:at] = draw.randbytes(draw.choice([1, 8]))
+            case 5 if draw.random() < 0.3:
+                del data[at:]
+    return bytes(data)
+
+
+def mutated_table(table: pa.Table, draw: random.Random) -> pa.Table:
+    """Columns lost, renamed, doubled, of another type, or with strange values."""
+    for _ in range(draw.choice([1, 1, 2, 4])):
+        name = draw.choice([n for n in [*USED, "clicked", "ID"] if n in table.column_names] or
+                           table.column_names)  # fmt: skip
+        at = table.column_names.index(name)
+        column = table.column(at)
+        try:
+            match draw.randrange(9):
+                case 0:
+                    table = table.remove_column(at)
+                case 1:
+                    names = list(table.column_names)
+                    names[at] = draw.choice(
+                        [name.upper(), name + " ", "x", names[0], "\ufeff" + name]
+                    )
+                    table = table.rename_columns(names)
+                case 2:
+                    table = table.append_column(name, column)
+                case 3:
+                    table = table.set_column(at, name, retyped(column, draw))
+                case 4:
+                    table = table.slice(0, draw.choice([0, 1, 2, len(table)]))
+                case 5:
+                    table = table.set_column(at, name, pa.nulls(len(table), column.type))
+                case 6:
+                    table = pa.concat_tables([table, table.slice(0, draw.randrange(3))])
+                case _:
+                    table = table.set_column(at, name, revalued(column, draw))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            continue
+    return table
+
+
+def retyped(column: pa.ChunkedArray, draw: random.Random) -> pa.ChunkedArray:
+    kinds: list[Callable[[], Any]] = [
+        lambda: column.cast(pa.large_string()),
+        lambda: column.cast(pa.string()).dictionary_encode(),
+        lambda: column.cast(pa.binary()),
+        lambda: column.cast(pa.float64()),
+        lambda: column.cast(pa.int64(), safe=False),
+        lambda: column.cast(pa.bool_()),
+        lambda: pc.split_pattern(column.cast(pa.string()), ","),
+        lambda: pc.split_pattern(column.cast(pa.string()), ",").cast(pa.list_(pa.int64())),
+        lambda: pa.chunked_array([pa.array([{"a": 1}] * len(column))]),
+        lambda: pa.chunked_array([pa.array([[[1]]] * len(column))]),
+        lambda: pa.chunked_array([pa.array([1] * len(column), pa.timestamp("ms"))]),
+        lambda: pa.chunked_array([pa.nulls(len(column))]),
+        lambda: pa.chunked_array([pa.array([b"\xff\xfe"] * len(column), pa.binary())]),
+    ]
+    return draw.choice(kinds)()
+
+
+def revalued(column: pa.ChunkedArray, draw: random.Random) -> pa.ChunkedArray:
+    values = column.to_pylist()
+    text = pa.types.is_string(column.type)
+    numbers = [None, float("nan"), float("inf"), -float("inf"), 1e38, -1e300, 0, 2, -1]
+    for _ in range(draw.choice([1, 1, 5, len(values) or 1])):
+        if values:
+            value = draw.choice([None, *TOKENS]) if text else draw.choice(numbers)
+            values[draw.randrange(len(values))] = value
+    kind = column.type if text or pa.types.is_float32(column.type) else pa.float64()
+    return pa.chunked_array([pa.array(values, kind)])
+
+
+def data_file(world: World, folder: Path, draw: random.Random, part: str) -> Path:
+    table = pq.read_table(world.root / "data" / "toy" / f"{part}.parquet")
+    if draw.random() < 0.6:
+        table = mutated_table(table, draw)
+    path = folder / f"{part}.{draw.choice(['parquet', 'csv'])}"
+    try:
+        if path.suffix == ".csv":
+            pyarrow.csv.write_csv(table, path)
+        else:
+            pq.write_table(table, path, row_group_size=draw.choice([7, 64, 1000]))
+    except (pa.ArrowException, OSError, ValueError):
+        path = path.with_suffix(".parquet")
+        pq.write_table(table.slice(0, 0).select([]), path)
+    if draw.random() < 0.5:
+        path.write_bytes(flip(path.read_bytes(), draw))
+    if draw.random() < 0.1:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    return path
+
+
+def try_train_file(world: World, folder: Path, draw: random.Random) -> str | None:
+    keys = {"train_data": data_file(world, folder, draw, "train"), "data_root": folder}
+    done = prepare(world.experiment.dataset.model_copy(update=keys))
+    short = len(done.train) + len(done.valid) > 602  # the rows, and two that were doubled
+    return "more rows than there were" if short else None
+
+
+def try_test_file(world: World, folder: Path, draw: random.Random) -> str | None:
+    return scored(world.run, data_file(world, folder, draw, "test"), folder / "out.csv")
+
+
+def scored(run_folder: Path, data: Path, output: Path) -> str | None:
+    """Score a file; what is wrong with the output, if anything."""
+    run = load_run(run_folder)
+    rows, _ = pipeline.submit(run, data=data, sample=None, output=output, device=CPU)
+    # "ID" may be anything that a mutation made of it: only numbers are read.
+    options = pyarrow.csv.ConvertOptions(include_columns=["clicked"])
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    column = pyarrow.csv.read_csv(output, convert_options=options, parse_options=parsing)[0]
+    inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1))
+    if len(column) != rows or not pc.all(inside).as_py() or column.null_count:
+        return "not a probability for each row"
+    if data.suffix == ".parquet" and pq.ParquetFile(data).metadata.num_rows != rows:
+        return "not as many rows as the file"
+    return None
+
+
+def try_config(world: World, folder: Path, draw: random.Random) -> str | None:
+    configs = Path(shutil.copytree(world.root / "configs", folder / "configs"))
+    keys: list[str] = []
+    if draw.random() < 0.3:
+        key = draw.choice(["max_len", "seed", "train_data", "monitor", "feature_cols", "", "a.b.c"])
+        keys = [f"{key}={draw.choice(YAML)}"]
+    else:
+        path = draw.choice([p for p in configs.rglob("*.yaml") if p.is_file()])
+        if draw.random() < 0.5:
+            path.write_bytes(flip(path.read_bytes(), draw))
+        else:
+            lines = path.read_text().splitlines()
+            at = draw.randrange(len(lines))
+            head, colon, _ = lines[at].partition(":")
+            lines[at] = f"{head}{colon} {draw.choice(YAML)}"
+            path.write_text("\n".join(lines))
+    check_model(load_experiment(configs, "FESeq_toy", keys))
+    return None
+
+
+def try_model(world: World, folder: Path, draw: random.Random) -> str | None:
+    run = Path(shutil.copytree(world.run, folder / "run"))
+    path = run / draw.choice([*HASHED, *HASHED[:3], "metrics.json", "run.json"])
+    if path.suffix == ".json" and draw.random() < 0.8:
+        content = json.loads(path.read_text())
+        spoil(content, draw)
+        path.write_text(json.dumps(content))
+    else:
+        path.write_bytes(flip(path.read_bytes(), draw))
+    if path.name != "run.json" and draw.random() < 0.9:
+        about = json.loads((run / "run.json").read_text())
+        about["sha256"] = {name: sha256_of(run / name) for name in HASHED}
+        (run / "run.json").write_text(json.dumps(about))
+    return scored(run, world.root / "data" / "toy" / "test.parquet", folder / "out.csv")
+
+
+def spoil(content: Any, draw: random.Random) -> None:
+    """Change one value somewhere in JSON."""
+    values: list[Any] = [
+        None,
+        -1,
+        0,
+        10**12,
+        2**70,
+        1e308,
+        "",
+        "../../x",
+        "\x00",
+        [],
+        {},
+        True,
+        "a",
+    ]
+    while isinstance(content, dict | list) and content:
+        keys = list(content) if isinstance(content, dict) else range(len(content))
+        key = draw.choice(list(keys))
+        inner = content[key]
+        if isinstance(inner, dict | list) and inner and draw.random() < 0.85:
+            content = inner
+            continue
+        if isinstance(content, dict) and draw.random() < 0.2:
+            del content[key]
+        else:
+            content[key] = draw.choice(values)
+        return
+
+
+KINDS = (try_train_file, try_test_file, try_config, try_model)
+
+
+class Hang(BaseException):
+    pass
+
+
+def one(world: World, seed: int, case: int) -> tuple[str, str]:
+    """Run a case: what it came to, and more about it."""
+    draw = random.Random(f"{seed}/{case}")
+    attempt = KINDS[case % len(KINDS)]
+
+    def hang(*_: object) -> None:
+        raise Hang
+
+    signal.signal(signal.SIGALRM, hang)
+    with tempfile.TemporaryDirectory() as name:
+        signal.alarm(TIMEOUT)
+        try:
+            wrong = attempt(world, Path(name), draw)
+            return ("wrong_outputs", wrong) if wrong else ("handled", "")
+        except UserError as error:
+            return "refused", error.line()
+        except OSError as error:
+            if error.filename is None:  # else one line of the command line's
+                return "tracebacks", traceback.format_exc()
+            return "refused", str(error)
+        except Hang:
+            return "hangs", traceback.format_exc()
+        except Exception:
+            return "tracebacks", traceback.format_exc()
+        finally:
+            signal.alarm(0)
+
+
+def batch(world: World, seed: int, cases: range) -> list[tuple[int, str, str]]:
+    """Cases in a process of their own, so that a crash is seen and leaves the others be."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        with os.fdopen(write, "w") as out:
+            for case in cases:
+                out.write(json.dumps([case, *one(world, seed, case)]) + "\n")
+                out.flush()
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as lines:
+        results = [tuple(json.loads(line)) for line in lines]
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code and len(results) < len(cases):
+        case = cases[len(results)]
+        results.append((case, "tracebacks", f"the process died with {code}"))
+        results += batch(world, seed, range(case + 1, cases.stop)) if case + 1 in cases else []
+    return results
+
+
+def measure(cases: int, seed: int) -> dict[str, int]:
+    console.quiet = True
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        made = world(Path(name))
+        for start in range(0, cases, BATCH):
+            for case, outcome, more in batch(made, seed, range(start, min(start + BATCH, cases))):
+                counts[outcome] += 1
+                if outcome not in ("handled", "refused") or os.environ.get("FUZZ_SHOW"):
+                    print(f"case {case} ({KINDS[case % 4].__name__}): {outcome}: {more}",
+                          file=sys.stderr)  # fmt: skip
+    names = ("refused", "tracebacks", "hangs", "wrong_outputs")
+    return {"cases": sum(counts.values()), **{name: counts[name] for name in names}}
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__ or "")
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    figures = measure(100 if options.quick else options.cases, options.seed)
+    harness.finish(figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
