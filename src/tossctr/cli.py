@@ -19,6 +19,8 @@ from rich.table import Table
 from tossctr import __version__, pipeline
 from tossctr.config.loader import load_dataset, load_experiment
 from tossctr.config.schema import DatasetConfig, Experiment
+from tossctr.data.health import check as check_file
+from tossctr.data.health_table import health_table
 from tossctr.data.prepare import prepare as prepare_data
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
@@ -93,6 +95,22 @@ def prepare(
     data = prepare_data(chosen, force=fresh)
     rows = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
     _print({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="Raw parquet or CSV file.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another file to compare with: train with test.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report a raw file's health: types, missing values, ranges, lengths, drift."""
+    found = check_file(file, against)
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        stdout.print(health_table(found))
 
 
 @app.command()

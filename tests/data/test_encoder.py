@@ -443,3 +443,14 @@ def test_choices_of_training_stay_out_of_the_encoder() -> None:
 def test_contradicting_options_are_one_line(features: list[FeatureSpec], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         Stats.of(config(*features))
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.string()])
+@pytest.mark.parametrize("name", ["categorical", "sequence", "meta"])
+def test_text_that_is_not_utf_8_names_its_column(name: str, kind: pa.DataType) -> None:
+    raw = pa.array([b"\xff\xfe", b"1"], pa.binary())
+    text = pa.Array.from_buffers(kind, 2, raw.buffers())  # as Parquet gives it, unchecked
+    batch = pa.record_batch({"x": text, "clicked": pa.array([0, 1])})
+    data = dataset(Path(), Path(), feature("x", name, "str"))
+    with pytest.raises(UserError, match="column x"):
+        Encoder.fit(data, [batch]).transform(batch)

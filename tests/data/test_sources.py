@@ -154,3 +154,10 @@ def test_a_csv_row_longer_than_a_block(tmp_path: Path) -> None:
     assert [int(a) for b in batches for a in b.column("a").to_pylist()] == list(range(2000))
     lengths = [len(x) for b in batches for x in b.column("seq").to_pylist()]
     assert max(lengths) == 5_999_999
+
+
+def test_a_csv_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "korean.csv"
+    path.write_bytes("성별,클릭\n1,0\n".encode("cp949"))
+    with pytest.raises(UserError, match=r"is not UTF-8 text; save it as UTF-8"):
+        open_source(path)

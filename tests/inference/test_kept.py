@@ -162,3 +162,19 @@ def test_two_runs_do_not_write_one_output(run, data, tmp_path):
         done.set()
         other.join()
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (pa.array([["a"], ["b"]]), "column ID: cannot be read"),
+        (pa.array(["a", None]), "column ID, row 1: the id is missing"),
+    ],
+)
+def test_ids_that_are_none_are_refused(run, tmp_path, ids, message):
+    table = pq.read_table(run.experiment.dataset.test_data).slice(0, 2)
+    path = tmp_path / "odd.parquet"
+    pq.write_table(table.set_column(table.column_names.index("ID"), "ID", ids), path)
+    with pytest.raises(UserError, match=message):
+        submit(run, path, tmp_path / "out.csv")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["odd.parquet"]

@@ -149,7 +149,7 @@ class ParquetSource:
         with self._open() as file:
             self.names: tuple[str, ...] = tuple(file.schema_arrow.names)
             made_with = (file.schema_arrow.metadata or {}).get(VOCABULARY.encode())
-            self.vocabulary = None if made_with is None else made_with.decode()
+            self.vocabulary = None if made_with is None else made_with.decode(errors="replace")
             self._group_rows = [
                 file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
             ]
@@ -193,7 +193,7 @@ class ParquetSource:
         # would be read whole.
         try:
             return pq.ParquetFile(self.path, buffer_size=_READ_BYTES, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"not a readable Parquet file: {_short(error)}",
                 file=self.path,
@@ -222,6 +222,10 @@ class CsvSource:
                     self.path, read_options=options, parse_options=self._parsing
                 ) as reader:
                     return tuple(reader.schema.names)
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    "is not UTF-8 text", file=self.path, remedy="save it as UTF-8"
+                ) from error
             except (pa.ArrowException, OSError) as error:
                 if "straddl" not in str(error):
                     raise _unreadable(self.path, error) from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from tossctr.errors import UserError
@@ -36,6 +39,19 @@ class Where:
         return UserError(
             problem, file=self.file, column=column, row=row, value=value, remedy=remedy
         )
+
+    @contextmanager
+    def reading(self, column: str) -> Iterator[None]:
+        """Around code that reads a column: what Arrow or Python cannot decode becomes one line."""
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise self.error(
+                "text that is not UTF-8", column, None, error.object[:20], "write it as UTF-8"
+            ) from error
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise self.error(f"cannot be read: {reason}", column, None, None) from error
 
     def of_values(self, offsets: NDArray[Any]) -> Where:
         """The same for positions among the flat values of the batch's sequences."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import Source, open_source
+from tossctr.data.where import Where
 from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import track
 from tossctr.training.run_folder import Run
@@ -72,12 +74,13 @@ def predict_file(
         row = start
         advance(start)
         for batch in _even(source.batches(start=start, batch_rows=batch_rows), batch_rows):
+            where = Where(row, path)
             encoded = encoder.transform(
                 batch, first_row=row, file=path, labelled=labelled, report=report
             )
             row += len(encoded)
             logit = predict_rows(run, encoded, device=device)
-            ids = None if id_col is None else batch.column(id_col)
+            ids = None if id_col is None else _ids(batch.column(id_col), id_col, where)
             yield Predictions(logit, encoded.label, ids)
             advance(len(encoded))
 
@@ -107,6 +110,20 @@ def _whole(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
         pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
     )
     return whole
+
+
+def _ids(array: pa.Array, column: str, where: Where) -> pa.Array:
+    """The ids as text.
+
+    Raises:
+        UserError: one is missing, or the column holds what is no text.
+    """
+    with where.reading(column):
+        ids = array.cast(pa.large_string())
+    if ids.null_count:
+        at = pc.index(ids.is_null(), True).as_py()
+        raise where.error("the id is missing", column, at, None, "give each row its id")
+    return ids
 
 
 def _encoder_for(source: Source, run: Run) -> Encoder:

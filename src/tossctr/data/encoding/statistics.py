@@ -88,22 +88,8 @@ class Stats:
         clicked = labels(batch, self.label, where)
         self.label_counts += np.bincount(clicked.astype(np.int64), minlength=2)
         for column in self.columns:
-            array = batch.column(column.name)
-            match column.kind:
-                case "categorical":
-                    self._count_categories(column, array, where)
-                case "sequence":
-                    self._count_tokens(column, array, where)
-                case "numeric":
-                    values = as_floats(array, column.name, where)
-                    self.numbers[column.owner].update(
-                        values, column.fill_number, column.name, where
-                    )
-                case "numeric_sequence":
-                    values, offsets = flat_numbers(array, column, where)
-                    self.numbers[column.owner].update(
-                        values, column.fill_number, column.name, where.of_values(offsets)
-                    )
+            with where.reading(column.name):
+                self._count(column, batch.column(column.name), where)
 
     def merge(self, other: Stats) -> None:
         """Add what other rows gave; the order of merging makes no difference."""
@@ -112,6 +98,21 @@ class Stats:
             self.tokens[name].merge(tokens)
         for name, numbers in other.numbers.items():
             self.numbers[name].merge(numbers)
+
+    def _count(self, column: Column, array: pa.Array, where: Where) -> None:
+        match column.kind:
+            case "categorical":
+                self._count_categories(column, array, where)
+            case "sequence":
+                self._count_tokens(column, array, where)
+            case "numeric":
+                values = as_floats(array, column.name, where)
+                self.numbers[column.owner].update(values, column.fill_number, column.name, where)
+            case "numeric_sequence":
+                values, offsets = flat_numbers(array, column, where)
+                self.numbers[column.owner].update(
+                    values, column.fill_number, column.name, where.of_values(offsets)
+                )
 
     def _count_categories(self, column: Column, array: pa.Array, where: Where) -> None:
         codes, texts = categories(array, column.dtype, column.name, where)

@@ -172,7 +172,7 @@ def split_text(array: pa.Array, splitter: str, column: str, where: Where) -> tup
 
 
 # What joins ids in files; texts hold blanks and commas too, so there only numbers count.
-_SPLITTERS = {
+SPLITTERS = {
     "^": r"[^^]+(\^[^^]+)+",
     "|": r"[^|]+(\|[^|]+)+",
     ",": r"-?\d+(,\s*-?\d+)+",
@@ -185,7 +185,7 @@ _SPLITTERS = {
 def _refuse_other_splitter(array: pa.Array, splitter: str, column: str, where: Where) -> None:
     """Raise where most rows, none of which holds the splitter, are joined by another."""
     rows = len(array) - array.null_count
-    for other, pattern in _SPLITTERS.items():
+    for other, pattern in SPLITTERS.items():
         if other == splitter:
             continue
         joined = pc.match_substring_regex(array, f"^{pattern}$")

@@ -87,7 +87,8 @@ class Transform:
         sizes = [self.vocabularies[c.owner].size for c in categorical]
         ids = np.empty((n, len(categorical)), smallest_unsigned(max(sizes, default=0)))
         for j, column in enumerate(categorical):
-            ids[:, j] = self._categories(column)
+            with self.where.reading(column.name):
+                ids[:, j] = self._categories(column)
         numeric = np.empty((n, len(self._of("numeric"))), np.float32)
         for j, column in enumerate(self._of("numeric")):
             self._numbers(column, numeric[:, j])
@@ -96,7 +97,8 @@ class Transform:
             self._numbers(column, times[:, j])
         groups = np.empty((n, len(self._of("meta"))), np.int64)
         for j, column in enumerate(self._of("meta")):
-            groups[:, j] = meta(self._array(column), column, self.where)
+            with self.where.reading(column.name):
+                groups[:, j] = meta(self._array(column), column, self.where)
         sequences = {
             c.name: self._ids(c) if c.kind == "sequence" else self._number_lists(c, np.float32)
             for c in self.state.columns
@@ -140,6 +142,10 @@ class Transform:
         return indices
 
     def _ids(self, column: Column) -> RaggedArray:
+        with self.where.reading(column.name):
+            return self._indices(column)
+
+    def _indices(self, column: Column) -> RaggedArray:
         vocabulary = self.vocabularies[column.owner]
         array = self._array(column)
         if not is_list(array):
@@ -160,11 +166,13 @@ class Transform:
         return RaggedArray(indices, tokens.offsets)
 
     def _numbers(self, column: Column, out: Array) -> None:
-        values = as_floats(self._array(column), column.name, self.where)
+        with self.where.reading(column.name):
+            values = as_floats(self._array(column), column.name, self.where)
         self._scale(column, values, out, self.where)
 
     def _number_lists(self, column: Column, dtype: type[np.floating[Any]]) -> RaggedArray:
-        values, offsets = flat_numbers(self._array(column), column, self.where)
+        with self.where.reading(column.name):
+            values, offsets = flat_numbers(self._array(column), column, self.where)
         out = np.empty(len(values), dtype)
         self._scale(column, values, out, self.where.of_values(offsets))
         return RaggedArray(out, offsets)
