@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Several tests run at once, and torch's threads wait for each other: one each is the fastest.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

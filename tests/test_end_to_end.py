@@ -108,6 +108,7 @@ def test_same_seed_same_weights_and_another_seed_others(project):
 
 def test_evaluate_repeats_the_validation_of_training(project):
     root, result = project
+    tossctr("prepare", "--expid", "FESeq_toy", cwd=root)  # another test prepared other rows
     done = tossctr("evaluate", "--expid", "FESeq_toy", "--json", cwd=root)
     metrics = json.loads(done.stdout)
     for name in ("AUC", "logloss", "AP", "WLL", "competition_score"):

@@ -16,6 +16,7 @@ from tossctr.data import schema
 from tossctr.data.synthetic import BLOCK_ROWS, SyntheticFiles, make_blocks, synthesize
 from tossctr.data.synthetic import truth as synthetic_truth
 from tossctr.data.synthetic.sequences import IDS, PARTNERS, draw_events, joined
+from tossctr.errors import UserError
 
 ROWS, TEST_ROWS = 60_000, 9_000
 
@@ -303,7 +304,7 @@ def test_an_error_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError("disk full")
 
     monkeypatch.setattr("tossctr.data.synthetic._test_ids", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         synthesize(tmp_path, 10, 10)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="at least 1"):
