@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -454,3 +455,16 @@ def test_text_that_is_not_utf_8_names_its_column(name: str, kind: pa.DataType) -
     data = dataset(Path(), Path(), feature("x", name, "str"))
     with pytest.raises(UserError, match="column x"):
         Encoder.fit(data, [batch]).transform(batch)
+
+
+def test_one_row_of_five_million_events_takes_bounded_memory() -> None:
+    events = 5_000_000
+    text = pa.array(["7," * (events - 1) + "7", "1,2"])
+    batch = pa.record_batch({"seq": text, "clicked": pa.array([0, 1])})
+    data = dataset(Path(), Path(), feature("seq", "sequence", "str"))
+    tracemalloc.start()
+    rows = Encoder.fit(data, [batch]).transform(batch)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows.sequences["seq"].lengths.tolist() == [events, 2]
+    assert peak < 20 * events  # bytes an event: one int64 of scratch, the ids, and some to spare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -126,5 +127,13 @@ def batches(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_signals_to_main,
         generator=torch.Generator(),  # or each pass would draw from the generator that trains
     )
+
+
+def _leave_signals_to_main(worker: int) -> None:
+    """A signal to the whole group must not end a worker that the main process still needs to reach
+    its safe point; the main process ends its workers, and they end when it is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
