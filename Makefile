@@ -1,5 +1,6 @@
 # make demo    from nothing to data/output/submission.csv, on synthetic data
 # make test    the tests; ARGS goes to pytest (make test ARGS="tests/data -x")
+# make test-fuxictr  files, feature maps and metrics against the released FuxiCTR (Linux, minutes)
 # make lint    ruff and mypy
 # make format  ruff's formatter and its safe fixes
 # make clean   caches and the environment; data and checkpoints stay
@@ -9,14 +10,18 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FUXICTR := .venv-fuxictr
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-fuxictr lint format clean
 
 demo: $(READY)
 	$(BIN)/tossctr run --config configs --expid FESeq_toy
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-fuxictr: $(READY) $(FUXICTR)/.ready
+	FUXICTR_PYTHON=$(FUXICTR)/bin/python $(BIN)/python -m pytest -m fuxictr $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -28,11 +33,21 @@ format: $(READY)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FUXICTR) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Installed again only when what is to be installed has changed.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# FuxiCTR in an environment of its own, over the packages of ours that both can use (torch is large).
+# It asks for any polars, but calls what polars 2 has removed.
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+$(FUXICTR)/.ready: $(READY)
+	$(PYTHON) -m venv $(FUXICTR)
+	$(BIN)/python $(PURELIB) > "$$($(FUXICTR)/bin/python $(PURELIB))/shared.pth"
+	$(FUXICTR)/bin/python -m pip install --quiet --constraint constraints.txt \
+	    'fuxictr==2.3.10' 'polars<2' torch h5py
 	touch $@
