@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/tossctr run --config configs --expid FESeq_toy
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-fuxictr: $(READY) $(FUXICTR)/.ready
 	FUXICTR_PYTHON=$(FUXICTR)/bin/python $(BIN)/python -m pytest -m fuxictr $(ARGS)
