@@ -15,7 +15,7 @@ from tossctr.data.prepare import open_prepared
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
-from tossctr.evaluation.metrics import evaluate
+from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.files import locked, remove
 from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predict import gather, predict_file, predict_rows
@@ -25,6 +25,7 @@ from tossctr.training.run_folder import Run
 
 SYNTH_TRAIN_ROWS = 60_000
 SYNTH_TEST_ROWS = 6_000
+ROW = "row"  # header of row numbers, where there are no ids
 
 
 def run_folder(experiment: Experiment) -> Path:
@@ -59,9 +60,11 @@ def evaluate_run(run: Run, data: Path | None, *, device: torch.device) -> dict[s
     Raises:
         UserError: the validation part has been prepared anew with another vocabulary.
     """
+    training = run.experiment.training
+    names = tuple(dict.fromkeys([*METRICS, *training.metrics, *training.monitor]))
     if data is not None:
-        label, logit = gather(predict_file(run, data, device=device, labelled=True))
-        return evaluate(label, logit)
+        label, logit, group = gather(predict_file(run, data, device=device, labelled=True))
+        return evaluate(label, logit, names, group=group)
     # Only opened: the paths in a run from elsewhere are no reason to write there.
     prepared = open_prepared(run.experiment.dataset)
     if prepared.encoder.hash != run.encoder.hash:
@@ -72,7 +75,8 @@ def evaluate_run(run: Run, data: Path | None, *, device: torch.device) -> dict[s
         )
     valid = replace(prepared.valid, features=run.features)
     assert valid.label is not None
-    return evaluate(valid.label, predict_rows(run, valid, device=device))
+    group = None if training.group_id is None else valid.groups(training.group_id)
+    return evaluate(valid.label, predict_rows(run, valid, device=device), names, group=group)
 
 
 def submit(
@@ -84,7 +88,8 @@ def submit(
     device: torch.device,
     fresh: bool = False,
 ) -> tuple[int, EncodingReport]:
-    """Score a raw test file into a submission; paths left out come from the run's data set.
+    """Score a test file into a submission; paths left out come from the run's data set. Where that
+    names no id column, rows are known by their number, from 0.
 
     Rows that an earlier call with the same run, file and output had scored when it was killed are
     not scored again, unless `fresh`.
@@ -96,15 +101,13 @@ def submit(
     if sample is None and (data is None or data == dataset.test_data):
         sample = dataset.sample_submission
     id_col = dataset.id_col
-    if id_col is None:
-        raise UserError("the data set names no id column", remedy="set id_col in the data set")
     report = EncodingReport()
     folder = kept_folder(output)
     with locked(folder.with_suffix(".lock"), f"the output {output}", keep=False):
         parts = predict_kept(
             run, source, folder, device=device, id_col=id_col, report=report, fresh=fresh
         )
-        rows = write_submission(parts, output, sample=sample, id_col=id_col)
+        rows = write_submission(parts, output, sample=sample, id_col=id_col or ROW)
         remove(folder)
     return rows, report
 

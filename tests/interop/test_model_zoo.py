@@ -9,10 +9,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow.csv
 import pytest
 import torch
 import yaml
+from scipy.special import expit
 
+from tossctr import pipeline
 from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.errors import UserError
@@ -205,6 +208,16 @@ def test_it_trains_and_its_grouped_metrics_are_those_of_its_groups(
     best = run.metrics["best"]
     assert {name: best[name] for name in names} == pytest.approx(expected, abs=1e-6)
     assert best["monitor"] == best["gAUC"]
+    for data_file in (None, zoo / "data/tiny_seq/valid.h5"):
+        again = pipeline.evaluate_run(run, data_file, device=device)
+        assert {name: again[name] for name in names} == pytest.approx(expected, abs=1e-9)
+    # FuxiCTR's files have no ids: rows are known by their number.
+    output = zoo / "scores.csv"
+    pipeline.submit(run, data=None, sample=None, output=output, device=device)
+    scores = pyarrow.csv.read_csv(output)
+    assert scores.column_names == ["row", "clicked"]
+    assert scores["row"].to_pylist() == list(range(150))
+    np.testing.assert_allclose(scores["clicked"], expit(logits), atol=1e-9)
 
     second = load_experiment(zoo / "config", "DeepFM_test", ["verbose=2", "num_workers=0"])
     capsys.readouterr()

@@ -37,7 +37,7 @@ def predict_kept(
     folder: Path,
     *,
     device: torch.device,
-    id_col: str,
+    id_col: str | None,
     report: EncodingReport,
     fresh: bool = False,
 ) -> Iterator[Predictions]:

@@ -27,14 +27,16 @@ BATCH_ROWS = 4096
 
 @dataclass(frozen=True)
 class Predictions:
-    """Consecutive rows: their logits, and label and id where the source has them.
+    """Consecutive rows: their logits, and label, id and group where the source has them.
 
-    logit: (n,) float64; label: (n,) float32 or None; id: (n,) Arrow strings or None.
+    logit: (n,) float64; label: (n,) float32 or None; id: (n,) Arrow strings or row numbers, or
+    None; group: (n,) the value of the run's `group_id`, or None.
     """
 
     logit: NDArray[np.float64]
     label: NDArray[np.float32] | None
     id: pa.Array | None
+    group: NDArray[Any] | None = None
 
 
 def predict_file(
@@ -54,7 +56,7 @@ def predict_file(
         run: the trained model and its encoder.
         path: rows in the raw layout of the run's data set, or encoded with its vocabulary.
         labelled: read the label column too.
-        id_col: read this column as ids.
+        id_col: read this column as ids; without it the ids of unlabelled rows are their numbers.
         report: counts unseen categories and missing values.
         start: the first row to score.
 
@@ -65,6 +67,7 @@ def predict_file(
         UserError: a missing column or an unreadable value, by file, column and row; a file made
             with another vocabulary.
     """
+    group_id = run.experiment.training.group_id
     columns = run.encoder.columns(labelled=labelled)
     if id_col is not None:
         columns = {**columns, id_col: "str"}
@@ -80,8 +83,12 @@ def predict_file(
             )
             row += len(encoded)
             logit = predict_rows(run, encoded, device=device)
-            ids = None if id_col is None else _ids(batch.column(id_col), id_col, where)
-            yield Predictions(logit, encoded.label, ids)
+            if id_col is not None:
+                ids = _ids(batch.column(id_col), id_col, where)
+            else:
+                ids = None if labelled else pa.array(np.arange(row - len(encoded), row))
+            group = encoded.groups(group_id) if labelled and group_id is not None else None
+            yield Predictions(logit, encoded.label, ids, group)
             advance(len(encoded))
 
 
@@ -154,11 +161,19 @@ def predict_rows(
     return logits
 
 
-def gather(parts: Iterator[Predictions]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """All labels and logits of labelled predictions: 12 bytes a row."""
-    labels, logits = [], []
+def gather(
+    parts: Iterator[Predictions],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    """All labels, logits and groups (if any) of labelled predictions: 12 to 20 bytes a row."""
+    labels, logits, groups = [], [], []
     for part in parts:
         assert part.label is not None
         labels.append(part.label)
         logits.append(part.logit)
-    return np.concatenate(labels), np.concatenate(logits)
+        if part.group is not None:
+            groups.append(part.group)
+    return (
+        np.concatenate(labels),
+        np.concatenate(logits),
+        np.concatenate(groups) if groups else None,
+    )
