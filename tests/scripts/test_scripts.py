@@ -89,7 +89,10 @@ def test_from_training_to_submissions(
 ) -> None:
     expid = ["--config", "configs/", "--expid", "FESeq_toy"]
     script("create_toy_data.py", cwd=project / "data")
-    script("train.py", *expid, "--mode", "train", *SMALL, cwd=project / "scripts")
+    capsys.readouterr()
+    quiet = ["--mode", "train", *SMALL, "--set", "verbose=0"]
+    script("train.py", *expid, *quiet, cwd=project / "scripts")
+    assert "epoch" not in capsys.readouterr().err
     model = ["--model", "checkpoints/FESeq_toy/model.ckpt", "--gpu", "-1"]
     raw = ["--test_data", "data/raw/test.parquet", "--output", "data/output/submission.csv"]
     script("predict.py", *model, *raw, cwd=tmp_path)
