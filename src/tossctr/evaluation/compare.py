@@ -114,11 +114,14 @@ def compare(
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The table in Markdown, metrics as mean ± standard deviation."""
+    """The table in Markdown, metrics as mean ± standard deviation (of one seed, the value)."""
     head = ["experiment", "model", "seeds", *METRICS, "parameters", "rows/s", "peak MB"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
-        metrics = [f"{spread.mean:.4f} ± {spread.std:.4f}" for spread in row.metrics.values()]
+        metrics = [
+            f"{spread.mean:.4f}" + f" ± {spread.std:.4f}" * (len(row.seeds) > 1)
+            for spread in row.metrics.values()
+        ]
         sizes = [f"{row.parameters:,}", f"{row.rows_per_s:,.0f}", f"{row.peak_mb:,.0f}"]
         cells = [row.expid, row.model, str(len(row.seeds)), *metrics, *sizes]
         lines.append(f"| {' | '.join(cells)} |")
