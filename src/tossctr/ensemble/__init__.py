@@ -1,0 +1,1 @@
+"""From held-out predictions to the best submission: calibration, folds, blends, one table."""

@@ -1,0 +1,176 @@
+"""Calibration to an objective: an exact shift of the prior, then a rising map fit on held-out rows.
+
+The competition's WLL weighs clicks and non-clicks 50:50. The best prediction for it is the click
+probability among balanced classes, whose log odds are the natural ones less those of the prior
+(Elkan, IJCAI 2001, theorem 2): logit p' = logit p - logit(prior). No map here changes a ranking, so
+AP stays, and the best map for `competition_score` = 0.5 AP + 0.5 / (1 + WLL) is the best for WLL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from tossctr.ensemble.maps import MAPS, Floats, Parameters, cross_entropy
+from tossctr.evaluation.held_out import HeldOut
+from tossctr.evaluation.metrics import evaluate
+from tossctr.evaluation.reliability import reliability
+from tossctr.files import write_json
+from tossctr.progress import say
+
+VERSION = 1
+Objective = Literal["competition_score", "logloss", "raw"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+FOLDS = 5
+MIN_CLICKS = 50  # fewer tell nothing about a map: the exact shift stays alone
+SEED = 2024
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """A strictly rising map of logits: the shift, then the map of that name.
+
+    Attributes:
+        objective: what it was made for.
+        method: a name in `MAPS`.
+        shift: subtracted first; the prior's log odds, or 0.
+        parameters: of the map.
+    """
+
+    objective: Objective
+    method: str = "shift"
+    shift: float = 0.0
+    parameters: Parameters = ()
+
+    def __call__(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) logits for the objective."""
+        return MAPS[self.method].apply(logit - self.shift, self.parameters)
+
+
+RAW = Calibrator("raw")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibrator, and what it was chosen for.
+
+    Attributes:
+        calibrator: fit on all held-out rows.
+        losses: of each method, mean and standard error over the folds of the held-out rows.
+        before, after: metrics of the raw and of the calibrated rows; each row calibrated by a map
+            that was fit without it.
+        reliability: bins before and after, as JSON.
+    """
+
+    calibrator: Calibrator
+    rows: int
+    clicks: int
+    losses: Mapping[str, tuple[float, float]]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    reliability: Mapping[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write all of it as JSON."""
+        write_json(path, {"version": VERSION, **asdict(self)})
+
+
+def calibrate(held: HeldOut, objective: Objective) -> Calibration:
+    """Choose and fit the map for an objective on held-out predictions.
+
+    Methods are compared by cross-validation over the held-out rows (stratified). The simplest whose
+    loss is not more than one standard error of the difference above the best is taken. With fewer
+    than `MIN_CLICKS` clicks (or non-clicks) only the exact shift is made.
+    """
+    label = held.label.astype(np.float64)
+    clicks = int(label.sum())
+    shift = float(logit(held.prior)) if objective == "competition_score" else 0.0
+    z = held.logit - shift
+    weight = _weights(label, objective)
+    losses: dict[str, tuple[float, float]] = {}
+    method, out_of_fold = "shift", z
+    if objective != "raw" and min(clicks, len(label) - clicks) >= MIN_CLICKS:
+        fold = _stratified(label)
+        mapped = {name: _cross_fitted(name, z, label, weight, fold) for name in MAPS}
+        method, losses = _choose(mapped, label, weight, fold)
+        out_of_fold = mapped[method]
+    elif objective != "raw":
+        say(f"{clicks} held-out clicks are too few to fit a map: the exact prior shift alone")
+    parameters = MAPS[method].fit(z, label, weight)
+    balanced = objective == "competition_score"
+    return Calibration(
+        calibrator=Calibrator(objective, method, shift, parameters),
+        rows=len(label),
+        clicks=clicks,
+        losses=losses,
+        before=evaluate(label, held.logit),
+        after=_after(label, held.logit, out_of_fold),
+        reliability={
+            name: asdict(reliability(label, expit(values), balanced=balanced and clicks > 0))
+            for name, values in (("before", held.logit), ("after", out_of_fold))
+        },
+    )
+
+
+def _after(label: Floats, raw: Floats, out_of_fold: Floats) -> dict[str, float]:
+    """Losses out of fold; the ranking is that of one map for all rows, which is the raw one."""
+    ranking = evaluate(label, raw, ["AUC", "AP"])
+    losses = evaluate(label, out_of_fold, ["logloss", "WLL"])
+    score = 0.5 * ranking["AP"] + 0.5 / (1 + losses["WLL"])
+    return {**ranking, **losses, "competition_score": score}
+
+
+def _weights(label: Floats, objective: Objective) -> Floats:
+    """(N,) of mean 1: equal, or each class half of the whole."""
+    clicks = label.sum()
+    if objective != "competition_score" or not 0 < clicks < len(label):
+        return np.ones(len(label))
+    return np.where(label > 0.5, 0.5 / clicks, 0.5 / (len(label) - clicks)) * len(label)
+
+
+def _stratified(label: Floats) -> NDArray[np.int64]:
+    """(N,) fold of each row, the same share of clicks in each."""
+    rng = np.random.default_rng(SEED)
+    fold = np.empty(len(label), np.int64)
+    for of_class in (label > 0.5, label <= 0.5):
+        count = int(of_class.sum())
+        fold[of_class] = rng.permutation(count) % FOLDS
+    return fold
+
+
+def _cross_fitted(
+    name: str, z: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64]
+) -> Floats:
+    """(N,) logits, each row's from a map that was fit on the other folds."""
+    result = np.empty_like(z)
+    for k in range(FOLDS):
+        fit, held = fold != k, fold == k
+        parameters = MAPS[name].fit(z[fit], label[fit], weight[fit])
+        result[held] = MAPS[name].apply(z[held], parameters)
+    return result
+
+
+def _choose(
+    mapped: Mapping[str, Floats], label: Floats, weight: Floats, fold: NDArray[np.int64]
+) -> tuple[str, dict[str, tuple[float, float]]]:
+    by_fold = {
+        name: np.bincount(fold, weight * cross_entropy(values, label)) / np.bincount(fold, weight)
+        for name, values in mapped.items()
+    }
+    best = min(by_fold.values(), key=lambda loss: float(loss.mean()))
+    chosen = next(
+        name
+        for name, loss in by_fold.items()
+        if (loss - best).mean() <= (loss - best).std(ddof=1) / np.sqrt(FOLDS)
+    )
+    losses = {
+        name: (float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(FOLDS)))
+        for name, loss in by_fold.items()
+    }
+    return chosen, losses
