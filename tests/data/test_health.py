@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from tossctr.cli import app
+from tossctr.commands.options import app
 from tossctr.data.health import SAMPLE, Sample, check
 
 N = 3000

@@ -1,0 +1,109 @@
+"""Commands on data: make, prepare, check, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tossctr.commands.options import (
+    CONFIG,
+    AsJson,
+    Config,
+    Overrides,
+    app,
+    print_result,
+    stdout,
+)
+from tossctr.config.loader import load_dataset, load_experiment
+from tossctr.config.schema import DatasetConfig
+from tossctr.data.health import check as check_file
+from tossctr.data.health_table import health_table
+from tossctr.data.prepare import prepare as prepare_data
+from tossctr.data.synthetic import synthesize
+from tossctr.interop.fuxictr_export import export as export_data
+from tossctr.interop.fuxictr_files import Format
+from tossctr.progress import say
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("data/raw"),
+    rows: Annotated[int, typer.Option(min=1, help="Train rows.")] = 100_000,
+    test_rows: Annotated[int, typer.Option(min=1, help="Test rows.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 2024,
+) -> None:
+    """Make synthetic raw files in the Toss layout, with the true click probabilities."""
+    paths = synthesize(folder, rows, test_rows, seed=seed)
+    for path in vars(paths).values():
+        say(f"wrote {path}")
+
+
+@app.command()
+def prepare(
+    config: Config = CONFIG,
+    expid: Annotated[str | None, typer.Option(help="Prepare this experiment's data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Or this data set.")] = None,
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", "--force", help="Even if nothing has changed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Encode raw parquet or CSV into a training store, in bounded memory."""
+    chosen, _ = _dataset(config, expid, dataset, overrides)
+    data = prepare_data(chosen, force=fresh)
+    rows = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
+    print_result({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="Raw parquet or CSV file.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another file to compare with: train with test.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report a raw file's health: types, missing values, ranges, lengths, drift."""
+    found = check_file(file, against)
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        stdout.print(health_table(found))
+
+
+@app.command()
+def export(
+    form: Annotated[Format, typer.Option("--format", help="Which files.")],
+    config: Config = CONFIG,
+    expid: Annotated[str | None, typer.Option(help="Export this experiment's data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Or this data set.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder. Default: the data set's, under its data_root.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a data set as FuxiCTR reads it, with feature_map.json and feature_vocab.json."""
+    chosen, max_len = _dataset(config, expid, dataset, overrides)
+    data = prepare_data(chosen)
+    folder = output or data.folder
+    rows = export_data(data, chosen, folder, form, max_len=max_len)
+    result = {"folder": str(folder), **{f"{part}_rows": n for part, n in rows.items()}}
+    print_result(result, as_json, f"exported {chosen.dataset_id}")
+
+
+def _dataset(
+    config: Path, expid: str | None, dataset: str | None, overrides: list[str] | None
+) -> tuple[DatasetConfig, int | None]:
+    """The data set that one of the two names, and the experiment's `max_len`."""
+    if (expid is None) == (dataset is None):
+        raise typer.BadParameter("give either --expid or --dataset")
+    if dataset is not None:
+        return load_dataset(config, dataset, overrides or []), None
+    assert expid is not None
+    experiment = load_experiment(config, expid, overrides or [])
+    return experiment.dataset, experiment.training.max_len

@@ -1,0 +1,64 @@
+"""The application, the options that commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Click-through-rate models on ad logs with very long behaviour sequences.",
+)
+stdout = Console()
+
+Config = Annotated[Path, typer.Option("--config", help="Folder of the YAML files.")]
+Expid = Annotated[str, typer.Option("--expid", help="Experiment id in model_config.yaml.")]
+Gpu = Annotated[
+    int | None, typer.Option("--gpu", help="GPU number; -1 is the CPU. Default: GPU 0 if any.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--run", "--model", help="A run's folder. Default: that of --expid."),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh/--resume", help="Start over, or go on where a kill came between.")
+]
+CONFIG = Path("configs")
+OUTPUT = Path("data/output/submission.csv")
+
+
+def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:
+    """One JSON object, or a table of names and values."""
+    if as_json:
+        print(json.dumps(dict(result)))
+        return
+    table = Table(title=title, show_header=False)
+    for name, value in result.items():
+        table.add_row(name, shown(value))
+    stdout.print(table)
+
+
+def metric_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+    """The metrics that a submission is judged by, a column for each of `columns`."""
+    table = Table("metric", *columns, title=title)
+    for name in ("AUC", "logloss", "AP", "WLL", "competition_score"):
+        table.add_row(name, *(shown(values[name]) for values in columns.values()))
+    return table
+
+
+def shown(value: Any) -> str:
+    """A value as tables have it."""
+    return f"{value:.6f}" if isinstance(value, float) else str(value)

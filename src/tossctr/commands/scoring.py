@@ -1,0 +1,126 @@
+"""Commands that score: metrics of a run, a submission, the whole road."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tossctr import pipeline
+from tossctr.commands.options import (
+    CONFIG,
+    OUTPUT,
+    AsJson,
+    Config,
+    Expid,
+    Fresh,
+    Gpu,
+    Overrides,
+    RunFolder,
+    app,
+    metric_table,
+    print_result,
+    stdout,
+)
+from tossctr.commands.training import train_experiment
+from tossctr.config.loader import load_experiment
+from tossctr.training.device import resolve_device
+from tossctr.training.run_folder import Run, load_run
+
+
+@app.command()
+def evaluate(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    run: RunFolder = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled raw file. Default: the validation part.")
+    ] = None,
+    gpu: Gpu = None,
+    as_json: AsJson = False,
+) -> None:
+    """Metrics of a trained run."""
+    metrics = pipeline.evaluate_run(
+        chosen_run(config, expid, run), data, device=resolve_device(gpu)
+    )
+    print_result(metrics, as_json, f"{data or 'validation'}")
+
+
+@app.command()
+def predict(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    run: RunFolder = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "--test_data", help="Raw test file. Default: the data set's."),
+    ] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Sample submission: order and header of the output.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The submission to write.")] = OUTPUT,
+    gpu: Gpu = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a raw test file into a submission, checked before it is written."""
+    rows, report = pipeline.submit(
+        chosen_run(config, expid, run),
+        data=data,
+        sample=sample,
+        output=output,
+        device=resolve_device(gpu),
+        fresh=fresh,
+    )
+    result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
+    print_result(result, as_json, "submission")
+
+
+@app.command("run")
+def run_all(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    output: Annotated[
+        Path | None, typer.Option(help="Default: data/output/submission.csv of the project.")
+    ] = None,
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    synth_rows: Annotated[
+        int, typer.Option(min=100, help="Synthetic train rows, where there are no raw files.")
+    ] = pipeline.SYNTH_TRAIN_ROWS,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """The whole road: raw files (or synthetic ones) to a checked submission."""
+    experiment = load_experiment(config, expid, overrides or [])
+    device = resolve_device(gpu)
+    dataset = experiment.dataset
+    pipeline.ensure_raw_files(
+        dataset,
+        seed=experiment.training.seed,
+        train_rows=synth_rows,
+        test_rows=max(synth_rows // 10, 1),
+    )
+    run = train_experiment(experiment, gpu, fresh)
+    out = output or config.resolve().parent / OUTPUT
+    result: dict[str, Any] = {"validation": run.metrics["best"]}
+    rows, report = pipeline.submit(
+        run, data=None, sample=None, output=out, device=device, fresh=fresh
+    )
+    result |= {"output": str(out), "rows": rows, "unseen": dict(report.unseen)}
+    truth = dataset.train_data.parent / "truth.parquet"
+    if truth.exists():
+        result |= pipeline.against_truth(out, truth)
+    if as_json:
+        print(json.dumps(result))
+        return
+    shown = {k: v for k, v in result.items() if k in ("validation", "submission", "ceiling")}
+    stdout.print(metric_table(f"{expid} on {dataset.dataset_id}", shown))
+    stdout.print(f"submission: {out} ({rows:,} rows)", highlight=False, soft_wrap=True)
+
+
+def chosen_run(config: Path, expid: str, run: Path | None) -> Run:
+    """The run in that folder, or by default in the experiment's."""
+    return load_run(run or pipeline.run_folder(load_experiment(config, expid)))

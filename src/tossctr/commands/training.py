@@ -1,0 +1,106 @@
+"""Commands that train, or say what training would take."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tossctr import pipeline
+from tossctr.commands.options import (
+    CONFIG,
+    AsJson,
+    Config,
+    Expid,
+    Fresh,
+    Gpu,
+    Overrides,
+    app,
+    print_result,
+)
+from tossctr.config.loader import load_experiment
+from tossctr.config.schema import Experiment
+from tossctr.data.prepare import prepare as prepare_data
+from tossctr.evaluation import compare as comparison
+from tossctr.progress import console
+from tossctr.training.device import resolve_device
+from tossctr.training.plan import parse_bytes
+from tossctr.training.plan import plan as make_plan
+from tossctr.training.run_folder import Run
+from tossctr.training.trainer import check_model
+from tossctr.training.trainer import train as train_model
+
+
+@app.command()
+def train(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train an experiment (preparing its data first, if need be)."""
+    run = train_experiment(load_experiment(config, expid, overrides or []), gpu, fresh)
+    print_result(run.metrics["best"], as_json, f"best validation of {expid}")
+
+
+@app.command()
+def plan(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    memory: Annotated[
+        str | None, typer.Option(help="Fit into this, e.g. 14GB. Default: what is free here.")
+    ] = None,
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict memory and time of a training, and the parts that fit, before it runs."""
+    experiment = load_experiment(config, expid, overrides or [])
+    device = resolve_device(gpu)
+    check_model(experiment)
+    data = prepare_data(experiment.dataset)
+    limit = None if memory is None else parse_bytes(memory)
+    print_result(asdict(make_plan(experiment, data, device, limit)), as_json, f"plan of {expid}")
+
+
+@app.command()
+def compare(
+    expids: Annotated[str, typer.Option(help="Experiment ids, joined by commas.")],
+    config: Config = CONFIG,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds each.")] = 3,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled raw file. Default: the validation part.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of runs and tables.")] = Path(
+        "checkpoints/compare"
+    ),
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train experiments on the same data with several seeds; write a table (Markdown, JSON)."""
+    rows = comparison.compare(
+        config,
+        expids.split(","),
+        range(1, seeds + 1),
+        output,
+        data=data,
+        gpu=gpu,
+        overrides=overrides or [],
+    )
+    comparison.write_table(rows, output)
+    print(json.dumps([asdict(row) for row in rows]) if as_json else comparison.as_markdown(rows))
+
+
+def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
+    """Prepare what the experiment needs, and train it in its folder."""
+    console.quiet = experiment.training.verbose == 0
+    device = resolve_device(gpu)
+    check_model(experiment)
+    data = prepare_data(experiment.dataset)
+    return train_model(experiment, data, device, pipeline.run_folder(experiment), fresh=fresh)
