@@ -127,12 +127,14 @@ def _text(values: Mapping[str, Any], key: str, place: Place) -> str:
 def _config_class(model: str, place: Place) -> type[ModelConfig]:
     # Imported here: preparing data needs no model, and torch takes seconds to import.
     from tossctr.models import MODELS
+    from tossctr.trees import TREES
 
-    if model not in MODELS:
+    configs = {**{name: known.Config for name, known in MODELS.items()}, **TREES}
+    if model not in configs:
         raise place.error(
-            "model", "is not a known model", value=model, remedy=suggestion(model, MODELS)
+            "model", "is not a known model", value=model, remedy=suggestion(model, configs)
         )
-    return MODELS[model].Config
+    return configs[model]
 
 
 def _check_metrics(training: TrainingConfig, place: Place) -> None:

@@ -21,6 +21,7 @@ from tossctr.data.where import Where
 from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import track
 from tossctr.training.run_folder import Run
+from tossctr.trees.lightgbm import LightGBM
 
 BATCH_ROWS = 4096
 
@@ -149,6 +150,8 @@ def predict_rows(
     run: Run, rows: EncodedRows, *, device: torch.device, batch_rows: int = BATCH_ROWS
 ) -> NDArray[np.float64]:
     """(N,) float64 logits of encoded rows, in their order, `batch_rows` at a time."""
+    if isinstance(run.model, LightGBM):
+        return run.model.logits(replace(rows, features=run.features))
     model = run.model.to(device).eval()
     limit = run.experiment.training.micro_batch_events
     dataset = RowsDataset(replace(rows, features=run.features))

@@ -3,7 +3,8 @@
 experiment.json     the resolved config
 encoder.json        vocabularies, ranges, fill values
 features.json       the fields as the model sees them
-model.safetensors   the best weights
+model.safetensors   the best weights; of trees, what makes their columns
+model.txt           only of trees: the trees, in LightGBM's text format
 metrics.json        validation after each epoch, and which was best
 logs/               TensorBoard and CSV
 run.json            version and hashes; written last, so its presence means "whole"
@@ -35,6 +36,9 @@ from tossctr.models import build_model
 from tossctr.models.base import CTRModel
 from tossctr.progress import say
 from tossctr.training.checkpoint import write_tensors
+from tossctr.trees.config import LightGBMConfig
+from tossctr.trees.features import TreeFeatures
+from tossctr.trees.lightgbm import BOOSTER, LightGBM
 
 VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -49,7 +53,7 @@ class Run:
     experiment: Experiment
     encoder: Encoder
     features: FeatureMap
-    model: CTRModel
+    model: CTRModel | LightGBM
     metrics: dict[str, Any]
 
 
@@ -126,7 +130,8 @@ class RunWriter:
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write metrics and hashes, then put the folder in its final place."""
         write_json(self.folder / "metrics.json", metrics)
-        hashes = {name: sha256_of(self.folder / name) for name in HASHED}
+        names = [*HASHED, BOOSTER] if (self.folder / BOOSTER).is_file() else HASHED
+        hashes = {name: sha256_of(self.folder / name) for name in names}
         write_json(self.folder / "run.json", {"version": VERSION, "sha256": hashes})
         self.place()
 
@@ -177,13 +182,7 @@ def load_run(path: Path) -> Run:
             remedy=f"this one reads version {VERSION}: train again",
         )
     for name in HASHED:
-        file = folder / name
-        if file.is_symlink():  # what a run needs is in its folder
-            raise UserError("is a link", file=file, remedy="put the file itself there")
-        if not file.is_file() or sha256_of(file) != hashes.get(name):
-            raise UserError(
-                "missing, or changed since training", file=folder / name, remedy="train again"
-            )
+        _verify(folder / name, hashes)
     experiment = read_experiment(folder / "experiment.json")
     try:
         features = FeatureMap.model_validate_json((folder / "features.json").read_bytes())
@@ -192,6 +191,13 @@ def load_run(path: Path) -> Run:
         raise UserError("cannot be read", file=folder, remedy="train again") from error
     encoder = Encoder.load(folder)
     _check_features(features, encoder, experiment, folder / "features.json")
+    if isinstance(experiment.hyperparameters, LightGBMConfig):
+        _verify(folder / BOOSTER, hashes)
+        columns = TreeFeatures(features, experiment.hyperparameters)
+        _check_weights(columns.state(), folder / WEIGHTS)
+        columns.load_state(load_file(folder / WEIGHTS))
+        trees = LightGBM.load(columns, folder / BOOSTER)
+        return Run(folder, experiment, encoder, features, trees, metrics)
     try:
         with torch.device("meta"):  # shapes without memory
             shapes = _built(experiment, features)
@@ -201,7 +207,7 @@ def load_run(path: Path) -> Run:
             file=folder / "experiment.json",
             remedy="train again",
         ) from error
-    _check_weights(shapes, folder / WEIGHTS)
+    _check_weights(shapes.state_dict(), folder / WEIGHTS)
     model = _built(experiment, features)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return Run(folder, experiment, encoder, features, model.eval(), metrics)
@@ -209,6 +215,13 @@ def load_run(path: Path) -> Run:
 
 def _built(experiment: Experiment, features: FeatureMap) -> CTRModel:
     return build_model(experiment.model, features, experiment.hyperparameters)
+
+
+def _verify(file: Path, hashes: Mapping[str, Any]) -> None:
+    if file.is_symlink():  # what a run needs is in its folder
+        raise UserError("is a link", file=file, remedy="put the file itself there")
+    if not file.is_file() or sha256_of(file) != hashes.get(file.name):
+        raise UserError("missing, or changed since training", file=file, remedy="train again")
 
 
 def _check_features(
@@ -222,9 +235,9 @@ def _check_features(
         raise UserError("does not fit the encoder and the config", file=file, remedy="train again")
 
 
-def _check_weights(model: CTRModel, file: Path) -> None:
+def _check_weights(state: Mapping[str, Tensor], file: Path) -> None:
     """Compare names, shapes and types with the file's header, whose sizes are those of its data."""
-    expected = {k: (list(v.shape), v.dtype) for k, v in model.state_dict().items()}
+    expected = {k: (list(v.shape), v.dtype) for k, v in state.items()}
     try:
         with safe_open(file, "pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118

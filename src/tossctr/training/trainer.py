@@ -34,6 +34,10 @@ from tossctr.training.module import CTRModule
 from tossctr.training.results import append_result
 from tossctr.training.resume import Checkpoints, position
 from tossctr.training.run_folder import Run, RunWriter, load_run
+from tossctr.trees import TREES
+from tossctr.trees.config import LightGBMConfig
+from tossctr.trees.features import TreeFeatures
+from tossctr.trees.training import check_trees, fit_trees
 
 LOG_EVERY_STEPS = 10
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -55,6 +59,10 @@ def check_model(experiment: Experiment) -> None:
     features = FeatureMap(
         dataset_id=dataset.dataset_id, label=dataset.label_col.name, fields=fields
     ).with_lengths(dataset, experiment.training.max_len)
+    if isinstance(experiment.hyperparameters, LightGBMConfig):
+        check_trees(experiment)
+        TreeFeatures(features, experiment.hyperparameters)
+        return
     with torch.device("meta"):
         build_model(experiment.model, features, experiment.hyperparameters)
 
@@ -98,8 +106,12 @@ def train(
         else:
             train_rows = replace(data.train, features=features)
             valid_rows = replace(data.valid, features=features)
-            metrics = _fit(experiment, train_rows, valid_rows, device, writer)
-            writer.finish(metrics)
+            _check_monitor(config, valid_rows)
+            if experiment.model in TREES:
+                metrics = fit_trees(experiment, train_rows, valid_rows, writer)
+            else:
+                metrics = _fit(experiment, train_rows, valid_rows, device, writer)
+            writer.finish({**metrics, "peak_mb": _peak_mb(device)})
             append_result(folder.parent, experiment, metrics["best"])
             say(f"run kept in {folder}")
         return load_run(folder)
@@ -114,7 +126,6 @@ def _fit(
 ) -> dict[str, Any]:
     """Train, keeping weights and checkpoints with `writer`; the content of metrics.json."""
     config = experiment.training
-    _check_monitor(config, valid_rows)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(experiment.model, train_rows.features, experiment.hyperparameters)
     parameters = sum(p.numel() for p in model.parameters())
@@ -169,7 +180,6 @@ def _fit(
         "rows_per_s": progress.trained_rows / progress.train_seconds,
         "seconds": progress.train_seconds,
         "skipped_batches": module.skipped_batches,
-        "peak_mb": _peak_mb(device),
     }
 
 

@@ -1,0 +1,305 @@
+"""What trees see of a row: its columns, and what can be derived from its histories and ids.
+
+For each categorical field c, each id sequence s and each slot t of `target_field`:
+
+    c, x                    ids and numbers as the encoder made them
+    s.length, s.distinct    of the events that training sees (`max_len`)
+    s.count[e], ~h          count and recency-weighted counts (half-lives h) of the most useful ids
+    rate[c], rate[c x t]    click log-odds of the id, and of its pair with the slot
+    rate[s.last1], ...      of the newest ids, and of their pairs with the slot: transitions into it
+    history[s], history[s x t]  mean over the events of the log-odds of the event's id (with t),
+                            plain and recency-weighted
+
+Log-odds are relative to the mean rate, smoothed towards it and estimated out of fold: a training
+row is in one of K folds by a hash of its number, and sees only the other folds' labels. Rows to be
+scored see all of them. The most useful ids are those whose counts correlate most with the label
+(by the t-statistic) on training rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tossctr.data.features import FeatureMap
+from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.models.fields import check_fields
+from tossctr.progress import say, track
+from tossctr.trees.config import LightGBMConfig
+from tossctr.trees.counting import add_clicks, add_keys, add_moments, count_events, mean_of_events
+
+Array = NDArray[Any]
+
+BLOCK_ROWS = 4096
+MAX_KEYS = 1 << 22  # of one table of rates
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """A table of click log-odds: of `source`'s id or events, with the id of `slot` where given."""
+
+    source: str
+    slot: str | None
+    keys: int
+    slots: int  # ids of the slot, 1 without
+
+    @property
+    def name(self) -> str:
+        return self.source if self.slot is None else f"{self.source} x {self.slot}"
+
+
+class TreeFeatures:
+    """From encoded rows to float32 columns; `fit` first, on training rows.
+
+    Args:
+        features: the fields, with the lengths chosen for training.
+        config: what to derive.
+
+    Attributes:
+        names: (F,) of the columns.
+        categorical: indices of the columns that are ids.
+
+    Raises:
+        UserError: `target_field` names no categorical field.
+    """
+
+    def __init__(self, features: FeatureMap, config: LightGBMConfig) -> None:
+        check_fields(features, "target_field", config.target_field, ("categorical",))
+        self.features, self.config = features, config
+        self._sequences = features.names("sequence")
+        self._decay = np.array([1.0, *(0.5 ** (1 / h) for h in config.half_lives)])
+        self._sizes = {n: _size(features, n) for n in features.names("categorical")}
+        for name in self._sequences:
+            for k in range(config.last_events):
+                self._sizes[f"{name}.last{k + 1}"] = _size(features, name)
+        self._rates = self._tables(list(self._sizes))
+        self._histories = self._tables(list(self._sequences))
+        self._top = {
+            n: np.zeros(min(config.top_events, max(_size(features, n) - 1, 0)), np.int64)
+            for n in self._sequences
+        }
+        self.names = self._layout()
+        self.categorical = list(range(len(features.names("categorical"))))
+        self._clicks = {r.name: np.zeros((1, r.keys, 2)) for r in self._all_rates()}
+        self._prior = np.zeros(2)
+        self._out_of_fold: dict[str, Array] = {}
+        self._whole: dict[str, Array] = {}
+
+    def fit(self, rows: EncodedRows, seed: int) -> TreeFeatures:
+        """Choose ids and estimate rates in one pass over labelled rows."""
+        folds = self.config.encoding_folds
+        self._seed = seed
+        moments = {
+            n: np.zeros((_size(self.features, n), len(self._decay), 3)) for n in self._sequences
+        }
+        clicks = {r.name: np.zeros((folds, r.keys, 2)) for r in self._all_rates()}
+        total = np.zeros((folds, 2))
+        assert rows.label is not None
+        with track("derive features", len(rows)) as advance:
+            for start in range(0, len(rows), BLOCK_ROWS):
+                block = _Block(rows, start, min(start + BLOCK_ROWS, len(rows)))
+                label = np.asarray(rows.label[block.rows], np.float64)
+                fold = self._fold(block)
+                add_keys(np.zeros_like(fold), label, fold, total[:, None])
+                for name in self._sequences:
+                    add_moments(*block.events(name), label, self._decay, moments[name])
+                for rate in self._rates:
+                    add_keys(block.keys(rate), label, fold, clicks[rate.name])
+                for rate in self._histories:
+                    slot = block.slot(rate)
+                    events = block.events(rate.source)
+                    add_clicks(*events, slot, rate.slots, label, fold, clicks[rate.name])
+                advance(len(label))
+        for name, sums in moments.items():
+            useful = _usefulness(sums, total.sum(0))
+            useful[0] = -1.0  # padding
+            self._top[name] = np.sort(np.argsort(-useful, kind="stable")[: len(self._top[name])])
+        self._out_of_fold = {
+            name: self._table(sums.sum(0) - sums, total.sum(0) - total)
+            for name, sums in clicks.items()
+        }
+        return self._scoring(total.sum(0), {n: s.sum(0, keepdims=True) for n, s in clicks.items()})
+
+    def transform(self, rows: EncodedRows, start: int, stop: int, *, trained: bool) -> Array:
+        """(stop - start, F) float32 of rows start..stop.
+
+        Args:
+            rows: where they are.
+            start, stop: which.
+            trained: they are the rows of `fit`: each sees only the rates of the other folds.
+        """
+        block = _Block(rows, start, stop)
+        tables = self._out_of_fold if trained else self._whole
+        fold = self._fold(block) if trained else np.zeros(stop - start, np.int64)
+        kinds = len(self._decay)
+        parts = [block.categorical.astype(np.float32), block.numeric]
+        for name in self._sequences:
+            top = self._top[name]
+            column = np.full(_size(self.features, name), -1, np.int64)
+            column[top] = np.arange(len(top))
+            counts = np.zeros((stop - start, 2 + len(top) * kinds), np.float32)
+            count_events(*block.events(name), self._decay, column, counts)
+            parts.append(counts)
+        parts += [_summary(*block.events(n)) for n in self.features.names("numeric_sequence")]
+        parts += [
+            tables[rate.name][fold, block.keys(rate)][:, None].astype(np.float32)
+            for rate in self._rates
+        ]
+        for rate in self._histories:
+            means = np.empty((stop - start, kinds), np.float32)
+            mean_of_events(
+                *block.events(rate.source), block.slot(rate), rate.slots, fold,
+                tables[rate.name], self._decay, means,
+            )  # fmt: skip
+            parts.append(means)
+        return np.concatenate(parts, axis=1)
+
+    def state(self) -> dict[str, Tensor]:
+        """What `fit` learnt, as scoring needs it."""
+        return {
+            "prior": torch.from_numpy(self._prior),
+            **{f"top/{name}": torch.from_numpy(ids) for name, ids in self._top.items()},
+            **{f"clicks/{name}": torch.from_numpy(sums) for name, sums in self._clicks.items()},
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> TreeFeatures:
+        """Take up what `state` gave; its names and shapes are those of this object's own."""
+        self._top = {name: state[f"top/{name}"].numpy() for name in self._top}
+        clicks = {name: state[f"clicks/{name}"].numpy() for name in self._clicks}
+        return self._scoring(state["prior"].numpy(), clicks)
+
+    def _scoring(self, prior: Array, clicks: dict[str, Array]) -> TreeFeatures:
+        self._prior, self._clicks = prior, clicks
+        self._whole = {name: self._table(sums, prior[None]) for name, sums in clicks.items()}
+        return self
+
+    def _all_rates(self) -> tuple[_Rate, ...]:
+        return (*self._rates, *self._histories)
+
+    def _tables(self, sources: list[str]) -> tuple[_Rate, ...]:
+        found = []
+        for source in sources:
+            size = self._sizes.get(source) or _size(self.features, source)
+            for slot in (None, *self.config.target_field):
+                slots = 1 if slot is None else _size(self.features, slot)
+                if slot == source:
+                    continue
+                rate = _Rate(source, slot, size * slots, slots)
+                if rate.keys > MAX_KEYS:
+                    say(f"rate[{rate.name}] is left out: {rate.keys:,} pairs of ids")
+                else:
+                    found.append(rate)
+        return tuple(found)
+
+    def _layout(self) -> tuple[str, ...]:
+        tails = ("", *(f"~{h:g}" for h in self.config.half_lives))
+        names = [*self.features.names("categorical"), *self.features.names("numeric")]
+        for name in self._sequences:
+            names += [f"{name}.length", f"{name}.distinct"]
+            top = len(self._top[name])
+            names += [f"{name}.count[#{n}]{tail}" for n in range(top) for tail in tails]
+        for name in self.features.names("numeric_sequence"):
+            names += [f"{name}.last", f"{name}.mean"]
+        names += [f"rate[{rate.name}]" for rate in self._rates]
+        names += [f"history[{rate.name}]{tail}" for rate in self._histories for tail in tails]
+        return tuple(names)
+
+    def _table(self, sums: Array, total: Array) -> Array:
+        """Rows and clicks (K, keys, 2), and those of all keys (K, 2) -> log-odds (K, keys) relative
+        to the mean's."""
+        rate = ((total[:, 1] + 0.5) / (total[:, 0] + 1.0))[:, None]
+        a = self.config.encoding_smoothing
+        clicks = sums[..., 1] + a * rate
+        others = sums[..., 0] - sums[..., 1] + a * (1.0 - rate)
+        table: Array = np.log(clicks / others) - np.log(rate / (1.0 - rate))
+        return table
+
+    def _fold(self, block: _Block) -> Array:
+        """(B,) folds by a hash (splitmix64) of the row number and the seed."""
+        x = np.arange(block.start, block.stop, dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            x += np.uint64(self._seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            x ^= x >> np.uint64(31)
+        return (x % np.uint64(self.config.encoding_folds)).astype(np.int64)
+
+
+class _Block:
+    """Consecutive rows, with what is looked up of them more than once."""
+
+    def __init__(self, rows: EncodedRows, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+        self.rows = slice(start, stop)
+        self._all = rows
+        self.categorical = np.asarray(rows.categorical[self.rows])
+        self.numeric = np.asarray(rows.numeric[self.rows])
+
+    def events(self, name: str) -> tuple[Array, Array, Array]:
+        """values, starts and ends of the events that training sees."""
+        ragged: RaggedArray = self._all.sequences[name]
+        spec = self._all.features[name]
+        bounds = np.asarray(ragged.offsets[self.start : self.stop + 1])
+        first, last = int(bounds[0]), int(bounds[-1])
+        values = np.asarray(ragged.values[first:last])
+        starts, ends = bounds[:-1] - first, bounds[1:] - first
+        if spec.max_len is not None and spec.truncating == "pre":
+            starts = np.maximum(starts, ends - spec.max_len)
+        elif spec.max_len is not None:
+            ends = np.minimum(ends, starts + spec.max_len)
+        return values, starts, ends
+
+    def ids(self, source: str) -> Array:
+        """(B,) ids of a categorical field, or of a sequence's k-th newest event (`name.last<k>`),
+        0 where there are fewer."""
+        if source in self._all.features:
+            column = self._all.features.names("categorical").index(source)
+            return self.categorical[:, column].astype(np.int64)
+        name, k = source.rsplit(".last", 1)
+        values, starts, ends = self.events(name)
+        there = ends - starts >= int(k)
+        out = np.zeros(self.stop - self.start, np.int64)
+        out[there] = values[ends[there] - int(k)]
+        return out
+
+    def slot(self, rate: _Rate) -> Array:
+        if rate.slot is None:
+            return np.zeros(self.stop - self.start, np.int64)
+        return self.ids(rate.slot)
+
+    def keys(self, rate: _Rate) -> Array:
+        keys: Array = self.ids(rate.source) * rate.slots + self.slot(rate)
+        return keys
+
+
+def _size(features: FeatureMap, name: str) -> int:
+    return features[name].vocab_size or 0
+
+
+def _usefulness(sums: Array, total: Array) -> Array:
+    """(V,) largest |t| of the correlation between an id's counts and the label.
+
+    sums: (V, H, 3) as `add_moments` leaves them; total: rows and clicks.
+    """
+    n, clicks = total
+    x, squares, products = sums[..., 0], sums[..., 1], sums[..., 2]
+    covariance = products - x * clicks / n
+    variance = np.maximum(squares - x * x / n, 0.0) * (clicks - clicks * clicks / n)
+    r = np.divide(covariance, np.sqrt(variance), out=np.zeros_like(x), where=variance > 0)
+    largest: Array = np.abs(r).max(1)  # t grows with |r| at equal n
+    return largest
+
+
+def _summary(values: Array, starts: Array, ends: Array) -> Array:
+    """(B, 2) newest and mean number of each row; NaN without events."""
+    out = np.full((len(starts), 2), np.nan, np.float32)
+    there = ends > starts
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    out[there, 0] = values[ends[there] - 1]
+    out[there, 1] = (sums[ends] - sums[starts])[there] / (ends - starts)[there]
+    return out

@@ -1,0 +1,85 @@
+"""LightGBM (Ke et al., NIPS 2017) on `TreeFeatures`: logits of encoded rows, blocks at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from lightgbm.basic import LightGBMError
+from numpy.typing import NDArray
+
+from tossctr.data.rows import EncodedRows
+from tossctr.errors import UserError
+from tossctr.trees.features import BLOCK_ROWS, TreeFeatures
+
+Array = NDArray[Any]
+
+BOOSTER = "model.txt"  # LightGBM's own text format
+
+
+class LightGBM:
+    """A trained booster with what makes its columns."""
+
+    def __init__(self, features: TreeFeatures, booster: lgb.Booster) -> None:
+        self.features, self.booster = features, booster
+
+    def logits(self, rows: EncodedRows) -> NDArray[np.float64]:
+        """(N,) float64 logits, in the rows' order."""
+        out = np.empty(len(rows), np.float64)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, len(rows))
+            columns = self.features.transform(rows, start, stop, trained=False)
+            out[start:stop] = np.asarray(self.booster.predict(columns, raw_score=True))
+        return out
+
+    @classmethod
+    def load(cls, features: TreeFeatures, file: Path) -> LightGBM:
+        """Read LightGBM's text format.
+
+        Raises:
+            UserError: no such model, or one of other columns.
+        """
+        try:
+            booster = lgb.Booster(model_file=file)
+        except (LightGBMError, ValueError) as error:
+            raise UserError(
+                f"not a LightGBM model: {str(error).splitlines()[0]}",
+                file=file,
+                remedy="train again",
+            ) from error
+        if booster.num_feature() != len(features.names):
+            raise UserError(
+                f"the model does not fit the config, which makes {len(features.names)} columns",
+                file=file,
+                value=booster.num_feature(),
+                remedy="train again",
+            )
+        return cls(features, booster)
+
+
+class Columns(lgb.Sequence):
+    """The columns of stored rows as LightGBM asks for them: in blocks, or a sample row by row."""
+
+    batch_size = BLOCK_ROWS
+
+    def __init__(self, features: TreeFeatures, rows: EncodedRows, *, trained: bool) -> None:
+        self._features, self._rows, self._trained = features, rows, trained
+        self._start, self._block = -1, np.empty((0, 0), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Array:
+        if isinstance(index, slice):
+            return self._made(index.start, index.stop)
+        start = int(index) // BLOCK_ROWS * BLOCK_ROWS  # samples come in ascending order
+        if start != self._start:
+            self._block = self._made(start, min(start + BLOCK_ROWS, len(self)))
+            self._start = start
+        row: Array = self._block[int(index) - start].astype(np.float64)
+        return row
+
+    def _made(self, start: int, stop: int) -> Array:
+        return self._features.transform(self._rows, start, stop, trained=self._trained)

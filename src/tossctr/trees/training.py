@@ -1,0 +1,200 @@
+"""Boosting with early stopping on the experiment's monitor.
+
+Nothing is kept of a boosting that is cut short: the same command starts again, to the same trees.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from tossctr.config.schema import Experiment, TrainingConfig
+from tossctr.data.rows import EncodedRows
+from tossctr.errors import UserError
+from tossctr.evaluation.metrics import evaluate
+from tossctr.progress import say, track
+from tossctr.training.run_folder import RunWriter
+from tossctr.trees.config import LightGBMConfig
+from tossctr.trees.features import TreeFeatures
+from tossctr.trees.lightgbm import BOOSTER, Columns
+
+MIN_IMPROVEMENT = 1e-6
+SAMPLED_ROWS = 50_000  # for the bounds of bins; held as float64
+IMPORTANT = 30  # columns that metrics.json names
+_NOT_FOR_TREES = {
+    "loss": "binary_crossentropy",
+    "negative_sampling": 1.0,
+    "precision": "32",
+}
+
+
+def check_trees(experiment: Experiment) -> None:
+    """Refuse what boosting here does not do.
+
+    Raises:
+        UserError: a training option that would have no effect.
+    """
+    for name, only in _NOT_FOR_TREES.items():
+        found = getattr(experiment.training, name)
+        if found != only:
+            raise UserError(
+                f"{experiment.model} knows only {only}", column=name, value=found,
+                remedy="leave it out",
+            )  # fmt: skip
+
+
+def fit_trees(
+    experiment: Experiment, train_rows: EncodedRows, valid_rows: EncodedRows, writer: RunWriter
+) -> dict[str, Any]:
+    """Derive columns, boost until patience or rounds end, and keep the best round's trees.
+
+    Memory: LightGBM's bins (one byte a value or less), 30 bytes a row for labels, scores and
+    gradients, a sample for the bounds of bins, and a block of rows. Rows as floats are never held.
+
+    Returns:
+        The content of metrics.json.
+    """
+    config = experiment.training
+    options = experiment.hyperparameters
+    assert isinstance(options, LightGBMConfig)
+    assert train_rows.label is not None
+    assert valid_rows.label is not None
+    started = time.monotonic()
+    features = TreeFeatures(train_rows.features, options).fit(train_rows, config.seed)
+    parameters = _parameters(options, config)
+    train = lgb.Dataset(
+        Columns(features, train_rows, trained=True),
+        np.asarray(train_rows.label),
+        categorical_feature=features.categorical,
+        params=parameters,
+    ).construct()
+    valid = lgb.Dataset(
+        Columns(features, valid_rows, trained=False),
+        np.asarray(valid_rows.label),
+        reference=train,
+        params=parameters,
+    ).construct()
+    say(
+        f"{experiment.expid}: {experiment.model}, {len(features.names):,} columns, "
+        f"{len(train_rows):,} train and {len(valid_rows):,} validation rows"
+    )
+    booster = lgb.Booster(parameters, train).add_valid(valid, "valid")
+    group = None if config.group_id is None else valid_rows.groups(config.group_id)
+    rule = _Rule(config)
+    validated = 0.0
+    with track("boost (rows x rounds)", len(train_rows) * config.epochs) as advance:
+        for round_ in range(1, config.epochs + 1):
+            grown = not booster.update()
+            advance(len(train_rows))
+            if round_ % (config.eval_steps or 1) == 0 or round_ == config.epochs or not grown:
+                before = time.monotonic()
+                metrics = _metrics(booster, valid_rows, group, config)
+                validated += time.monotonic() - before
+                if rule.stops(round_, metrics) or not grown:
+                    break
+    if rule.best_row is None:
+        raise UserError(
+            "no validation gave a usable monitor", column="monitor", value=dict(config.monitor),
+            remedy="look at the validation part: it needs clicks and non-clicks",
+        )  # fmt: skip
+    best = int(rule.best_row["epoch"])
+    say(f"best in round {best}")
+    writer.keep(features.state())
+    booster.save_model(writer.folder / BOOSTER, num_iteration=best)
+    seconds = time.monotonic() - started - validated
+    rounds = int(rule.history[-1]["epoch"])
+    return {
+        "best": rule.best_row,
+        "history": rule.history,
+        "parameters": _leaves(writer.folder / BOOSTER),
+        "rows_per_s": len(train_rows) * rounds / seconds,
+        "seconds": seconds,
+        "skipped_batches": 0,
+        "importance": _importance(booster, features, best),
+    }
+
+
+class _Rule:
+    """The monitor rule of `training.callbacks.MonitorRule`, for rounds."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.best = -math.inf
+        self.best_row: dict[str, float] | None = None
+        self.history: list[dict[str, float]] = []
+        self._without_gain = 0
+
+    def stops(self, round_: int, metrics: Mapping[str, float]) -> bool:
+        """Take in a validation; whether patience has ended."""
+        value = sum(weight * metrics[name] for name, weight in self.config.monitor.items())
+        row = {"epoch": round_, "step": round_, **metrics, "monitor": value}
+        self.history.append({**row, "learning_rate": self.config.learning_rate})
+        sign = 1.0 if self.config.monitor_mode == "max" else -1.0
+        if sign * value > self.best + MIN_IMPROVEMENT:  # False for NaN
+            self.best, self.best_row, self._without_gain = sign * value, self.history[-1], 0
+            return False
+        self._without_gain += 1
+        if self._without_gain < self.config.early_stop_patience:
+            return False
+        say(f"no gain in {self._without_gain} validations: stopping")
+        return True
+
+
+def _metrics(
+    booster: lgb.Booster,
+    rows: EncodedRows,
+    group: NDArray[Any] | None,
+    config: TrainingConfig,
+) -> dict[str, float]:
+    assert rows.label is not None
+    taken: list[NDArray[np.float64]] = []
+
+    def take(probability: NDArray[np.float64], _: lgb.Dataset) -> tuple[str, float, bool]:
+        taken.append(np.array(probability))
+        return "taken", 0.0, True
+
+    booster.eval_valid(take)
+    names = tuple(dict.fromkeys([*config.metrics, *config.monitor]))
+    return evaluate(rows.label, logit(taken[0]), names, group=group)
+
+
+def _parameters(options: LightGBMConfig, config: TrainingConfig) -> dict[str, Any]:
+    own = LightGBMConfig.model_fields.keys() & {
+        "num_leaves", "max_depth", "min_data_in_leaf", "max_bin", "feature_fraction",
+        "bagging_fraction", "lambda_l1", "lambda_l2", "min_gain_to_split",
+    }  # fmt: skip
+    return {
+        **{name: getattr(options, name) for name in sorted(own)},
+        "objective": "binary",
+        "metric": "none",
+        "learning_rate": config.learning_rate,
+        "bagging_freq": 1,
+        "bin_construct_sample_cnt": SAMPLED_ROWS,
+        "seed": config.seed,
+        "deterministic": True,
+        "force_row_wise": True,  # or a timing would choose, and with it the sums' order
+        "verbosity": -1,
+    }
+
+
+def _leaves(file: Path) -> int:
+    """Numbers in the model: the leaves' values."""
+    key = "num_leaves="
+    with file.open(encoding="utf-8") as lines:
+        return sum(int(line.removeprefix(key)) for line in lines if line.startswith(key))
+
+
+def _importance(booster: lgb.Booster, features: TreeFeatures, rounds: int) -> dict[str, float]:
+    """Share of the whole gain, for the columns with most of it."""
+    gain = booster.feature_importance("gain", iteration=rounds)
+    order = np.argsort(-gain, kind="stable")[:IMPORTANT]
+    total = max(float(gain.sum()), 1e-300)
+    return {features.names[i]: float(gain[i]) / total for i in order if gain[i] > 0}

@@ -1,0 +1,163 @@
+"""LightGBM through the commands' own functions: trained, kept, opened, scored, refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tossctr import pipeline
+from tossctr.config.loader import load_experiment
+from tossctr.data.prepare import prepare
+from tossctr.data.synthetic import synthesize
+from tossctr.errors import UserError
+from tossctr.evaluation.metrics import evaluate
+from tossctr.files import sha256_of
+from tossctr.inference.predict import gather, predict_file, predict_rows
+from tossctr.training.run_folder import HASHED, load_run
+from tossctr.training.trainer import check_model, train
+from tossctr.trees.lightgbm import BOOSTER
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trees")
+    synthesize(root, 8000, 500, seed=3)
+    return root
+
+
+def experiment_in(root, *keys):
+    return load_experiment(
+        CONFIGS,
+        "LightGBM_toy",
+        [f"data_root={root}", f"train_data={root / 'train.parquet'}",
+         f"test_data={root / 'test.parquet'}", "valid_split.method=stratified",
+         "valid_split.fraction=0.25", "epochs=60", "learning_rate=0.1", "top_events=20",
+         "min_data_in_leaf=20", *keys],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(root):
+    experiment = experiment_in(root)
+    check_model(experiment)
+    return train(experiment, prepare(experiment.dataset), CPU, root / "run")
+
+
+def test_learns_and_stops_at_the_best_round(run):
+    best = run.metrics["best"]
+    assert best["AUC"] > 0.65  # what the columns without histories attain with 1,000 times the rows
+    assert best["monitor"] == max(row["monitor"] for row in run.metrics["history"])
+    assert run.model.booster.num_trees() == best["epoch"]
+    assert sum(run.metrics["importance"].values()) <= 1 + 1e-9
+    assert run.metrics["parameters"] > 0
+
+
+def test_the_opened_run_scores_as_it_was_validated(run, root):
+    valid = prepare(run.experiment.dataset).valid
+    logits = predict_rows(run, valid, device=CPU)
+    assert evaluate(valid.label, logits)["AUC"] == pytest.approx(run.metrics["best"]["AUC"])
+    assert evaluate(valid.label, logits)["logloss"] == pytest.approx(
+        run.metrics["best"]["logloss"], rel=1e-6
+    )
+    assert pipeline.evaluate_run(run, None, device=CPU)["AUC"] == pytest.approx(
+        run.metrics["best"]["AUC"]
+    )
+
+
+def test_a_raw_file_scores_as_its_stored_rows(run, root):
+    data = prepare(run.experiment.dataset)
+    label, logit, _ = gather(
+        predict_file(run, root / "train.parquet", device=CPU, labelled=True, batch_rows=999)
+    )
+    assert len(label) == len(data.train) + len(data.valid)
+    stored = [predict_rows(run, rows, device=CPU) for rows in (data.train, data.valid)]
+    np.testing.assert_allclose(np.sort(logit), np.sort(np.concatenate(stored)), rtol=1e-12)
+
+
+def test_a_submission(run, root, tmp_path):
+    rows, _ = pipeline.submit(
+        run, data=root / "test.parquet", sample=root / "sample_submission.csv",
+        output=tmp_path / "submission.csv", device=CPU,
+    )  # fmt: skip
+    assert rows == 500
+
+
+def test_the_same_seed_grows_the_same_trees(run, root, tmp_path):
+    again = train(run.experiment, prepare(run.experiment.dataset), CPU, tmp_path / "again")
+    for name in (BOOSTER, "model.safetensors"):
+        assert sha256_of(again.folder / name) == sha256_of(run.folder / name)
+    other = run.experiment.training.model_copy(update={"seed": 1, "epochs": 10})
+    other = run.experiment.model_copy(update={"training": other})
+    other = train(other, prepare(run.experiment.dataset), CPU, tmp_path / "other")
+    assert sha256_of(other.folder / BOOSTER) != sha256_of(run.folder / BOOSTER)
+
+
+def signed(folder):
+    about = json.loads((folder / "run.json").read_text())
+    about["sha256"] = {n: sha256_of(folder / n) for n in (*HASHED, BOOSTER)}
+    (folder / "run.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / BOOSTER).unlink(), "missing, or changed"),
+        (lambda f: (f / BOOSTER).write_text("tree\n"), "missing, or changed"),
+    ],
+)
+def test_a_changed_run_is_refused(run, tmp_path, change, message):
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    change(folder)
+    with pytest.raises(UserError, match=message):
+        load_run(folder)
+
+
+def test_a_model_that_is_none_is_refused(run, tmp_path):
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    (folder / BOOSTER).write_text("no trees here\n")
+    signed(folder)
+    with pytest.raises(UserError, match="not a LightGBM model"):
+        load_run(folder)
+
+
+def test_a_model_of_other_columns_is_refused(run, tmp_path):
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    content = json.loads((folder / "experiment.json").read_text())
+    content["hyperparameters"]["half_lives"] = [8.0]
+    (folder / "experiment.json").write_text(json.dumps(content))
+    signed(folder)
+    with pytest.raises(UserError, match="does not fit the config"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("negative_sampling=0.5", "negative_sampling.*knows only"),
+        ("precision=bf16", "precision.*knows only"),
+        ("target_field=[seq]", "target_field.*sequence"),
+    ],
+)
+def test_what_trees_do_not_do_is_refused_before_the_data(root, key, message):
+    with pytest.raises(UserError, match=message):
+        check_model(experiment_in(root, key))
+
+
+def test_rows_without_history_are_scored(run):
+    data = prepare(run.experiment.dataset)
+    none = data.valid.sequences["seq"].offsets[:1].repeat(3)
+    rows = type(data.valid)(
+        features=data.valid.features,
+        categorical=data.valid.categorical[:2],
+        numeric=data.valid.numeric[:2],
+        sequences={"seq": type(data.valid.sequences["seq"])(
+            data.valid.sequences["seq"].values[:0], none)},
+    )  # fmt: skip
+    assert np.isfinite(predict_rows(run, rows, device=CPU)).all()
+    assert len(predict_rows(run, rows, device=CPU)) == 2
