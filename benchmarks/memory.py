@@ -4,12 +4,20 @@
                             rows: each storage once, parameters and the batch itself left out
     plain_saved_mb_per_row  the same of the plain padded model (plain_feseq.py)
     saved_widths            saved_mb_per_row in vectors of the model's width per event
+    full_500_gb             all that a training of FESeq_full at its max_len 500 and batch of 2,048
+                            needs on a GPU, in the parts planned for 14 GB: weights, gradients,
+                            optimiser, and of the largest part, counted on a smaller one, what it
+                            saves and its workspace
+    full_2000_gb            the same of FESeq_full_long at 2,000
 
-All histories are `max_len` long, the worst case; on Toss's lengths both would save less but the
-plain model, which pads, not.
+All histories are `max_len` long, the worst case (parts are planned for Toss's lengths, and then
+counted full of longest rows); on Toss's lengths both models would save less but the plain one,
+which pads, not.
 """
 
 from __future__ import annotations
+
+import math
 
 import harness
 import numpy as np
@@ -18,7 +26,14 @@ import workload
 from plain_feseq import PlainFESeq
 from torch import Tensor, nn
 
+from tossctr.config.loader import load_experiment
 from tossctr.data.batch import Batch
+from tossctr.models.feseq import FESeq
+from tossctr.models.layers.transformer import execute
+from tossctr.training.parts import fitting_parts, peak_bytes
+
+MEMORY = 14e9
+FULL_MAX_LEN = 500  # of tossctr_full
 
 
 def saved_bytes(model: nn.Module, batch: Batch) -> int:
@@ -37,6 +52,39 @@ def saved_bytes(model: nn.Module, batch: Batch) -> int:
         logits = model(batch)
     assert logits.requires_grad
     return sum(size for size, _ in storages.values())
+
+
+def full(expid: str) -> dict[str, float | int | str]:
+    """Planned and counted gigabytes of an experiment on a GPU of 14 GB, and its parts."""
+    experiment = load_experiment(workload.CONFIGS, expid, workload.MEDIUM_DATA)
+    training = experiment.training
+    max_len = training.max_len or FULL_MAX_LEN
+    fields = workload.features(max_len)
+    typical = workload.batch_of(workload.toss_lengths(2048, max_len, seed=1), seed=1)
+    parts = fitting_parts(
+        experiment, workload.rows_of(typical, fields), torch.device("cpu"), MEMORY
+    )
+
+    model = FESeq(fields, experiment.hyperparameters)
+    execute(model, checkpointing=parts.gradient_checkpointing, fused=False)
+    fixed = 4 * sum(p.nbytes for p in model.parameters())  # gradients and Adam's two moments
+    few = 1 + 2_000 // max_len
+    batches = [workload.batch_of(np.full(rows, max_len), seed=1) for rows in (few, 2 * few)]
+    saved, peak = (
+        (count(batches[1]) - count(batches[0])) / few  # bytes a row
+        for count in (
+            lambda batch: saved_bytes(model, batch),
+            lambda batch: peak_bytes(model, training, batch),
+        )
+    )
+    rows = math.ceil(parts.micro_batch_events / (max_len + 1))
+    name = f"full_{max_len}"
+    return {
+        f"{name}_gb": (fixed + rows * max(saved, peak)) / 1e9,
+        f"{name}_planned_gb": (parts.fixed + parts.activations) / 1e9,
+        f"{name}_saved_gb": rows * saved / 1e9,
+        f"{name}_parts": str(parts),
+    }
 
 
 def main() -> None:
@@ -58,6 +106,8 @@ def main() -> None:
             "plain_saved_mb_per_row": plain / 1e6,
             "ratio": plain / ours,
             "saved_widths": ours / (4 * width * (options.max_len + 1)),
+            **full("FESeq_full"),
+            **full("FESeq_full_long"),
         },
         options.json,
     )

@@ -15,6 +15,7 @@ from tossctr.config.loader import load_experiment
 from tossctr.data import schema
 from tossctr.data.batch import Batch, Ragged
 from tossctr.data.features import FeatureMap, Field
+from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.data.synthetic.sequences import LAST_ID, draw_events, draw_lengths
 from tossctr.models.feseq import FESeq
 
@@ -71,6 +72,21 @@ def batch_of(lengths: np.ndarray, seed: int) -> Batch:
         numeric=torch.from_numpy(rng.random((rows, N_NUMERIC), np.float32)),
         sequences={"seq": ragged},
         label=torch.from_numpy((rng.random(rows) < 0.02).astype(np.float32)),
+    )
+
+
+def rows_of(batch: Batch, fields: FeatureMap) -> EncodedRows:
+    """The same rows as the stores hold them."""
+    assert batch.label is not None
+    return EncodedRows(
+        features=fields,
+        categorical=batch.categorical.numpy(),
+        numeric=batch.numeric.numpy(),
+        sequences={
+            name: RaggedArray(ragged.values.numpy(), ragged.offsets.numpy())
+            for name, ragged in batch.sequences.items()
+        },
+        label=batch.label.numpy(),
     )
 
 

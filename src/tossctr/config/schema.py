@@ -118,12 +118,20 @@ def _as_metric_weights(value: Any) -> Any:
     return {value: 1.0} if isinstance(value, str) else value
 
 
+def _on_or_off(value: Any) -> Any:
+    # YAML 1.1 reads on and off as true and false.
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class TrainingConfig(_Frozen):
     """The keys of a model_config.yaml experiment that any model shares."""
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(2048, ge=1)  # rows per optimiser step
-    micro_batch_events: int = Field(8_192, ge=1)  # events executed at once: bounds memory
+    micro_batch_events: int | None = Field(None, ge=1)  # executed at once; None: what fits a GPU
+    gradient_checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = (
+        "auto"  # run Transformer blocks again in the backward pass; auto: where nothing else fits
+    )
     precision: Literal["32", "bf16", "16"] = "32"  # of the products; weights stay in 32 bits
     negative_sampling: float = Field(1.0, gt=0, le=1)  # share of non-clicks drawn each epoch
     shuffle: bool = True

@@ -20,6 +20,7 @@ from tossctr.data.sources import Source, open_source
 from tossctr.data.where import Where
 from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import track
+from tossctr.training.device import part_events
 from tossctr.training.run_folder import Run
 from tossctr.trees.lightgbm import LightGBM
 
@@ -153,7 +154,7 @@ def predict_rows(
     if isinstance(run.model, LightGBM):
         return run.model.logits(replace(rows, features=run.features))
     model = run.model.to(device).eval()
-    limit = run.experiment.training.micro_batch_events
+    limit = run.experiment.training.micro_batch_events or part_events(device)
     dataset = RowsDataset(replace(rows, features=run.features))
     logits = np.empty(len(rows), np.float64)
     for start in range(0, len(rows), batch_rows):

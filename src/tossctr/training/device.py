@@ -6,6 +6,9 @@ import torch
 
 from tossctr.errors import UserError
 
+CPU_PART = 2**13  # events: more only falls out of the cache
+GPU_PART = 2**17  # fills one, and takes about 1 GB at FESeq_full's width
+
 
 def resolve_device(gpu: int | None) -> torch.device:
     """`--gpu N` as a device: None takes GPU 0 where there is one, -1 is the CPU.
@@ -24,3 +27,8 @@ def resolve_device(gpu: int | None) -> torch.device:
             f"GPU {gpu} is not there: {there} visible to torch", remedy="use --gpu -1 for the CPU"
         )
     return torch.device("cuda", gpu)
+
+
+def part_events(device: torch.device) -> int:
+    """Events to be executed at once where neither the config nor a count of memory says it."""
+    return CPU_PART if device.type == "cpu" else GPU_PART

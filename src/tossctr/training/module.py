@@ -19,6 +19,7 @@ from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.models.base import CTRModel
 from tossctr.progress import say
+from tossctr.training.device import CPU_PART
 from tossctr.training.regularization import Penalty
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -54,7 +55,7 @@ class CTRModule(pl.LightningModule):
 
     Attributes:
         metrics: of the last validation, in float64.
-        micro_batch_events: as configured, until something did not fit.
+        micro_batch_events: as configured or as `train` sets it, until something did not fit.
         skipped_batches: those whose loss or gradient was not finite, where these are skipped.
 
     Raises:
@@ -73,7 +74,7 @@ class CTRModule(pl.LightningModule):
         self.model = model
         self.config = config
         self.metrics: dict[str, float] = {}
-        self.micro_batch_events = config.micro_batch_events
+        self.micro_batch_events = config.micro_batch_events or CPU_PART
         self.skipped_batches = 0
         self._metric_names = tuple(dict.fromkeys([*METRICS, *config.metrics, *config.monitor]))
         self._prior_shift = math.log(config.negative_sampling)

@@ -26,11 +26,13 @@ from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.files import locked, sha256_of
 from tossctr.models import build_model
+from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
 from tossctr.training.callbacks import MonitorRule, RowProgress
 from tossctr.training.checkpoint import SafeCheckpointIO, newest
 from tossctr.training.interruption import StopSignal
 from tossctr.training.module import CTRModule
+from tossctr.training.parts import Parts, fitting_parts
 from tossctr.training.results import append_result
 from tossctr.training.resume import Checkpoints, position
 from tossctr.training.run_folder import Run, RunWriter, load_run
@@ -74,6 +76,7 @@ def train(
     folder: Path,
     *,
     fresh: bool = False,
+    memory: float | None = None,
 ) -> Run:
     """Train to the end of patience or epochs and keep the best weights.
 
@@ -86,6 +89,7 @@ def train(
         device: where to train.
         folder: where the run goes; an earlier run there is replaced once this one is whole.
         fresh: start over.
+        memory: bytes to fit into; None takes a GPU's free ones, and on a CPU counts nothing.
 
     Returns:
         The run, loaded back from its folder with the best weights.
@@ -110,7 +114,11 @@ def train(
             if experiment.model in TREES:
                 metrics = fit_trees(experiment, train_rows, valid_rows, writer)
             else:
-                metrics = _fit(experiment, train_rows, valid_rows, device, writer)
+                if memory is None and device.type == "cpu":
+                    parts = Parts.uncounted(config, train_rows, device)
+                else:
+                    parts = fitting_parts(experiment, train_rows, device, memory)
+                metrics = _fit(experiment, train_rows, valid_rows, device, writer, parts)
             writer.finish({**metrics, "peak_mb": _peak_mb(device)})
             append_result(folder.parent, experiment, metrics["best"])
             say(f"run kept in {folder}")
@@ -123,6 +131,7 @@ def _fit(
     valid_rows: EncodedRows,
     device: torch.device,
     writer: RunWriter,
+    parts: Parts,
 ) -> dict[str, Any]:
     """Train, keeping weights and checkpoints with `writer`; the content of metrics.json."""
     config = experiment.training
@@ -133,6 +142,7 @@ def _fit(
         f"{experiment.expid}: {experiment.model}, {parameters:,} parameters, "
         f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on {device}"
     )
+    say(f"batches of {config.batch_size:,} rows: {parts}")
     if config.verbose == 2:
         say(experiment.model_dump_json(indent=1, serialize_as_any=True))
     order = BatchRows(
@@ -145,6 +155,8 @@ def _fit(
     )
     group = None if config.group_id is None else valid_rows.groups(config.group_id)
     module = CTRModule(model, config, group)
+    module.micro_batch_events = parts.micro_batch_events
+    execute(model, checkpointing=parts.gradient_checkpointing)
     start = _go_on(writer, module, order)
     progress = RowProgress(order.rows_per_epoch, len(valid_rows))
     rule = MonitorRule(config, keep=lambda: writer.keep(model.state_dict()))

@@ -134,6 +134,8 @@ class Transformer(nn.Module):
     Attributes:
         checkpointing: keep each block's input alone and run the block again in the backward pass.
             Off at first; in float32 on a CPU blocks keep little either way.
+        fused: use the CPU's own kernels where they will do. Without them a CPU executes what a GPU
+            does, and keeps as much.
     """
 
     def __init__(
@@ -147,7 +149,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, attention_dropout
-        self.checkpointing = False
+        self.checkpointing, self.fused = False, True
         self.blocks = nn.ModuleList(
             TransformerBlock(width, num_heads, attention_dropout=attention_dropout, **block)  # type: ignore[arg-type]
             for _ in range(layers)
@@ -159,7 +161,8 @@ class Transformer(nn.Module):
         `last_only` takes all events to be real.
         """
         slots = None
-        if events.real is None and not attends_in_place(x, self.dropout * self.training):
+        in_place = self.fused and attends_in_place(x, self.dropout * self.training)
+        if events.real is None and not in_place:
             slots = slots_of(events, self.num_heads)
         for i, block in enumerate(self.blocks):
             # What the last block makes of other events would be for nobody.
@@ -170,3 +173,10 @@ class Transformer(nn.Module):
             else:
                 x = block(x, events, slots, last_only=last)
         return x[events.last] if last_only and not self.blocks else x
+
+
+def execute(model: nn.Module, *, checkpointing: bool, fused: bool = True) -> None:
+    """Set how the Transformers in a model are executed; what they compute is the same."""
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            module.checkpointing, module.fused = checkpointing, fused
