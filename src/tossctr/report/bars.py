@@ -1,0 +1,216 @@
+"""What a report shows by field, by value and by event, and in words what that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from tossctr.data.health import LARGE_DRIFT
+from tossctr.report.collect import RunReport
+from tossctr.report.svg import DASHED, INK, LINE, MUTED, SERIES, Plot, plot
+
+
+def _dots(
+    axes: Axes, names: Sequence[str], series: Sequence[Sequence[tuple[float, float]]]
+) -> None:
+    """One line a name, one dot a run, with the half width of its interval."""
+    places = np.arange(len(names))[::-1]
+    for i, (values, colour) in enumerate(zip(series, SERIES, strict=False)):
+        shift = (i - (len(series) - 1) / 2) * min(0.7 / len(series), 0.22)
+        x = np.array([value for value, _ in values])
+        half = np.array([h if np.isfinite(h) else 0.0 for _, h in values])
+        axes.errorbar(x, places - shift, xerr=half, fmt="o", color=colour, markersize=4.5,
+                      elinewidth=1.2)  # fmt: skip
+    axes.set_yticks(places, names)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _tall(rows: int, runs: int = 1) -> float:
+    return 0.75 + (0.2 + 0.05 * runs) * max(rows, 3)
+
+
+def sliced(reports: Sequence[RunReport], field: str, name: str) -> Plot:
+    """AUC within each value of a field."""
+    of = [r for r in reports if field in r.slices]
+    names = list(dict.fromkeys(s.name for r in of for s in r.slices[field]))
+    by = [{s.name: s for s in r.slices[field]} for r in of]
+    shown = [n for n in names if any(n in s and np.isfinite(s[n].auc) for s in by)]
+    missing = (float("nan"), float("nan"))
+    series = [[(s[n].auc, s[n].half_width) if n in s else missing for n in shown] for s in by]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0.5, color=MUTED, linewidth=1, linestyle=DASHED)
+        for report, colour in zip(of, SERIES, strict=False):
+            axes.axvline(report.metrics["AUC"], color=colour, linewidth=1, alpha=0.5)
+        _dots(axes, shown, series)
+        axes.set_xlim(max(0.0, min(0.45, axes.get_xlim()[0])), 1.0)
+        axes.set_xlabel("AUC within")
+
+    said = "; ".join(f"{n}: " + ", ".join(f"{s[n].auc:.3f}" for s in by if n in s) for n in shown)
+    left_out = len(names) - len(shown)
+    note = f"{left_out} of {len(names)} have too few clicks to tell. " if left_out else ""
+    return plot(
+        name, field, f"AUC within each {field}. {said}.", draw,
+        note=note + "With 95% intervals; the line is the AUC over all.",
+        height_in=_tall(len(shown), len(of)),
+    )  # fmt: skip
+
+
+def importances(reports: Sequence[RunReport]) -> Plot:
+    """AUC lost by shuffling each field."""
+    names = [one.name for one in reports[0].importance]
+    names += [n for r in reports[1:] for n in (o.name for o in r.importance) if n not in names]
+    by = [{one.name: (one.drop, one.half_width) for one in r.importance} for r in reports]
+    series = [[s.get(n, (float("nan"), 0.0)) for n in names] for s in by]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=MUTED, linewidth=1)
+        _dots(axes, names, series)
+        axes.set_xlabel("AUC lost when shuffled")
+
+    said = "; ".join(
+        f"{r.name}: " + ", ".join(f"{o.name} {o.drop:.4f}" for o in r.importance[:5])
+        for r in reports
+    )
+    return plot(
+        "importance", "Which fields matter", f"AUC lost when a field is shuffled. {said}.", draw,
+        note=f"On {reports[0].importance_rows:,} validation rows, clicks first, with 95% "
+        "intervals. Fields that say the same thing share their importance.",
+        height_in=_tall(len(names), len(reports)),
+    )  # fmt: skip
+
+
+def attended(reports: Sequence[RunReport]) -> Plot | None:
+    """Attention to events by how long ago they were, as a multiple of an even spread."""
+    of = [(r, c) for r, c in zip(reports, SERIES, strict=False) if r.attention is not None]
+    if not of:
+        return None
+    widest = max((r.attention for r, _ in of if r.attention), key=lambda a: a.high[-1])
+    names = [str(a) if a == b else f"{a}–{b}" for a, b in zip(widest.low, widest.high, strict=True)]
+    ratios = [
+        np.array(r.attention.weight) / np.array(r.attention.even) for r, _ in of if r.attention
+    ]
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(1, color=MUTED, linewidth=1, linestyle=DASHED)
+        for ratio, (_, colour) in zip(ratios, of, strict=True):
+            axes.plot(np.arange(len(ratio)), ratio, "o-", color=colour, markersize=4)
+        axes.set_xticks(np.arange(len(names)), names)
+        axes.grid(axis="x", visible=False)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, 0.8), max(high, 1.2))
+        axes.set_xlabel("events ago (1 is the newest)")
+        axes.set_ylabel("times an even share")
+
+    said = "; ".join(
+        f"{r.name}: " + ", ".join(f"{n} ago {v:.2f}" for n, v in zip(names, ratio, strict=False))
+        for ratio, (r, _) in zip(ratios, of, strict=True)
+    )
+    return plot(
+        "attention", "Which events matter",
+        f"Attention of the target to past events, as a multiple of an even share. {said}.", draw,
+        note="Mean over blocks, heads and rows. Above 1: looked at more than an average event.",
+    )  # fmt: skip
+
+
+def lengths(report: RunReport, field: str, name: str) -> Plot:
+    """Histories by length, train beside the other part."""
+    found = report.distributions
+    here, there = found.lengths[field]
+    top = max(float(np.quantile(here, 0.995)), float(np.quantile(there, 0.995)), 4.0)
+    step = max(round(top / 40), 1)
+    edges = np.arange(0, top + step, step)
+    top = float(edges[-1])
+    limit = found.max_len[field]
+
+    def draw(axes: Axes) -> None:
+        for values, colour, text in ((here, SERIES[0], "train"), (there, SERIES[1], found.other)):
+            share = np.histogram(np.minimum(values, top), edges)[0] / len(values)
+            axes.stairs(share, edges, color=colour, linewidth=1.5)
+            axes.annotate(text, (0.99, 0.97 - 0.1 * (colour == SERIES[1])), color=colour,
+                          xycoords="axes fraction", ha="right", va="top")  # fmt: skip
+        if limit is not None and limit < top:
+            axes.axvline(limit, color=INK, linewidth=1, linestyle=DASHED)
+            axes.annotate(f"max_len {limit}", (limit, 0.98), (4, 0), color=INK, va="top",
+                          xycoords=("data", "axes fraction"), textcoords="offset points",
+                          fontsize=9.5)  # fmt: skip
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(axis="x", visible=False)
+        axes.set_xlim(0, top)
+        axes.set_ylim(0)
+        axes.set_xlabel("events in a history")
+        axes.set_ylabel("rows")
+
+    cut = 0.0 if limit is None else float((here > limit).mean())
+    said = (
+        f"Median length {np.median(here):,.0f} in train and {np.median(there):,.0f} in "
+        f"{found.other}; {cut:.0%} of the training rows are longer than what the model sees."
+    )
+    return plot(name, f"Length of {field}", said, draw, note=said)
+
+
+def tokens(report: RunReport, field: str, name: str) -> Plot:
+    """The commonest events and their share."""
+    found = report.distributions
+    common = found.tokens[field]
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(common.names))[::-1]
+        axes.barh(places, common.train, 0.7, color=SERIES[0], alpha=0.35, linewidth=0)
+        axes.plot(common.other, places, "o", color=SERIES[1], markersize=5)
+        axes.set_yticks(places, [n if len(n) <= 14 else n[:13] + "…" for n in common.names])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(-0.7, len(places) - 0.3)
+        axes.set_xlim(0)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("share of all events")
+
+    said = ", ".join(f"{n} {s:.1%}" for n, s in zip(common.names[:5], common.train, strict=False))
+    return plot(
+        name, f"Commonest events of {field}",
+        f"The {len(common.names)} commonest events make {sum(common.train):.0%} of all. {said}.",
+        draw, note=f"Bars: train. Dots: {found.other}.", height_in=_tall(len(common.names)),
+    )  # fmt: skip
+
+
+def drifted(report: RunReport, name: str, shown: int = 12) -> Plot:
+    """The fields that differ most between train and the other part."""
+    found = report.distributions
+    names = list(found.drift)[:shown]
+    values = np.array([found.drift[n] for n in names])
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(names))[::-1]
+        floor = 1e-4
+        axes.set_xscale("log")
+        axes.barh(places, np.maximum(values, floor) - floor, 0.62, left=floor, color=SERIES[0],
+                  alpha=0.55, linewidth=0)  # fmt: skip
+        axes.axvline(LARGE_DRIFT, color=INK, linewidth=1, linestyle=DASHED)
+        axes.set_xlim(floor, max(1.0, 1.5 * float(values.max())))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.set_yticks(places, names)
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(-0.7, len(names) - 0.3)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_edgecolor(LINE)
+        axes.set_xlabel("population stability index")
+
+    large = [n for n in names if found.drift[n] > LARGE_DRIFT]
+    said = f"above {LARGE_DRIFT}: {', '.join(large)}" if large else f"none above {LARGE_DRIFT}"
+    return plot(
+        name, f"Train against {found.other}",
+        f"Drift by field, population stability index; {said}.", draw,
+        note="Right of the dashed line a field has shifted by the usual bound. Log scale.",
+        height_in=_tall(len(names)),
+    )  # fmt: skip

@@ -1,0 +1,242 @@
+"""The curves of a report, each with all runs in it, and in words what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
+from numpy.typing import NDArray
+from scipy.special import logit as log_odds
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from tossctr.evaluation.reliability import Bin, reliability
+from tossctr.report.collect import RunReport
+from tossctr.report.svg import DASHED, MUTED, SERIES, Plot, plot
+
+Floats = NDArray[np.float64]
+POINTS = 240  # of a curve: more cannot be told apart
+BINS, CLICKS_A_BIN = (5, 15), 10  # of reliability: fewer where there are few clicks
+SMOOTHED = 25  # logged losses, at most, that a smoothed one is the mean of
+
+
+def _thin(*curves: Floats) -> list[Floats]:
+    """Of curves along the same points `POINTS` at even steps, with both ends."""
+    take = np.unique(np.linspace(0, len(curves[0]) - 1, POINTS).round().astype(int))
+    return [curve[take] for curve in curves]
+
+
+def _label_end(axes: Axes, x: float, y: float, text: str, colour: str, *, left: bool) -> None:
+    axes.annotate(
+        text, (x, y), (-5 if left else 5, 4), textcoords="offset points", color=colour,
+        ha="right" if left else "left", fontsize=9.5,
+    )  # fmt: skip
+
+
+def learning(reports: Sequence[RunReport]) -> list[Plot]:
+    """Validation AUC, and both losses, over optimiser steps."""
+
+    def auc(axes: Axes) -> None:
+        for report, colour in zip(reports, SERIES, strict=False):
+            steps = [row["step"] for row in report.history]
+            values = [row["AUC"] for row in report.history]
+            axes.plot(steps, values, "o-", color=colour, markersize=4)
+            best = report.run.metrics["best"]
+            axes.plot(best["step"], best["AUC"], "o", color=colour, markersize=9, alpha=0.35)
+        _steps(axes, "AUC")
+
+    def losses(axes: Axes) -> None:
+        low: list[float] = []
+        high: list[float] = []
+        for report, colour in zip(reports, SERIES, strict=False):
+            steps, loss = report.train_loss
+            if len(loss):
+                window = min(SMOOTHED, len(loss) // 4 + 1)
+                mean = np.convolve(loss, np.full(window, 1 / window), "valid")
+                x, y = _thin(steps[window - 1 :], mean)
+                axes.plot(x, y, color=colour, linewidth=1.1, alpha=0.55)
+                low.append(float(y.min()))
+                high.append(float(np.quantile(y, 0.9)))
+            values = [row["logloss"] for row in report.history]
+            low.append(min(values))
+            high.append(max(values))
+            at = [row["step"] for row in report.history]
+            axes.plot(at, values, "o-", color=colour, markersize=4)
+        pad = 0.08 * (max(high) - min(low)) or 0.01
+        axes.set_ylim(min(low) - pad, max(high) + 2 * pad)
+        _steps(axes, "logloss")
+
+    said = "; ".join(
+        f"{r.name}: AUC {r.history[0]['AUC']:.4f} at the first of {len(r.history)} validations, "
+        f"{r.run.metrics['best']['AUC']:.4f} at the best, in epoch "
+        f"{r.run.metrics['best']['epoch']:.0f}"
+        for r in reports
+        if r.history
+    )
+    return [
+        plot("auc", "Validation AUC", f"Validation AUC over training. {said}.", auc,
+             note="The ringed point is the epoch that was kept."),
+        plot("loss", "Loss", f"Training and validation logloss over training. {said}.", losses,
+             note="With points: validation. Thin: training, smoothed."),
+    ]  # fmt: skip
+
+
+def _steps(axes: Axes, name: str) -> None:
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel(name)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlim(0, 1.03 * axes.dataLim.x1)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def ranking(reports: Sequence[RunReport]) -> list[Plot]:
+    """ROC and precision over recall, with chance and, where known, what is attainable."""
+    truth = reports[0].truth
+
+    def roc(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHED)
+        _label_end(axes, 0.62, 0.53, "chance", MUTED, left=False)
+        if truth is not None:
+            x, y = _roc(reports[0].scored.label, log_odds(truth))
+            axes.plot(x, y, color=MUTED, linewidth=1.2)
+        for report, colour in zip(reports, SERIES, strict=False):
+            axes.plot(*_roc(report.scored.label, report.scored.logit), color=colour)
+        _unit(axes, "non-clicks ranked above (FPR)", "clicks found (TPR)")
+        axes.set_ylim(0, 1.01)
+
+    def pr(axes: Axes) -> None:
+        prior = float(reports[0].scored.label.mean())
+        axes.axhline(prior, color=MUTED, linewidth=1, linestyle=DASHED)
+        top = prior
+        if truth is not None:
+            x, y = _pr(reports[0].scored.label, log_odds(truth))
+            axes.plot(x, y, color=MUTED, linewidth=1.2)
+            top = max(top, float(y[x >= 0.05].max()))
+        for report, colour in zip(reports, SERIES, strict=False):
+            x, y = _pr(report.scored.label, report.scored.logit)
+            axes.plot(x, y, color=colour)
+            top = max(top, float(y[x >= 0.05].max()))
+        _unit(axes, "clicks found (recall)", "precision")
+        axes.set_ylim(0, min(1.0, 1.25 * top) + 0.005)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if top > 0.04 else 1))
+
+    auc = ", ".join(f"{r.name} {r.metrics['AUC']:.4f}" for r in reports)
+    ap = ", ".join(f"{r.name} {r.metrics['AP']:.4f}" for r in reports)
+    known = reports[0].attainable
+    ceiling = {} if known is None else {k: f" Attainable: {known[k]:.4f}." for k in ("AUC", "AP")}
+    grey = "" if truth is None else "Grey: the true probabilities. "
+    return [
+        plot("roc", "ROC", f"ROC curve. Area: {auc}.{ceiling.get('AUC', '')}", roc,
+             note=f"{grey}Dashed: chance."),
+        plot("pr", "Precision and recall",
+             f"Precision over recall. Average precision: {ap}.{ceiling.get('AP', '')}", pr,
+             note=f"{grey}Dashed: the share of clicks. The first 5% of the clicks may leave the "
+             "frame: few rows decide there."),
+    ]  # fmt: skip
+
+
+def _roc(label: Floats, score: Floats) -> list[Floats]:
+    fpr, tpr, _ = roc_curve(label, score)
+    return _thin(fpr, tpr)
+
+
+def _pr(label: Floats, score: Floats) -> list[Floats]:
+    precision, recall, _ = precision_recall_curve(label, score)
+    grid = np.linspace(1, 0, POINTS)
+    at = np.minimum(np.searchsorted(-recall, -grid, side="right"), len(recall)) - 1
+    kept = grid > 1 / label.sum()
+    return [grid[kept], precision[at][kept]]
+
+
+def _unit(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_xlim(0, 1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def calibration(reports: Sequence[RunReport]) -> list[Plot]:
+    """Reliability as trained, and for the competition's score before and after calibration."""
+
+    def natural(axes: Axes) -> None:
+        for report, colour in zip(reports, SERIES, strict=False):
+            clicks = int(report.scored.label.sum())
+            bins = int(np.clip(clicks / CLICKS_A_BIN, *BINS))
+            found = reliability(report.scored.label, _probability(report), bins)
+            _bins(axes, [b for b in found.bins if b.clicks], colour)
+            for b in found.bins:
+                if not b.clicks:  # 0 has no place on a log scale: only how far it may be from it
+                    axes.plot([b.predicted] * 2, [b.high / 1e3, b.high], color=colour, linewidth=1)
+        _diagonal(axes, reports)
+
+    def balanced(axes: Axes) -> None:
+        for report, colour in zip(reports, SERIES, strict=False):
+            found = report.calibration.reliability
+            before = [Bin(**b) for b in found["before"]["bins"]]
+            axes.plot([b.predicted for b in before], [b.observed for b in before], "o",
+                      linestyle=DASHED, color=colour, markersize=3, linewidth=1,
+                      markerfacecolor="none")  # fmt: skip
+            _bins(axes, [Bin(**b) for b in found["after"]["bins"]], colour)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+        _unit(axes, "predicted", "clicked, both classes 50:50")
+        axes.set_ylim(0, 1)
+
+    errors = ", ".join(
+        f"{r.name} {reliability(r.scored.label, _probability(r)).error:.2%}" for r in reports
+    )
+    gaps = ", ".join(
+        f"{r.name} {r.calibration.reliability['before']['error']:.3f} before and "
+        f"{r.calibration.reliability['after']['error']:.3f} after"
+        for r in reports
+    )
+    return [
+        plot("reliability", "As trained",
+             f"Reliability of the raw predictions; expected calibration error: {errors}.", natural,
+             note="Bins of equally many rows, with 95% intervals. On the line: what is predicted "
+             "is what happens."),
+        plot("calibrated", "For the competition score",
+             f"Reliability with both classes weighed 50:50; expected calibration error: {gaps}.",
+             balanced,
+             note="Dashed: the raw predictions. Solid: after calibration, each row by a map fit "
+             "without it."),
+    ]  # fmt: skip
+
+
+def _probability(report: RunReport) -> Floats:
+    found: Floats = 1 / (1 + np.exp(-report.scored.logit))
+    return found
+
+
+def _bins(axes: Axes, bins: Sequence[Bin], colour: str) -> None:
+    x, y = np.array([b.predicted for b in bins]), np.array([b.observed for b in bins])
+    away = [y - [b.low for b in bins], [b.high for b in bins] - y]
+    axes.errorbar(x, y, np.maximum(away, 0), color=colour, fmt="o-", markersize=4, elinewidth=1,
+                  linewidth=1.4)  # fmt: skip
+
+
+def _diagonal(axes: Axes, reports: Sequence[RunReport]) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    lowest = min(float(np.quantile(_probability(r), 0.02)) for r in reports)
+    low = min(lowest, min(float(r.scored.label.mean()) for r in reports) / 8)
+    high = min(max(axes.dataLim.x1, axes.dataLim.y1) * 1.2, 1.0)
+    axes.plot([low, high], [low, high], color=MUTED, linewidth=1)
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 3) if high < 300 * low else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("clicked")

@@ -1,0 +1,103 @@
+"""The validation rows that a report looks at: evenly spaced, and no more than fit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.inference.predict import BATCH_ROWS, predict_rows
+from tossctr.progress import track
+from tossctr.training.run_folder import Run
+
+Array = NDArray[Any]
+
+MAX_ROWS = 200_000
+MAX_EVENTS = 20_000_000  # bounds the time that scoring them takes
+
+
+@dataclass(frozen=True)
+class Scored:
+    """n of the N validation rows.
+
+    Attributes:
+        row: (n,) their places in the validation store, rising.
+        label: (n,) 0 or 1.
+        logit: (n,) float64.
+        of: N.
+        rows_per_s: how fast they were scored.
+    """
+
+    row: NDArray[np.int64]
+    label: NDArray[np.float64]
+    logit: NDArray[np.float64]
+    of: int
+    rows_per_s: float
+
+
+def subset(rows: EncodedRows, numbers: Array) -> EncodedRows:
+    """Those rows, in memory."""
+    return replace(
+        rows,
+        categorical=np.array(rows.categorical[numbers]),
+        numeric=np.array(rows.numeric[numbers]),
+        sequences={name: gathered(array, numbers) for name, array in rows.sequences.items()},
+        times=np.array(rows.times[numbers]),
+        time_sequences={
+            name: gathered(array, numbers) for name, array in rows.time_sequences.items()
+        },
+        meta=np.array(rows.meta[numbers]),
+        label=None if rows.label is None else np.array(rows.label[numbers]),
+    )
+
+
+def gathered(array: RaggedArray, numbers: Array) -> RaggedArray:
+    """Those rows' sequences, whole."""
+    starts = np.asarray(array.offsets[numbers])
+    lengths = np.asarray(array.offsets[numbers + 1]) - starts
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    where = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return RaggedArray(np.array(array.values[where]), offsets)
+
+
+def evenly(count: int, of: int) -> NDArray[np.int64]:
+    """At most `count` evenly spaced row numbers below `of`."""
+    return np.arange(of) if of <= count else np.linspace(0, of - 1, count).round().astype(np.int64)
+
+
+def event_counts(rows: EncodedRows) -> NDArray[np.int64]:
+    """(N,) events of each row as the model sees them: the longest sequence, cut, and the row."""
+    counts = np.zeros(len(rows), np.int64)
+    for name, array in rows.sequences.items():
+        limit = rows.features[name].max_len
+        lengths = array.lengths if limit is None else np.minimum(array.lengths, limit)
+        counts = np.maximum(counts, lengths)
+    return counts + 1
+
+
+def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
+    """Score evenly spaced validation rows, `BATCH_ROWS` at a time.
+
+    Args:
+        run: the trained run.
+        valid: (N,) its data set's validation rows, with the run's features.
+        device: where to compute.
+    """
+    assert valid.label is not None
+    mean_events = float(event_counts(valid).mean())
+    numbers = evenly(min(MAX_ROWS, max(int(MAX_EVENTS / mean_events), 1_000)), len(valid))
+    logit = np.empty(len(numbers))
+    started = time.monotonic()
+    with track("score validation", len(numbers)) as advance:
+        for start in range(0, len(numbers), BATCH_ROWS):
+            part = numbers[start : start + BATCH_ROWS]
+            logit[start : start + len(part)] = predict_rows(run, subset(valid, part), device=device)
+            advance(len(part))
+    seconds = max(time.monotonic() - started, 1e-9)
+    label = np.asarray(valid.label[numbers], np.float64)
+    return Scored(numbers, label, logit, len(valid), len(numbers) / seconds)
