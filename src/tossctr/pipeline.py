@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +12,23 @@ from scipy.special import logit
 
 from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.encoder import EncodingReport
-from tossctr.data.prepare import open_prepared
+from tossctr.data.prepare import open_prepared, prepare
 from tossctr.data.synthetic import synthesize
+from tossctr.ensemble.calibration import RAW, Calibrator
+from tossctr.ensemble.folds import train_folds
+from tossctr.ensemble.held_out import held_out, keep_validation
+from tossctr.ensemble.splits import Method
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
 from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.files import locked, remove
 from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predict import gather, predict_file, predict_rows
+from tossctr.inference.scorer import Scorer
 from tossctr.inference.submission import write_submission
 from tossctr.progress import say
-from tossctr.training.run_folder import Run
+from tossctr.training.run_folder import FOLDS, Run
+from tossctr.training.trainer import check_model, train
 
 SYNTH_TRAIN_ROWS = 60_000
 SYNTH_TEST_ROWS = 6_000
@@ -54,8 +61,15 @@ def ensure_raw_files(dataset: DatasetConfig, *, seed: int, train_rows: int, test
     return True
 
 
-def evaluate_run(run: Run, data: Path | None, *, device: torch.device) -> dict[str, float]:
-    """Metrics of a run on a labelled raw file, or on its data set's validation part.
+def evaluate_run(
+    run: Run | Scorer,
+    data: Path | None,
+    *,
+    device: torch.device,
+    calibrator: Calibrator = RAW,
+) -> dict[str, float]:
+    """Metrics of a run on a labelled raw file, or on its data set's validation part; of folds and
+    blends without a file, on their out-of-fold predictions. Logits go through `calibrator`.
 
     Raises:
         UserError: the validation part has been prepared anew with another vocabulary.
@@ -64,7 +78,10 @@ def evaluate_run(run: Run, data: Path | None, *, device: torch.device) -> dict[s
     names = tuple(dict.fromkeys([*METRICS, *training.metrics, *training.monitor]))
     if data is not None:
         label, logit, group = gather(predict_file(run, data, device=device, labelled=True))
-        return evaluate(label, logit, names, group=group)
+        return evaluate(label, calibrator(logit), names, group=group)
+    if isinstance(run, Scorer):
+        held = held_out(run, device)
+        return evaluate(held.label, calibrator(held.logit), names, group=held.group)
     # Only opened: the paths in a run from elsewhere are no reason to write there.
     prepared = open_prepared(run.experiment.dataset)
     if prepared.encoder.hash != run.encoder.hash:
@@ -76,20 +93,50 @@ def evaluate_run(run: Run, data: Path | None, *, device: torch.device) -> dict[s
     valid = replace(prepared.valid, features=run.features)
     assert valid.label is not None
     group = None if training.group_id is None else valid.groups(training.group_id)
-    return evaluate(valid.label, predict_rows(run, valid, device=device), names, group=group)
+    logit = calibrator(predict_rows(run, valid, device=device))
+    return evaluate(valid.label, logit, names, group=group)
+
+
+def train_experiment(experiment: Experiment, device: torch.device, *, fresh: bool = False) -> Run:
+    """Prepare what is needed, train into `run_folder`, and keep the validation part's predictions
+    there, on which scores are calibrated."""
+    check_model(experiment)
+    data = prepare(experiment.dataset)
+    run = train(experiment, data, device, run_folder(experiment), fresh=fresh)
+    keep_validation(run, data, device)
+    return run
+
+
+def train_in_folds(
+    experiment: Experiment,
+    device: torch.device,
+    *,
+    folds: int,
+    method: Method,
+    seeds: Sequence[int],
+    fresh: bool = False,
+) -> Scorer:
+    """Prepare what is needed, and train in folds into `<run_folder>/folds`."""
+    check_model(experiment)
+    data = prepare(experiment.dataset)
+    folder = run_folder(experiment) / FOLDS
+    return train_folds(
+        experiment, data, device, folder, folds=folds, method=method, seeds=seeds, fresh=fresh
+    )
 
 
 def submit(
-    run: Run,
+    run: Run | Scorer,
     *,
     data: Path | None,
     sample: Path | None,
     output: Path,
     device: torch.device,
     fresh: bool = False,
+    calibrator: Calibrator = RAW,
 ) -> tuple[int, EncodingReport]:
     """Score a test file into a submission; paths left out come from the run's data set. Where that
-    names no id column, rows are known by their number, from 0.
+    names no id column, rows are known by their number, from 0. Logits go through `calibrator`.
 
     Rows that an earlier call with the same run, file and output had scored when it was killed are
     not scored again, unless `fresh`.
@@ -107,7 +154,8 @@ def submit(
         parts = predict_kept(
             run, source, folder, device=device, id_col=id_col, report=report, fresh=fresh
         )
-        rows = write_submission(parts, output, sample=sample, id_col=id_col or ROW)
+        calibrated = (replace(part, logit=calibrator(part.logit)) for part in parts)
+        rows = write_submission(calibrated, output, sample=sample, id_col=id_col or ROW)
         remove(folder)
     return rows, report
 

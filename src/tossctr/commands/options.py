@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tossctr.ensemble.calibration import Objective
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -31,7 +33,15 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 RunFolder = Annotated[
     Path | None,
-    typer.Option("--run", "--model", help="A run's folder. Default: that of --expid."),
+    typer.Option(
+        "--run",
+        "--model",
+        "--blend",
+        help="A folder of a run, of folds or of a blend. Default: that of --expid.",
+    ),
+]
+ForObjective = Annotated[
+    Objective, typer.Option(help="What probabilities are calibrated for; raw: as the model's.")
 ]
 Fresh = Annotated[
     bool, typer.Option("--fresh/--resume", help="Start over, or go on where a kill came between.")

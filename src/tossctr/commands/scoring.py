@@ -15,6 +15,7 @@ from tossctr.commands.options import (
     AsJson,
     Config,
     Expid,
+    ForObjective,
     Fresh,
     Gpu,
     Overrides,
@@ -26,8 +27,11 @@ from tossctr.commands.options import (
 )
 from tossctr.commands.training import train_experiment
 from tossctr.config.loader import load_experiment
+from tossctr.ensemble.held_out import calibrator
+from tossctr.ensemble.opening import open_scorer
+from tossctr.inference.scorer import Scorer
 from tossctr.training.device import resolve_device
-from tossctr.training.run_folder import Run, load_run
+from tossctr.training.run_folder import Run
 
 
 @app.command()
@@ -38,12 +42,14 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Labelled raw file. Default: the validation part.")
     ] = None,
+    objective: ForObjective = "raw",
     gpu: Gpu = None,
     as_json: AsJson = False,
 ) -> None:
-    """Metrics of a trained run."""
+    """Metrics of a trained run, of folds or of a blend."""
+    chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
     metrics = pipeline.evaluate_run(
-        chosen_run(config, expid, run), data, device=resolve_device(gpu)
+        chosen, data, device=device, calibrator=calibrator(chosen, objective, device)
     )
     print_result(metrics, as_json, f"{data or 'validation'}")
 
@@ -61,18 +67,21 @@ def predict(
         Path | None, typer.Option(help="Sample submission: order and header of the output.")
     ] = None,
     output: Annotated[Path, typer.Option(help="The submission to write.")] = OUTPUT,
+    objective: ForObjective = "competition_score",
     gpu: Gpu = None,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a raw test file into a submission, checked before it is written."""
+    chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
     rows, report = pipeline.submit(
-        chosen_run(config, expid, run),
+        chosen,
         data=data,
         sample=sample,
         output=output,
-        device=resolve_device(gpu),
+        device=device,
         fresh=fresh,
+        calibrator=calibrator(chosen, objective, device),
     )
     result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
     print_result(result, as_json, "submission")
@@ -90,6 +99,7 @@ def run_all(
     synth_rows: Annotated[
         int, typer.Option(min=100, help="Synthetic train rows, where there are no raw files.")
     ] = pipeline.SYNTH_TRAIN_ROWS,
+    objective: ForObjective = "competition_score",
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
@@ -107,7 +117,13 @@ def run_all(
     out = output or config.resolve().parent / OUTPUT
     result: dict[str, Any] = {"validation": run.metrics["best"]}
     rows, report = pipeline.submit(
-        run, data=None, sample=None, output=out, device=device, fresh=fresh
+        run,
+        data=None,
+        sample=None,
+        output=out,
+        device=device,
+        fresh=fresh,
+        calibrator=calibrator(run, objective, device),
     )
     result |= {"output": str(out), "rows": rows, "unseen": dict(report.unseen)}
     truth = dataset.train_data.parent / "truth.parquet"
@@ -121,6 +137,6 @@ def run_all(
     stdout.print(f"submission: {out} ({rows:,} rows)", highlight=False, soft_wrap=True)
 
 
-def chosen_run(config: Path, expid: str, run: Path | None) -> Run:
-    """The run in that folder, or by default in the experiment's."""
-    return load_run(run or pipeline.run_folder(load_experiment(config, expid)))
+def chosen_run(config: Path, expid: str, run: Path | None) -> Run | Scorer:
+    """The run, folds or blend in that folder, or by default in the experiment's."""
+    return open_scorer(run or pipeline.run_folder(load_experiment(config, expid)))

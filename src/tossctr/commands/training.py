@@ -24,6 +24,7 @@ from tossctr.commands.options import (
 from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import prepare as prepare_data
+from tossctr.ensemble.splits import Method as FoldMethod
 from tossctr.evaluation import compare as comparison
 from tossctr.progress import console
 from tossctr.training.device import resolve_device
@@ -31,7 +32,6 @@ from tossctr.training.plan import parse_bytes
 from tossctr.training.plan import plan as make_plan
 from tossctr.training.run_folder import Run
 from tossctr.training.trainer import check_model
-from tossctr.training.trainer import train as train_model
 
 
 @app.command()
@@ -40,12 +40,38 @@ def train(
     expid: Expid = "FESeq_toy",
     gpu: Gpu = None,
     overrides: Overrides = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Train so many folds, each row held out once.")
+    ] = None,
+    fold_method: Annotated[
+        FoldMethod, typer.Option(help="How rows go to folds; group: by the config's group_id.")
+    ] = "stratified",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train all folds with so many seeds (seed, seed + 1, ...).")
+    ] = 1,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train an experiment (preparing its data first, if need be)."""
-    run = train_experiment(load_experiment(config, expid, overrides or []), gpu, fresh)
-    print_result(run.metrics["best"], as_json, f"best validation of {expid}")
+    """Train an experiment (preparing its data first, if need be), or folds of it."""
+    experiment = load_experiment(config, expid, overrides or [])
+    if folds is None:
+        if seeds > 1:
+            raise typer.BadParameter("seeds are an axis of --folds; see also tossctr compare")
+        run = train_experiment(experiment, gpu, fresh)
+        print_result(run.metrics["best"], as_json, f"best validation of {expid}")
+        return
+    console.quiet = experiment.training.verbose == 0
+    first = experiment.training.seed
+    scorer = pipeline.train_in_folds(
+        experiment,
+        resolve_device(gpu),
+        folds=folds,
+        method=fold_method,
+        seeds=range(first, first + seeds),
+        fresh=fresh,
+    )
+    about = json.loads(scorer.marker.read_text(encoding="utf-8"))
+    print_result(about["metrics"], as_json, f"{expid} out of fold")
 
 
 @app.command()
@@ -98,9 +124,6 @@ def compare(
 
 
 def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
-    """Prepare what the experiment needs, and train it in its folder."""
+    """As `pipeline.train_experiment`, as quiet as the config asks."""
     console.quiet = experiment.training.verbose == 0
-    device = resolve_device(gpu)
-    check_model(experiment)
-    data = prepare_data(experiment.dataset)
-    return train_model(experiment, data, device, pipeline.run_folder(experiment), fresh=fresh)
+    return pipeline.train_experiment(experiment, resolve_device(gpu), fresh=fresh)

@@ -52,6 +52,29 @@ class Calibrator:
         """(N,) logits for the objective."""
         return MAPS[self.method].apply(logit - self.shift, self.parameters)
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Calibrator:
+        """What `asdict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else.
+        """
+        made = cls(
+            content["objective"],
+            content["method"],
+            float(content["shift"]),
+            tuple(float(x) for x in content["parameters"]),
+        )
+        if (
+            made.objective not in OBJECTIVES
+            or not np.isfinite([made.shift, *made.parameters]).all()
+        ):
+            raise ValueError("not a calibrator")
+        probe = made(np.linspace(-20.0, 20.0, 101))
+        if not (np.diff(probe) > 0).all():
+            raise ValueError("not a rising map")
+        return made
+
 
 RAW = Calibrator("raw")
 
@@ -76,9 +99,9 @@ class Calibration:
     after: Mapping[str, float]
     reliability: Mapping[str, Any]
 
-    def save(self, path: Path) -> None:
-        """Write all of it as JSON."""
-        write_json(path, {"version": VERSION, **asdict(self)})
+    def save(self, path: Path, source: str | None) -> None:
+        """Write all of it as JSON, with the hash of the predictions that it was fit on."""
+        write_json(path, {"version": VERSION, "held_out": source, **asdict(self)})
 
 
 def calibrate(held: HeldOut, objective: Objective) -> Calibration:
@@ -92,11 +115,11 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
     clicks = int(label.sum())
     shift = float(logit(held.prior)) if objective == "competition_score" else 0.0
     z = held.logit - shift
-    weight = _weights(label, objective)
+    weight = balanced_weights(label) if objective == "competition_score" else np.ones(len(label))
     losses: dict[str, tuple[float, float]] = {}
     method, out_of_fold = "shift", z
     if objective != "raw" and min(clicks, len(label) - clicks) >= MIN_CLICKS:
-        fold = _stratified(label)
+        fold = stratified(label)
         mapped = {name: _cross_fitted(name, z, label, weight, fold) for name in MAPS}
         method, losses = _choose(mapped, label, weight, fold)
         out_of_fold = mapped[method]
@@ -126,15 +149,16 @@ def _after(label: Floats, raw: Floats, out_of_fold: Floats) -> dict[str, float]:
     return {**ranking, **losses, "competition_score": score}
 
 
-def _weights(label: Floats, objective: Objective) -> Floats:
-    """(N,) of mean 1: equal, or each class half of the whole."""
+def balanced_weights(label: Floats) -> Floats:
+    """(N,) of mean 1, each class half of the whole; equal where there is one class only."""
     clicks = label.sum()
-    if objective != "competition_score" or not 0 < clicks < len(label):
+    if not 0 < clicks < len(label):
         return np.ones(len(label))
-    return np.where(label > 0.5, 0.5 / clicks, 0.5 / (len(label) - clicks)) * len(label)
+    weight: Floats = np.where(label > 0.5, 0.5 / clicks, 0.5 / (len(label) - clicks)) * len(label)
+    return weight
 
 
-def _stratified(label: Floats) -> NDArray[np.int64]:
+def stratified(label: Floats) -> NDArray[np.int64]:
     """(N,) fold of each row, the same share of clicks in each."""
     rng = np.random.default_rng(SEED)
     fold = np.empty(len(label), np.int64)

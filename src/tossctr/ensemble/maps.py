@@ -12,7 +12,7 @@ Each map is strictly rising, so a ranking stays as it is to the last row (and wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 Parameters = tuple[float, ...]
 
 SLOPE = (1e-2, 1e2)  # of what rises; far from rounding two rows into one
+OFFSET = (-30.0, 30.0)
 MIN_SLOPE = 1e-3  # of the polygon
 
 
@@ -45,29 +46,48 @@ def cross_entropy(z: Floats, label: Floats) -> Floats:
     return loss
 
 
+def logistic(
+    x: Floats,
+    label: Floats,
+    weight: Floats,
+    start: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
+) -> Floats:
+    """(k,) coefficients within bounds that minimise the weighted cross entropy of x (N, k)."""
+    weight = weight / weight.sum()
+
+    def loss(w: Floats) -> tuple[float, Floats]:
+        predicted = x @ w
+        gradient = x.T @ (weight * (expit(predicted) - label))
+        return float(weight @ cross_entropy(predicted, label)), gradient
+
+    options = {"ftol": 1e-14, "gtol": 1e-9}
+    found = minimize(
+        loss, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
+    return np.asarray(found.x, np.float64)
+
+
 def _linear(columns: Callable[[Floats], Floats], slopes: int) -> Map:
     """Logistic regression on (N, k) columns, of which the first `slopes` have weights above 0."""
 
     def fit(z: Floats, label: Floats, weight: Floats) -> Parameters:
         x = columns(z)
-        weight = weight / weight.sum()
+        rest = x.shape[1] - slopes
+        start = [1.0] * slopes + [0.0] * rest
+        found = logistic(x, label, weight, start, [SLOPE] * slopes + [OFFSET] * rest)
+        return tuple(found.tolist())
 
-        def loss(w: Floats) -> tuple[float, Floats]:
-            predicted = x @ w
-            gradient = x.T @ (weight * (expit(predicted) - label))
-            return float(weight @ cross_entropy(predicted, label)), gradient
+    def apply(z: Floats, parameters: Parameters) -> Floats:
+        mapped: Floats = columns(z) @ np.asarray(parameters)
+        return mapped
 
-        start = np.array([1.0] * slopes + [0.0] * (x.shape[1] - slopes))
-        bounds = [SLOPE] * slopes + [(-30.0, 30.0)] * (x.shape[1] - slopes)
-        options = {"ftol": 1e-14, "gtol": 1e-9}
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-        return tuple(float(w) for w in found.x)
-
-    return Map(fit, lambda z, parameters: columns(z) @ np.asarray(parameters))
+    return Map(fit, apply)
 
 
 def _beta_columns(z: Floats) -> Floats:
-    return np.stack([-np.logaddexp(0, -z), np.logaddexp(0, z), np.ones_like(z)], axis=1)
+    columns: Floats = np.stack([-np.logaddexp(0, -z), np.logaddexp(0, z), np.ones_like(z)], axis=1)
+    return columns
 
 
 def _fit_isotonic(z: Floats, label: Floats, weight: Floats) -> Parameters:
@@ -77,7 +97,7 @@ def _fit_isotonic(z: Floats, label: Floats, weight: Floats) -> Parameters:
     place = np.bincount(block, weight * z) / np.bincount(block, weight)
     inner = height[(height > 0) & (height < 1)]
     if not len(inner):
-        inner = np.array([float(np.average(label, weights=weight))])
+        inner = np.array([(label.sum() + 0.5) / (len(label) + 1)])
     # A block of one class says "rarer than what was seen", not "never".
     height = logit(np.clip(height, inner.min() / 2, 1 - (1 - inner.max()) / 2))
     for i in range(1, len(height)):
@@ -85,11 +105,12 @@ def _fit_isotonic(z: Floats, label: Floats, weight: Floats) -> Parameters:
     return (*place.tolist(), *height.tolist())
 
 
-def _apply_isotonic(z: Floats, parameters: Parameters) -> Floats:
+def polygon(z: Floats, parameters: Parameters) -> Floats:
+    """(N,) heights at z: linear between the knots, slope 1 outside them."""
     place, height = np.split(np.asarray(parameters), 2)
-    inside = np.interp(z, place, height)
-    outside: Floats = np.minimum(z - place[0], 0) + np.maximum(z - place[-1], 0)
-    return inside + outside
+    outside = np.minimum(z - place[0], 0) + np.maximum(z - place[-1], 0)
+    found: Floats = np.interp(z, place, height) + outside
+    return found
 
 
 # From the simplest to the most flexible.
@@ -98,5 +119,5 @@ MAPS: Mapping[str, Map] = {
     "temperature": _linear(lambda z: z[:, None], 1),
     "platt": _linear(lambda z: np.stack([z, np.ones_like(z)], axis=1), 1),
     "beta": _linear(_beta_columns, 2),
-    "isotonic": Map(_fit_isotonic, _apply_isotonic),
+    "isotonic": Map(_fit_isotonic, polygon),
 }

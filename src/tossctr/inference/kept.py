@@ -17,6 +17,7 @@ from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.errors import UserError
 from tossctr.files import remove, sha256_of, whole_file, write_json
 from tossctr.inference.predict import BATCH_ROWS, Predictions, predict_file
+from tossctr.inference.scorer import Scorer, marker_of
 from tossctr.progress import say
 from tossctr.training.run_folder import Run
 
@@ -32,7 +33,7 @@ def kept_folder(output: Path) -> Path:
 
 
 def predict_kept(
-    run: Run,
+    run: Run | Scorer,
     path: Path,
     folder: Path,
     *,
@@ -50,7 +51,7 @@ def predict_kept(
     with Inputs({"data": path}) as inputs:
         made_from = {
             "version": VERSION,
-            "run": sha256_of(run.folder / "run.json"),
+            "run": sha256_of(marker_of(run)),
             "id_col": id_col,
             "device": device.type,
             "rows": [BATCH_ROWS, PART_ROWS],

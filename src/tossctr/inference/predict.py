@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import Source, open_source
 from tossctr.data.where import Where
+from tossctr.inference.scorer import Scorer, members_of
 from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import track
 from tossctr.training.device import part_events
@@ -42,7 +43,7 @@ class Predictions:
 
 
 def predict_file(
-    run: Run,
+    run: Run | Scorer,
     path: Path,
     *,
     device: torch.device,
@@ -55,7 +56,7 @@ def predict_file(
     """Score a parquet, CSV or H5 file, `batch_rows` at a time; nothing else is held.
 
     Args:
-        run: the trained model and its encoder.
+        run: the trained model and its encoder, or several: each reads the file for itself.
         path: rows in the raw layout of the run's data set, or encoded with its vocabulary.
         labelled: read the label column too.
         id_col: read this column as ids; without it the ids of unlabelled rows are their numbers.
@@ -69,29 +70,63 @@ def predict_file(
         UserError: a missing column or an unreadable value, by file, column and row; a file made
             with another vocabulary.
     """
+    streams = [
+        _predict_member(
+            runs,
+            path,
+            device=device,
+            labelled=labelled,
+            id_col=id_col,
+            report=report if number == 0 else None,
+            start=start,
+            batch_rows=batch_rows,
+        )
+        for number, runs in enumerate(members_of(run))
+    ]
+    rows = open_source(path, {}, encoded=run.experiment.dataset.encoded).num_rows
+    with track(f"score {path.name}", rows) as advance:
+        advance(start)
+        for parts in zip(*streams, strict=True):
+            first = parts[0]
+            if isinstance(run, Scorer):
+                first = replace(first, logit=run.combine(np.stack([p.logit for p in parts])))
+            yield first
+            advance(len(first.logit))
+
+
+def _predict_member(
+    runs: Sequence[Run],
+    path: Path,
+    *,
+    device: torch.device,
+    labelled: bool,
+    id_col: str | None,
+    report: EncodingReport | None,
+    start: int,
+    batch_rows: int,
+) -> Iterator[Predictions]:
+    """The mean logit of runs that share an encoder, on rows that are encoded once."""
+    run = runs[0]
     group_id = run.experiment.training.group_id
     columns = run.encoder.columns(labelled=labelled)
     if id_col is not None:
         columns = {**columns, id_col: "str"}
     source = open_source(path, columns, encoded=run.experiment.dataset.encoded)
     encoder = _encoder_for(source, run)
-    with track(f"score {path.name}", source.num_rows) as advance:
-        row = start
-        advance(start)
-        for batch in _even(source.batches(start=start, batch_rows=batch_rows), batch_rows):
-            where = Where(row, path)
-            encoded = encoder.transform(
-                batch, first_row=row, file=path, labelled=labelled, report=report
-            )
-            row += len(encoded)
-            logit = predict_rows(run, encoded, device=device)
-            if id_col is not None:
-                ids = _ids(batch.column(id_col), id_col, where)
-            else:
-                ids = None if labelled else pa.array(np.arange(row - len(encoded), row))
-            group = encoded.groups(group_id) if labelled and group_id is not None else None
-            yield Predictions(logit, encoded.label, ids, group)
-            advance(len(encoded))
+    row = start
+    for batch in _even(source.batches(start=start, batch_rows=batch_rows), batch_rows):
+        where = Where(row, path)
+        encoded = encoder.transform(
+            batch, first_row=row, file=path, labelled=labelled, report=report
+        )
+        row += len(encoded)
+        logit = np.mean([predict_rows(r, encoded, device=device) for r in runs], axis=0)
+        if id_col is not None:
+            ids = _ids(batch.column(id_col), id_col, where)
+        else:
+            ids = None if labelled else pa.array(np.arange(row - len(encoded), row))
+        group = encoded.groups(group_id) if labelled and group_id is not None else None
+        yield Predictions(logit, encoded.label, ids, group)
 
 
 def _even(stream: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

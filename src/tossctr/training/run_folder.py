@@ -7,6 +7,8 @@ model.safetensors   the best weights; of trees, what makes their columns
 model.txt           only of trees: the trees, in LightGBM's text format
 metrics.json        validation after each epoch, and which was best
 logs/               TensorBoard and CSV
+validation.parquet  what the best weights say of the validation part, for calibration
+folds/              only if the experiment was trained in folds: see `ensemble.folds`
 run.json            version and hashes; written last, so its presence means "whole"
 """
 
@@ -42,6 +44,7 @@ from tossctr.trees.lightgbm import BOOSTER, LightGBM
 
 VERSION = 1
 WEIGHTS = "model.safetensors"
+FOLDS = "folds"  # where the folds of the experiment go, which outlive a single run
 HASHED = ("experiment.json", "encoder.json", "features.json", WEIGHTS)
 
 
@@ -141,6 +144,8 @@ class RunWriter:
             remove(self.checkpoints)
             sync_folder(self.folder)
             old = self.final.with_name(self.final.name + ".old")
+            if (self.final / FOLDS).exists():  # of the same experiment, but not of this run
+                os.replace(self.final / FOLDS, self.folder / FOLDS)
             if self.final.exists():
                 remove(old)
                 os.replace(self.final, old)

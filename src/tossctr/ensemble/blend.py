@@ -1,0 +1,201 @@
+"""Blends: members with held-out predictions of the same rows, and how they are combined.
+
+<folder>/blend.json     members with hashes, the combination, what it gains; written last
+<folder>/oof.parquet    the blend of each held-out row, combined as found without its fold
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import logit
+
+from tossctr.ensemble.calibration import balanced_weights, stratified
+from tossctr.ensemble.combination import METHODS, Combination, Method, fit_combination
+from tossctr.ensemble.held_out import OUT_OF_FOLD, held_out
+from tossctr.ensemble.maps import MAPS, Floats
+from tossctr.errors import UserError
+from tossctr.evaluation.held_out import HeldOut, write_held_out
+from tossctr.evaluation.metrics import evaluate
+from tossctr.files import sha256_of, write_json
+from tossctr.inference.scorer import Scorer, marker_of
+from tossctr.training.run_folder import Run
+
+VERSION = 1
+MARKER = "blend.json"
+SCORES = ("competition_score", "AP", "WLL", "AUC")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over folds: mean, standard deviation, standard error of the mean."""
+
+    mean: float
+    std: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Floats) -> Spread:
+        std = float(values.std(ddof=1))
+        return cls(float(values.mean()), std, std / len(values) ** 0.5)
+
+
+@dataclass(frozen=True)
+class BlendResult:
+    """What a blend is worth, on rows held out from all that it was made of.
+
+    Every score is of a fold whose rows neither the members, nor the weights, nor the map to the
+    score (prior shift and Platt) have seen. The choice of the method by the same folds is the one
+    thing that is not held out.
+
+    Attributes:
+        singles, methods: scores of each member and of each way to combine.
+        best_single: the member with the best mean competition score.
+        gain: of the blend over it, fold by fold.
+    """
+
+    combination: Combination
+    singles: Mapping[str, Mapping[str, Spread]]
+    methods: Mapping[str, Mapping[str, Spread]]
+    best_single: str
+    gain: Mapping[str, Spread]
+
+
+def blend(
+    members: Mapping[str, Run | Scorer],
+    folder: Path,
+    device: torch.device,
+    *,
+    method: Method | None = None,
+) -> BlendResult:
+    """Combine runs, or folds of runs, for the competition score, into a folder that scores files.
+
+    Args:
+        members: by name.
+        folder: where the blend goes.
+        device: where held-out predictions are made that were not kept.
+        method: None takes the simplest whose score is not more than one standard error of the
+            difference below the best.
+
+    Raises:
+        UserError: fewer than two members, or members that did not hold out the same rows.
+    """
+    if len(members) < 2:
+        raise UserError("a blend needs two runs or more", column="--runs", value=list(members))
+    held = {name: held_out(run, device) for name, run in members.items()}
+    first = _same_rows(held)
+    label = first.label.astype(np.float64)
+    fold = stratified(label) if first.fold is None else first.fold.astype(np.int64)
+    logits = np.stack([h.logit for h in held.values()])
+    weight = balanced_weights(label)
+    crossed = {m: _cross_fitted(m, logits, label, weight, fold) for m in METHODS}
+    singles = {
+        name: _scores(values, label, weight, fold)
+        for name, values in zip(held, logits, strict=True)
+    }
+    methods = {m: _scores(values, label, weight, fold) for m, values in crossed.items()}
+    best = max(singles, key=lambda name: float(singles[name]["competition_score"].mean()))
+    chosen = method or _choose(methods)
+    result = BlendResult(
+        combination=fit_combination(chosen, logits, label, weight),
+        singles={name: _spreads(scores) for name, scores in singles.items()},
+        methods={name: _spreads(scores) for name, scores in methods.items()},
+        best_single=best,
+        gain={k: Spread.of(methods[chosen][k] - singles[best][k]) for k in SCORES},
+    )
+    out = HeldOut(
+        row=first.row, label=first.label, logit=crossed[chosen], prior=first.prior,
+        part=first.part, fold=fold.astype(np.int16), group=first.group,
+    )  # fmt: skip
+    (folder / MARKER).unlink(missing_ok=True)
+    write_held_out(folder / OUT_OF_FOLD, out)
+    write_json(folder / MARKER, _content(result, members, folder, out))
+    return result
+
+
+def _content(
+    result: BlendResult, members: Mapping[str, Run | Scorer], folder: Path, out: HeldOut
+) -> dict[str, Any]:
+    def described(name: str, run: Run | Scorer) -> dict[str, str]:
+        marker = marker_of(run)
+        path = os.path.relpath(marker.resolve(), folder.resolve())
+        return {"name": name, "marker": path, "sha256": sha256_of(marker)}
+
+    return {
+        "version": VERSION,
+        "members": [described(name, run) for name, run in members.items()],
+        "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
+        "metrics": evaluate(out.label, out.logit),
+        **asdict(result),
+    }
+
+
+def _same_rows(held: Mapping[str, HeldOut]) -> HeldOut:
+    """The first, if all are of the same rows in the same folds."""
+    (name, first), *others = held.items()
+
+    def differ(a: HeldOut, b: HeldOut) -> str | None:
+        if a.part != b.part:
+            return "one is out of fold, the other on the validation part"
+        if not (np.array_equal(a.row, b.row) and np.array_equal(a.label, b.label)):
+            return "their rows are not the same"
+        if a.fold is not None and not np.array_equal(a.fold, np.asarray(b.fold)):
+            return "their folds are not the same"
+        return None
+
+    for other, values in others:
+        problem = differ(first, values)
+        if problem is not None:
+            raise UserError(
+                f"{name} and {other} cannot be blended: {problem}",
+                column="--runs",
+                remedy="train both on the same data, with the same --folds and --fold-method",
+            )
+    return first
+
+
+def _folds(fold: np.ndarray) -> Sequence[int]:
+    return range(int(fold.max()) + 1)
+
+
+def _cross_fitted(
+    method: Method, logits: Floats, label: Floats, weight: Floats, fold: np.ndarray
+) -> Floats:
+    result = np.empty_like(label)
+    for k in _folds(fold):
+        fit, held = fold != k, fold == k
+        combination = fit_combination(method, logits[:, fit], label[fit], weight[fit])
+        result[held] = combination(logits[:, held])
+    return result
+
+
+def _scores(values: Floats, label: Floats, weight: Floats, fold: np.ndarray) -> dict[str, Floats]:
+    """By metric, (folds,): of logits that go to the score by a map fit without the fold."""
+    by_fold = []
+    for k in _folds(fold):
+        fit, held = fold != k, fold == k
+        shift = float(logit(label[fit].mean()))
+        platt = MAPS["platt"]
+        parameters = platt.fit(values[fit] - shift, label[fit], weight[fit])
+        mapped = platt.apply(values[held] - shift, parameters)
+        by_fold.append(evaluate(label[held], mapped, SCORES))
+    return {name: np.array([scores[name] for scores in by_fold]) for name in SCORES}
+
+
+def _choose(methods: Mapping[Method, Mapping[str, Floats]]) -> Method:
+    scores = {name: found["competition_score"] for name, found in methods.items()}
+    best = max(scores.values(), key=lambda values: float(values.mean()))
+    return next(
+        name for name in METHODS if Spread.of(best - scores[name]).mean
+        <= Spread.of(best - scores[name]).error
+    )  # fmt: skip
+
+
+def _spreads(scores: Mapping[str, Floats]) -> dict[str, Spread]:
+    return {name: Spread.of(values) for name, values in scores.items()}

@@ -1,0 +1,224 @@
+"""K-fold training: every row of the training part predicted by models that never saw it.
+
+    <run folder>/folds/plan.json               what the folds are made from
+    <run folder>/folds/seed_1/fold_0/ ...      a run each, that goes on by itself after a kill
+    <run folder>/folds/oof.parquet             row, fold, label, logit: mean over the seeds
+    <run folder>/folds/folds.json              hashes and metrics; written last
+
+The validation part stays outside of all folds: it is for choosing among blends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tossctr.config.loader import save_experiment
+from tossctr.config.schema import Experiment
+from tossctr.data.prepare import Prepared
+from tossctr.data.rows import EncodedRows
+from tossctr.data.subset import subset
+from tossctr.ensemble.held_out import OUT_OF_FOLD
+from tossctr.ensemble.marker import read_marker, verified
+from tossctr.ensemble.splits import Method, split
+from tossctr.errors import UserError
+from tossctr.evaluation.held_out import HeldOut, write_held_out
+from tossctr.evaluation.metrics import METRICS, evaluate
+from tossctr.evaluation.uncertainty import standard_errors
+from tossctr.files import locked, remove, sha256_of, write_json, writing
+from tossctr.inference.predict import predict_rows
+from tossctr.inference.scorer import Scorer
+from tossctr.progress import say
+from tossctr.training.run_folder import Run, load_run
+from tossctr.training.trainer import train
+
+VERSION = 1
+MARKER = "folds.json"
+PLAN = "plan.json"
+
+
+def train_folds(
+    experiment: Experiment,
+    data: Prepared,
+    device: torch.device,
+    folder: Path,
+    *,
+    folds: int,
+    method: Method = "stratified",
+    seeds: Sequence[int],
+    fresh: bool = False,
+) -> Scorer:
+    """Train a model for each seed and fold, and keep what it says of the rows held out.
+
+    Whatever is whole of an earlier call with the same data, config and folds is taken as it is.
+
+    Args:
+        experiment: what to train; its monitor watches the fold that is held out.
+        data: the prepared stores; folds are cut from the training part.
+        device: where to train.
+        folder: where the folds go.
+        folds, method: as `splits.split`; the cut is that of the data set's `valid_split.seed`, so
+            that it is the same for every model.
+        seeds: of weights and batches.
+        fresh: start over.
+
+    Raises:
+        UserError: as `train` and `splits.split`.
+        Stopped: a signal asked for it.
+    """
+    with locked(folder.with_name(f".{folder.name}.lock"), f"the folds {folder}"):
+        rows = data.train
+        assert rows.label is not None
+        label = np.asarray(rows.label)
+        group_id = experiment.training.group_id
+        group = None if group_id is None else np.asarray(rows.groups(group_id))
+        cut = experiment.dataset.valid_split.seed
+        fold = split(method, folds, label, group=group, seed=cut)
+        _begin(folder, experiment, data, fold, seeds, fresh)
+        logits = []
+        for seed in seeds:
+            logit = np.empty(len(label))
+            for k in range(folds):
+                run = _fold(experiment, data, fold, k, seed, device, folder_of(folder, seed, k))
+                held = np.flatnonzero(fold == k)
+                logit[held] = predict_rows(run, subset(rows, held), device=device)
+            logits.append(logit)
+        held_out = HeldOut(
+            row=np.arange(len(label)),
+            label=label,
+            logit=np.mean(logits, axis=0),
+            prior=float(label.mean(dtype=np.float64)),
+            part="train",
+            fold=fold,
+            group=group,
+        )
+        write_held_out(folder / OUT_OF_FOLD, held_out)
+        save_experiment(experiment, folder / "experiment.json")
+        _finish(folder, held_out, logits, method, folds, seeds)
+        say(f"folds kept in {folder}")
+        return load_folds(folder)
+
+
+def folder_of(folder: Path, seed: int, fold: int) -> Path:
+    """Where the run of a seed and fold goes."""
+    return folder / f"seed_{seed}" / f"fold_{fold}"
+
+
+def load_folds(folder: Path) -> Scorer:
+    """Open finished folds: logits are the mean over all of them.
+
+    Raises:
+        UserError: not there, of another version, or changed since.
+    """
+    about = read_marker(folder / MARKER, VERSION)
+    runs = tuple(
+        load_run(verified(folder / name / "run.json", digest).parent)
+        for name, digest in about["runs"].items()
+    )
+    if len({run.encoder.hash for run in runs}) != 1:
+        raise UserError("are not of one vocabulary", file=folder / MARKER, remedy="train again")
+    verified(folder / OUT_OF_FOLD, about["out_of_fold"])
+    return Scorer(folder / MARKER, (runs,), lambda logits: logits[0])
+
+
+def _begin(
+    folder: Path,
+    experiment: Experiment,
+    data: Prepared,
+    fold: NDArray[np.int16],
+    seeds: Sequence[int],
+    fresh: bool,
+) -> None:
+    """Leave in the folder only what is of the same plan. Another set of seeds is the same plan."""
+    config = experiment.model_dump(mode="json", serialize_as_any=True)
+    config["training"].pop("seed")
+    plan = {
+        "version": VERSION,
+        "experiment": config,
+        "encoder": data.encoder.hash,
+        "train": sha256_of(data.folder / "train" / "manifest.json"),
+        "folds": np.bincount(fold).tolist(),
+        "cut": _digest(fold),
+    }
+    path = folder / PLAN
+    if path.is_file() and (fresh or read_marker(path, VERSION) != plan):
+        say("the folds here are of another config or other data: starting anew")
+        with writing(folder):
+            remove(folder)
+    (folder / MARKER).unlink(missing_ok=True)
+    write_json(path, plan)
+
+
+def _digest(fold: NDArray[np.int16]) -> str:
+    return hashlib.sha256(fold.astype("<i2").tobytes()).hexdigest()
+
+
+def _fold(
+    experiment: Experiment,
+    data: Prepared,
+    fold: NDArray[np.int16],
+    k: int,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+) -> Run:
+    """The run of one fold, trained if it is not there."""
+    if (folder / "run.json").is_file():
+        return load_run(folder)
+    say(f"seed {seed}, fold {k} of {int(fold.max()) + 1}")
+    training = experiment.training.model_copy(update={"seed": seed})
+    part = Prepared(
+        folder=data.folder,
+        encoder=data.encoder,
+        train=_rows(data.train, fold != k),
+        valid=_rows(data.train, fold == k),
+        report=data.report,
+    )
+    return train(experiment.model_copy(update={"training": training}), part, device, folder)
+
+
+def _rows(rows: EncodedRows, chosen: NDArray[np.bool_]) -> EncodedRows:
+    return subset(rows, np.flatnonzero(chosen))
+
+
+def _finish(
+    folder: Path,
+    held: HeldOut,
+    logits: Sequence[NDArray[np.float64]],
+    method: Method,
+    folds: int,
+    seeds: Sequence[int],
+) -> None:
+    assert held.fold is not None
+    by_fold = [
+        evaluate(held.label[held.fold == k], logit[held.fold == k])
+        for logit in logits
+        for k in range(folds)
+    ]
+    names = [f"seed_{seed}/fold_{k}" for seed in seeds for k in range(folds)]
+    write_json(
+        folder / MARKER,
+        {
+            "version": VERSION,
+            "method": method,
+            "folds": folds,
+            "seeds": list(seeds),
+            "runs": {name: sha256_of(folder / name / "run.json") for name in names},
+            "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
+            "metrics": evaluate(held.label, held.logit),
+            "by_fold": by_fold,
+            "cross_validated": {name: _spread([m[name] for m in by_fold]) for name in METRICS},
+            "standard_error": standard_errors(held.label, held.logit),
+        },
+    )
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std}

@@ -1,0 +1,74 @@
+"""Open what can score: a run, the folds of one, a blend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tossctr.ensemble import blend, folds
+from tossctr.ensemble.combination import METHODS, Combination
+from tossctr.ensemble.held_out import OUT_OF_FOLD
+from tossctr.ensemble.marker import read_marker, verified
+from tossctr.errors import UserError
+from tossctr.inference.scorer import Scorer, members_of
+from tossctr.training.run_folder import FOLDS, Run, load_run
+
+
+def open_scorer(path: Path, *, prefer_folds: bool = False) -> Run | Scorer:
+    """Open a folder by what it holds: `blend.json`, `folds.json`, or a run.
+
+    Args:
+        path: the folder, or its marker.
+        prefer_folds: where a run's folder has finished folds too, take these; without a run they
+            are taken anyway.
+
+    Raises:
+        UserError: nothing finished there, or something has changed since.
+    """
+    folder = path.parent if path.suffix == ".json" else path
+    inner = folder / FOLDS
+    has_run = (folder / "run.json").is_file()
+    if (folder / blend.MARKER).is_file():
+        return load_blend(folder)
+    if (folder / folds.MARKER).is_file():
+        return folds.load_folds(folder)
+    if (inner / folds.MARKER).is_file() and (prefer_folds or not has_run):
+        return folds.load_folds(inner)
+    return load_run(path)
+
+
+def load_blend(folder: Path) -> Scorer:
+    """Open a blend with its members, which are where they were seen from its folder.
+
+    Raises:
+        UserError: a member or the blend has changed since.
+    """
+    marker = folder / blend.MARKER
+    about = read_marker(marker, blend.VERSION)
+    verified(folder / OUT_OF_FOLD, about["out_of_fold"])
+    members: list[tuple[Run, ...]] = []
+    for member in about["members"]:
+        found = verified((folder / member["marker"]).resolve(), member["sha256"])
+        opened = open_scorer(found)
+        if isinstance(opened, Scorer) and len(opened.members) > 1:
+            raise UserError("is a blend of blends", file=marker, remedy="blend their members")
+        members += members_of(opened)
+    return Scorer(marker, tuple(members), _combination(about, marker, len(members)))
+
+
+def _combination(about: dict[str, object], marker: Path, members: int) -> Combination:
+    try:
+        found = about["combination"]
+        assert isinstance(found, dict)
+        made = Combination(
+            found["method"],
+            tuple(float(w) for w in found["weights"]),
+            tuple(tuple(float(x) for x in knots) for knots in found["knots"]),
+        )
+        expected = members if made.method == "rank_mean" else 0
+        if made.method not in METHODS or len(made.weights) != members:
+            raise ValueError
+        if len(made.knots) != expected or min(made.weights) < 0:
+            raise ValueError
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise UserError("cannot be read", file=marker, remedy="blend again") from error
+    return made
