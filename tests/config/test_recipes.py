@@ -43,6 +43,18 @@ def test_the_toss_columns(size: str, variant: str, numeric: int) -> None:
     assert any(f.name.startswith("history_") for f in dataset.features) == bool(variant)
 
 
+@pytest.mark.parametrize("size", ["toy", "medium", "full"])
+def test_whole_numbers_as_ids(size: str) -> None:
+    plain, ids = (load_dataset(CONFIGS, f"tossctr_{size}{variant}") for variant in ("", "_ids"))
+    assert {f.name for f in ids.features} == {f.name for f in plain.features}
+    assert ids.drop_redundant
+    for f in ids.features:
+        if f.name.startswith("l_feat_"):
+            assert (f.type, f.dtype) == ("categorical", "int")
+        elif f.type == "numeric":
+            assert f.normalizer == "quantile"
+
+
 @pytest.mark.parametrize(
     ("size", "rows", "files", "min_count", "max_len"),
     [

@@ -13,6 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
 
+# quantile: the rank among training values, 0 to 1; signed_log: sign(x) log(1 + |x|), standardised.
+Normalizer = Literal["MinMaxScaler", "StandardScaler", "quantile", "signed_log"]
+
 
 _FOLDER_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of one folder, not . or ..
 
@@ -49,7 +52,7 @@ class FeatureSpec(_Frozen):
     max_len: int | None = Field(None, ge=1)  # events kept in training; None: all
     truncating: Literal["pre", "post"] = "pre"  # pre drops the oldest
     # numeric
-    normalizer: Literal["MinMaxScaler", "StandardScaler"] | None = None
+    normalizer: Normalizer | None = None
     # model side
     embedding_dim: int | None = Field(None, ge=1)
     feature_encoder: str | None = None  # pooling of a sequence in models without attention
@@ -98,6 +101,7 @@ class DatasetConfig(_Frozen):
     id_col: str | None = None  # names the rows of test_data, as in sample_submission
     max_rows: int | None = Field(None, ge=1)  # only the first rows of train_data
     min_categr_count: int = Field(1, ge=1)
+    drop_redundant: bool = False  # constant columns, and those that repeat an earlier one
     valid_split: ValidSplit = ValidSplit()
     label_col: Annotated[LabelSpec, BeforeValidator(_only_one)]
     feature_cols: tuple[FeatureSpec, ...]

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.redundancy import redundant
 from tossctr.data.encoding.state import EncoderState, Scaler
 from tossctr.data.encoding.statistics import Stats
 from tossctr.data.encoding.transform import EncodingReport, Transform
@@ -24,6 +25,7 @@ from tossctr.data.sources import ColumnType
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.files import write_json
+from tossctr.progress import say
 
 __all__ = ["Encoder", "EncodingReport"]
 
@@ -77,9 +79,12 @@ class Encoder:
             UserError: an index of a `remap: false` column does not fit its `vocab_size`.
         """
         specs = {spec.name: spec for spec in dataset.features}
-        owners = {c.owner: c for c in stats.columns}
-        vocabularies, index_sizes, scalers = {}, {}, {}
+        columns = _telling(stats)
+        owners = {c.owner: c for c in columns}
+        vocabularies, index_sizes, scalers, quantiles = {}, {}, {}, {}
         for name, counts in stats.tokens.items():
+            if name not in owners:
+                continue
             totals = counts.totals()
             if owners[name].remap:
                 least = specs[name].min_categr_count or dataset.min_categr_count
@@ -87,10 +92,15 @@ class Encoder:
             else:
                 index_sizes[name] = _index_size(name, owners[name].vocab_size, totals)
         for name, numbers in stats.numbers.items():
+            if name not in owners:
+                continue
             match owners[name].normalizer:
                 case "MinMaxScaler":
                     shift, scale = numbers.min_max()
-                case "StandardScaler":
+                case "quantile":
+                    quantiles[name] = stats.samples[name].quantiles(numbers.low, numbers.high)
+                    continue
+                case "StandardScaler" | "signed_log":
                     shift, scale = numbers.standard()
                 case None:
                     continue
@@ -99,10 +109,11 @@ class Encoder:
             EncoderState(
                 dataset_id=dataset.dataset_id,
                 label=dataset.label_col,
-                columns=stats.columns,
+                columns=columns,
                 vocabularies=vocabularies,
                 index_sizes=index_sizes,
                 scalers=scalers,
+                quantiles=quantiles,
             )
         )
 
@@ -128,7 +139,8 @@ class Encoder:
 
         sizes = {name: vocabulary.size for name, vocabulary in self._vocabularies.items()}
         columns = tuple(map(encoded, self.state.columns))
-        changed = {"columns": columns, "vocabularies": {}, "index_sizes": sizes, "scalers": {}}
+        changed = {"columns": columns, "vocabularies": {}, "index_sizes": sizes, "scalers": {},
+                   "quantiles": {}}  # fmt: skip
         return Encoder(self.state.model_copy(update=changed))
 
     def columns(self, *, labelled: bool) -> dict[str, ColumnType]:
@@ -196,6 +208,17 @@ class Encoder:
                 file=file,
                 remedy="prepare again",
             ) from error
+
+
+def _telling(stats: Stats) -> tuple[Column, ...]:
+    """The columns without those that say nothing, where these were looked for."""
+    kinds = {column.name: column.kind for column in stats.columns}
+    constant, duplicates = redundant(stats.hashes, kinds)
+    if constant:
+        say(f"left out, having one value only: {', '.join(constant)}")
+    for name, original in duplicates.items():
+        say(f"left out, being the same as {original}: {name}")
+    return tuple(c for c in stats.columns if c.name not in {*constant, *duplicates})
 
 
 def _index_size(name: str, size: int | None, totals: dict[str, int]) -> int:

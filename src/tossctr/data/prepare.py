@@ -185,7 +185,7 @@ def _put_in_place(folder: Path) -> None:
 
 def _fit(dataset: DatasetConfig, plan: Plan, batch_rows: int) -> Encoder:
     def count(chunk: Chunk) -> tuple[Stats, int]:
-        stats = Stats.of_columns(total.columns, total.label)
+        stats = total.like()
         batch, rows = chunk.of("train")
         stats.update(batch, file=chunk.file, rows=rows)
         return stats, chunk.batch.num_rows
@@ -254,6 +254,8 @@ def _config_hash(dataset: DatasetConfig) -> str:
             include={"dataset_id", "max_rows", "min_categr_count", "valid_split", "label_col"},
         ),
     }
+    if dataset.drop_redundant:  # only then, so that stores made before there was the key stay
+        config["drop_redundant"] = True
     if dataset.valid_data is not None:
         config["valid_split"] = "a file"
     if dataset.vocabulary is not None:

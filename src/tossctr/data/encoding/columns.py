@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tossctr.config.schema import DatasetConfig, FeatureSpec
+from tossctr.config.schema import DatasetConfig, FeatureSpec, Normalizer
 from tossctr.data.features import Field, FieldKind
 from tossctr.data.sources import ColumnType
 from tossctr.errors import UserError
@@ -31,7 +31,7 @@ class Column(BaseModel):
     share_embedding: str | None = None
     splitter: str = ","
     fill: str | float | None = None
-    normalizer: Literal["MinMaxScaler", "StandardScaler"] | None = None
+    normalizer: Normalizer | None = None
 
     @property
     def has_vocabulary(self) -> bool:
@@ -91,6 +91,8 @@ def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> Column:
         raise _wrong(spec, "vocab_size is for categories with remap: false")
     if spec.normalizer is not None and kind not in ("numeric", "numeric_sequence"):
         raise _wrong(spec, f"normalizer does not apply to type: {spec.type}")
+    if spec.normalizer == "quantile" and kind != "numeric":
+        raise _wrong(spec, "normalizer: quantile is for single numbers")
     fill: str | float | None = None
     if kind == "categorical" and spec.fill_na not in (None, ""):
         fill = str(spec.fill_na)

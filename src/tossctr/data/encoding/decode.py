@@ -46,11 +46,12 @@ def meta(array: pa.Array, column: Column, where: Where) -> NDArray[np.int64]:
     if column.dtype == "int":
         numbers = [int(text) if text else MISSING_META for text in texts]
     else:
-        numbers = [_hash(text) for text in texts]
+        numbers = [text_hash(text) for text in texts]
     return np.array([*numbers, MISSING_META], np.int64)[codes]
 
 
-def _hash(text: str) -> int:
+def text_hash(text: str) -> int:
+    """The first 8 bytes of a text's BLAKE2b hash."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 

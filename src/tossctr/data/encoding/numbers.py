@@ -49,6 +49,24 @@ def as_floats(array: pa.Array, column: str, where: Where) -> Array:
     return values
 
 
+def refuse_infinite(values: Array, column: str, where: Where) -> None:
+    """
+    Raises:
+        UserError: an infinite value.
+    """
+    bad = np.isinf(values)
+    if bad.any():
+        at = int(bad.argmax())
+        raise where.error("an infinite number", column, at, float(values[at]), "correct it")
+
+
+def signed_log(values: Array) -> Array:
+    """sign(x) log(1 + |x|) in float64; NaN stays NaN."""
+    wide = np.asarray(values, np.float64)
+    logs: Array = np.copysign(np.log1p(np.abs(wide)), wide)
+    return logs
+
+
 @dataclass
 class NumberStats:
     """Range and, where asked for, sums of a column's filled values; mergeable.

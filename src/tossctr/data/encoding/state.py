@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from tossctr.config.schema import LabelSpec
 from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.quantiles import Quantiles
 
 
 class Scaler(BaseModel):
@@ -22,8 +29,8 @@ class Scaler(BaseModel):
 class EncoderState(BaseModel):
     """Everything that transforming needs, as `encoder.json` holds it.
 
-    `vocabularies` (tokens from index 1 on), `index_sizes` (of `remap: false`) and `scalers` are by
-    the column that owns them.
+    `vocabularies` (tokens from index 1 on), `index_sizes` (of `remap: false`), `scalers` and
+    `quantiles` are by the column that owns them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +43,13 @@ class EncoderState(BaseModel):
     vocabularies: dict[str, tuple[str, ...]]
     index_sizes: dict[str, int]
     scalers: dict[str, Scaler]
+    quantiles: dict[str, Quantiles] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without quantiles the JSON, and so its hash, is what it was before there were any.
+        content: dict[str, Any] = serialize(self)
+        return content if self.quantiles else {k: v for k, v in content.items() if k != "quantiles"}
 
     @model_validator(mode="after")
     def _whole(self) -> EncoderState:
@@ -44,6 +58,9 @@ class EncoderState(BaseModel):
                 known: Any = self.vocabularies if column.remap else self.index_sizes
                 if column.owner not in known:
                     raise ValueError(f"no vocabulary for column {column.name!r}")
+            elif column.normalizer == "quantile":
+                if column.owner not in self.quantiles:
+                    raise ValueError(f"no quantiles for column {column.name!r}")
             elif column.normalizer is not None and column.owner not in self.scalers:
                 raise ValueError(f"no scaler for column {column.name!r}")
         for name, tokens in self.vocabularies.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +16,15 @@ from numpy.typing import NDArray
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoding.columns import Column, resolve
 from tossctr.data.encoding.decode import flat_numbers, labels
-from tossctr.data.encoding.numbers import NumberStats, as_floats
+from tossctr.data.encoding.numbers import NumberStats, as_floats, signed_log
+from tossctr.data.encoding.quantiles import QuantileSample, row_hashes
+from tossctr.data.encoding.redundancy import ColumnHash, number_bits, text_bits
 from tossctr.data.encoding.texts import as_text, categories
 from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
 from tossctr.data.encoding.vocabulary import COUNTED_IN_ARRAY, TokenCounts
 from tossctr.data.where import Where
+
+_STANDARDISED = ("StandardScaler", "signed_log")
 
 
 @dataclass
@@ -31,6 +36,8 @@ class Stats:
         label: the label column.
         tokens: by vocabulary owner; columns that share a vocabulary are counted together.
         numbers: by scaler owner; columns that share a scaler are counted together.
+        samples: by the owner of quantiles.
+        hashes: by column, if constant and repeated ones are looked for.
         label_counts: rows of label 0 and of label 1.
     """
 
@@ -38,6 +45,8 @@ class Stats:
     label: str
     tokens: dict[str, TokenCounts] = field(default_factory=dict)
     numbers: dict[str, NumberStats] = field(default_factory=dict)
+    samples: dict[str, QuantileSample] = field(default_factory=dict)
+    hashes: dict[str, ColumnHash] = field(default_factory=dict)
     label_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, np.int64))
 
     @classmethod
@@ -47,17 +56,27 @@ class Stats:
         Raises:
             UserError: the features' options contradict each other.
         """
-        return cls.of_columns(resolve(dataset), dataset.label_col.name)
+        stats = cls(resolve(dataset), dataset.label_col.name)
+        if dataset.drop_redundant:
+            owners = {c.owner for c in stats.columns if c.owner != c.name}
+            for column in stats.columns:
+                shares = column.name in owners or column.owner != column.name
+                if column.kind in ("categorical", "numeric") and not shares:
+                    stats.hashes[column.name] = ColumnHash()
+        return stats.like()
 
-    @classmethod
-    def of_columns(cls, columns: tuple[Column, ...], label: str) -> Stats:
-        stats = cls(columns, label)
-        for column in columns:
+    def like(self) -> Stats:
+        """No rows yet, the same columns."""
+        stats = Stats(self.columns, self.label)
+        stats.hashes = {name: ColumnHash() for name in self.hashes}
+        for column in self.columns:
+            if column.normalizer == "quantile":
+                stats.samples.setdefault(column.owner, QuantileSample())
             if column.has_vocabulary:
                 stats.tokens.setdefault(column.owner, TokenCounts())
             elif column.kind in ("numeric", "numeric_sequence"):
                 stats.numbers.setdefault(
-                    column.owner, NumberStats(column.normalizer == "StandardScaler")
+                    column.owner, NumberStats(column.normalizer in _STANDARDISED)
                 )
         return stats
 
@@ -87,9 +106,14 @@ class Stats:
         where = Where(first_row, file, rows)
         clicked = labels(batch, self.label, where)
         self.label_counts += np.bincount(clicked.astype(np.int64), minlength=2)
+        hashes = None
+        if self.samples or self.hashes:
+            hashes = row_hashes(
+                first_row + np.arange(batch.num_rows) if rows is None else np.asarray(rows)
+            )
         for column in self.columns:
             with where.reading(column.name):
-                self._count(column, batch.column(column.name), where)
+                self._count(column, batch.column(column.name), where, hashes)
 
     def merge(self, other: Stats) -> None:
         """Add what other rows gave; the order of merging makes no difference."""
@@ -98,23 +122,50 @@ class Stats:
             self.tokens[name].merge(tokens)
         for name, numbers in other.numbers.items():
             self.numbers[name].merge(numbers)
+        for name, sample in other.samples.items():
+            self.samples[name].merge(sample)
+        for name, hashes in other.hashes.items():
+            self.hashes[name].merge(hashes)
 
-    def _count(self, column: Column, array: pa.Array, where: Where) -> None:
+    def _count(
+        self,
+        column: Column,
+        array: pa.Array,
+        where: Where,
+        row_hashes: NDArray[np.uint64] | None,
+    ) -> None:
         match column.kind:
             case "categorical":
-                self._count_categories(column, array, where)
+                codes, texts = self._count_categories(column, array, where)
+                if column.name in self.hashes:
+                    assert row_hashes is not None
+                    fill = column.fill if isinstance(column.fill, str) else None
+                    self.hashes[column.name].update(text_bits(codes, texts, fill), row_hashes)
             case "sequence":
                 self._count_tokens(column, array, where)
             case "numeric":
                 values = as_floats(array, column.name, where)
-                self.numbers[column.owner].update(values, column.fill_number, column.name, where)
+                self._count_numbers(column, values, where)
+                if column.normalizer == "quantile":
+                    assert row_hashes is not None
+                    self.samples[column.owner].update(values, column.fill_number, row_hashes)
+                if column.name in self.hashes:
+                    assert row_hashes is not None
+                    bits = number_bits(values, column.fill_number)
+                    self.hashes[column.name].update(bits, row_hashes)
             case "numeric_sequence":
                 values, offsets = flat_numbers(array, column, where)
-                self.numbers[column.owner].update(
-                    values, column.fill_number, column.name, where.of_values(offsets)
-                )
+                self._count_numbers(column, values, where.of_values(offsets))
 
-    def _count_categories(self, column: Column, array: pa.Array, where: Where) -> None:
+    def _count_numbers(self, column: Column, values: NDArray[Any], where: Where) -> None:
+        fill = column.fill_number
+        if column.normalizer == "signed_log":
+            values, fill = signed_log(values), float(signed_log(np.array(fill)))
+        self.numbers[column.owner].update(values, fill, column.name, where)
+
+    def _count_categories(
+        self, column: Column, array: pa.Array, where: Where
+    ) -> tuple[NDArray[np.int32], list[str]]:
         codes, texts = categories(array, column.dtype, column.name, where)
         if not column.remap:
             _check_indices(column, np.array([int(text or 0) for text in texts])[codes], where)
@@ -123,6 +174,7 @@ class Stats:
         missing = int((codes < 0).sum())
         if missing and isinstance(column.fill, str):
             counts.add(column.fill, missing)
+        return codes, texts
 
     def _count_tokens(self, column: Column, array: pa.Array, where: Where) -> None:
         counts = self.tokens[column.owner]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tossctr.data.encoding.columns import Column
 from tossctr.data.encoding.decode import flat_numbers, labels, meta
-from tossctr.data.encoding.numbers import as_floats, scale_into
+from tossctr.data.encoding.numbers import as_floats, refuse_infinite, scale_into, signed_log
 from tossctr.data.encoding.state import EncoderState
 from tossctr.data.encoding.texts import as_text, categories
 from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
@@ -180,5 +180,12 @@ class Transform:
     def _scale(self, column: Column, values: Array, out: Array, where: Where) -> None:
         scaler = self.state.scalers.get(column.owner)
         shift, scale = (scaler.shift, scaler.scale) if scaler else (0.0, 1.0)
-        missing = scale_into(out, values, column.fill_number, shift, scale, column.name, where)
+        fill = column.fill_number
+        if column.normalizer == "quantile":
+            ranks = self.state.quantiles[column.owner]
+            refuse_infinite(values, column.name, where)
+            values, fill = ranks(values), float(ranks(np.array(fill)))
+        elif column.normalizer == "signed_log":
+            values, fill = signed_log(values), float(signed_log(np.array(fill)))
+        missing = scale_into(out, values, fill, shift, scale, column.name, where)
         self.report.count(column.name, missing=missing)

@@ -1,0 +1,83 @@
+"""Columns that say nothing: those with one value, and those that repeat another row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tossctr.data.encoding.decode import text_hash
+
+Array = NDArray[Any]
+
+
+@dataclass
+class ColumnHash:
+    """A 64-bit hash of (row, value) pairs, summed, and the range of the values' bits; mergeable in
+    any order. Two columns of different values have equal sums with probability 2^-64."""
+
+    total: int = 0
+    low: int = 2**64 - 1
+    high: int = 0
+
+    @property
+    def is_constant(self) -> bool:
+        return self.low == self.high
+
+    def update(self, bits: NDArray[np.uint64], row_hashes: NDArray[np.uint64]) -> None:
+        """Take the bits of (N,) values, of rows with these hashes."""
+        if len(bits):
+            total, low, high = map(int, _summed(bits, row_hashes))
+            self.merge(ColumnHash(total, low, high))
+
+    def merge(self, other: ColumnHash) -> None:
+        self.total = (self.total + other.total) % 2**64
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+
+
+def number_bits(values: Array, fill: float) -> NDArray[np.uint64]:
+    """The bits of (N,) numbers, NaN standing for `fill`; -0 is 0."""
+    numbers = np.asarray(values, np.float64) + 0.0
+    numbers[np.isnan(numbers)] = fill
+    return numbers.view(np.uint64)
+
+
+def text_bits(codes: Array, texts: list[str], missing: str | None) -> NDArray[np.uint64]:
+    """The hashes of (N,) categories, given as codes into `texts` (-1: missing)."""
+    hashes = [text_hash(text) for text in texts]
+    hashes.append(0 if missing is None else text_hash(missing))
+    return np.array(hashes, np.int64)[codes].view(np.uint64)
+
+
+def redundant(
+    hashes: Mapping[str, ColumnHash], kinds: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Constant columns, and duplicates by name of the earlier column of their kind that they
+    repeat."""
+    constant = [name for name, of in hashes.items() if of.is_constant]
+    first: dict[tuple[str, int], str] = {}
+    duplicates: dict[str, str] = {}
+    for name, of in hashes.items():
+        if not of.is_constant:
+            original = first.setdefault((kinds[name], of.total), name)
+            if original != name:
+                duplicates[name] = original
+    return constant, duplicates
+
+
+@njit(nogil=True, cache=True)
+def _summed(bits, hashes):  # type: ignore[no-untyped-def]
+    total = np.uint64(0)
+    low, high = bits[0], bits[0]
+    for i in range(len(bits)):
+        x = bits[i]
+        low, high = min(low, x), max(high, x)
+        x = (x ^ hashes[i]) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        total += x ^ (x >> np.uint64(31))
+    return total, low, high

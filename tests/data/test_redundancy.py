@@ -1,0 +1,99 @@
+"""Columns that say nothing are found while streaming, and left out of all that follows."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tossctr.config.schema import DatasetConfig
+from tossctr.data.encoder import Encoder
+from tossctr.data.encoding.statistics import Stats
+from tossctr.data.prepare import prepare
+
+NAMES = ["same", "a", "b", "like_a", "almost_a", "colour", "one_colour", "like_colour", "null"]
+
+
+def table(rows=500):
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 9, rows).astype(np.float32)
+    a[::7] = np.nan  # filled with 0
+    almost = np.nan_to_num(a)
+    almost[0] += 1
+    colour = rng.choice(["red", "green"], rows)
+    return pa.table(
+        {
+            "same": np.full(rows, 3.5, np.float32),
+            "a": pa.array(a, from_pandas=True),
+            "b": np.where(np.nan_to_num(a) == 4, 1.0, 0.0),
+            "like_a": np.nan_to_num(a).astype(np.float64),  # of another type, and filled already
+            "almost_a": almost,
+            "colour": colour,
+            "one_colour": np.full(rows, "red"),
+            "like_colour": colour.copy(),
+            "null": pa.nulls(rows, pa.float32()),
+            "y": (rng.random(rows) < 0.4).astype(np.int32),
+        }
+    )
+
+
+def dataset(folder, **keys):
+    texts = {"colour", "one_colour", "like_colour"}
+    return DatasetConfig(
+        dataset_id="d",
+        data_root=folder,
+        train_data=folder / "train.parquet",
+        label_col={"name": "y"},
+        feature_cols=[
+            {"name": n, "type": "categorical", "dtype": "str"} if n in texts
+            else {"name": n, "type": "numeric", "dtype": "float", "normalizer": "MinMaxScaler"}
+            for n in NAMES
+        ],
+        **keys,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_prepare_leaves_them_out_and_says_so(tmp_path, capsys, drop):
+    pq.write_table(table(), tmp_path / "train.parquet", row_group_size=60)
+    prepared = prepare(dataset(tmp_path, drop_redundant=drop), batch_rows=37)
+    kept = [f.name for f in prepared.encoder.features.fields]
+    said = capsys.readouterr().err
+    if not drop:
+        assert kept == NAMES
+        assert "left out" not in said
+        return
+    assert kept == ["a", "b", "almost_a", "colour"]
+    assert "one value only: same, one_colour, null" in said
+    assert "the same as a: like_a" in said
+    assert "the same as colour: like_colour" in said
+    assert prepared.train.numeric.shape[1] == 3
+    assert list(prepared.encoder.columns(labelled=False)) == kept  # nor read from a test file
+    assert prepared.encoder.hash == Encoder.load(prepared.folder).hash
+
+
+def test_an_owner_that_others_share_stays(tmp_path):
+    config = dataset(tmp_path, drop_redundant=True)
+    cols = [
+        f.model_copy(update={"share_embedding": "colour"}) if f.name == "like_colour" else f
+        for f in config.feature_cols
+    ]
+    config = config.model_copy(update={"feature_cols": tuple(cols)})
+    kept = [f.name for f in Encoder.fit(config, table().to_batches()).features.fields]
+    assert {"colour", "like_colour"} <= set(kept)
+
+
+def test_parts_merge_in_any_order(tmp_path):
+    config = dataset(tmp_path, drop_redundant=True)
+    batch = table().combine_chunks().to_batches()[0]
+    whole = Stats.of(config)
+    whole.update(batch)
+    parts = []
+    for start in (400, 0, 130):
+        stop = {0: 130, 130: 400, 400: 500}[start]
+        part = whole.like()
+        part.update(batch.slice(start, stop - start), rows=np.arange(start, stop))
+        parts.append(part)
+    total = Stats.of(config)
+    for part in parts:
+        total.merge(part)
+    assert total.hashes == whole.hashes
