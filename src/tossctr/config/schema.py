@@ -140,7 +140,12 @@ class TrainingConfig(_Frozen):
     negative_sampling: float = Field(1.0, gt=0, le=1)  # share of non-clicks drawn each epoch
     shuffle: bool = True
     seed: int = 2024
-    loss: Literal["binary_crossentropy"] = "binary_crossentropy"
+    loss: Literal["binary_crossentropy", "weighted_bce", "focal", "pairwise"] = (
+        "binary_crossentropy"
+    )
+    positive_weight: float = Field(10.0, gt=0)  # weighted_bce: of a click, a non-click's is 1
+    focal_gamma: float = Field(2.0, ge=0)
+    pairwise_weight: float = Field(1.0, ge=0)  # of the pairs' term beside the cross entropy
     task: Literal["binary_classification"] = "binary_classification"
     optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.batch import Batch
@@ -20,6 +18,7 @@ from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.models.base import CTRModel
 from tossctr.progress import say
 from tossctr.training.device import CPU_PART
+from tossctr.training.losses import Loss
 from tossctr.training.regularization import Penalty
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -39,7 +38,7 @@ def new_optimizer(model: CTRModel, config: TrainingConfig) -> torch.optim.Optimi
 
 
 class CTRModule(pl.LightningModule):
-    """Trains a `CTRModel` on mean binary cross entropy plus the two regularisers.
+    """Trains a `CTRModel` on the configured loss, a mean over rows, plus the two regularisers.
 
     A batch is executed in parts of at most `micro_batch_events` events, whose gradients add up to
     those of the whole: memory is bounded by events, the effective batch stays `batch_size` rows.
@@ -77,7 +76,7 @@ class CTRModule(pl.LightningModule):
         self.micro_batch_events = config.micro_batch_events or CPU_PART
         self.skipped_batches = 0
         self._metric_names = tuple(dict.fromkeys([*METRICS, *config.metrics, *config.monitor]))
-        self._prior_shift = math.log(config.negative_sampling)
+        self._loss = Loss(config)
         self._embedding_penalty = Penalty.parse(
             config.embedding_regularizer, "embedding_regularizer"
         )
@@ -124,14 +123,33 @@ class CTRModule(pl.LightningModule):
         rows = sum(len(part) for part in parts)
         losses = []
         try:
-            for part in parts:
-                logit = self.model(part).float() - self._prior_shift
-                loss = binary_cross_entropy_with_logits(logit, _label(part), reduction="sum") / rows
+            pairs = self._pairs(parts) if self._loss.pairs else None
+            for n, part in enumerate(parts):
+                if pairs is not None:
+                    _set_generators(pairs.generators[n], self.device)
+                logit = self.model(part).float()
+                loss = self._loss.of_rows(logit, _label(part)) / rows
+                if pairs is not None:
+                    # Its gradient is that of the whole batch's pairs, its value the part's share.
+                    own = (logit * pairs.gradients[n]).sum()
+                    loss = loss + own - own.detach() + pairs.value * len(part) / rows
                 self.manual_backward(loss)
                 losses.append(loss.detach())
         except torch.OutOfMemoryError:
             return None  # handled by the caller, when this frame's tensors are gone
         return losses
+
+    def _pairs(self, parts: list[Batch]) -> _Pairs:
+        """Pairs span the parts, so all logits are computed once before any gradient; dropout then
+        falls as it fell here."""
+        generators, logits = [], []
+        with torch.no_grad():
+            for part in parts:
+                generators.append(_generators(self.device))
+                logits.append(self.model(part).float())
+        label = torch.cat([_label(part) for part in parts])
+        value, gradient = self._loss.pair_gradient(torch.cat(logits), label)
+        return _Pairs(generators, value, gradient.split([len(part) for part in parts]))
 
     def _halved(self, parts: list[Batch]) -> list[Batch]:
         if all(len(part) == 1 for part in parts):
@@ -188,6 +206,25 @@ def _not_finite(parts: list[Batch], losses: list[Tensor], mean: Tensor) -> UserE
         value=float(mean),
         remedy=f"lower learning_rate, or look at {len(rows)} train rows: {rows[:8]}",
     )
+
+
+class _Pairs(NamedTuple):
+    """Of each part: the random state before it and the gradient (B,) of the pairs' term."""
+
+    generators: list[tuple[Tensor, Tensor | None]]
+    value: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+def _generators(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), on_gpu
+
+
+def _set_generators(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def _label(batch: Batch) -> Tensor:
