@@ -328,3 +328,12 @@ def test_first_weights_follow_the_seed_and_the_specification(features):
 
 def test_registry_builds_what_it_names():
     assert MODELS["FESeq"].Config is FESeqConfig
+
+
+def test_positions_that_start_as_sines_tell_events_apart_at_once(features) -> None:
+    told = FESeq(features, FESeqConfig(**BASE, position_init="sinusoidal")).position.weight
+    drawn = FESeq(features, FESeqConfig(**BASE)).position.weight
+    assert told.shape == drawn.shape  # the same weights can be loaded into both
+    gap = torch.cdist(told.detach()[:4], told.detach()[:4])
+    assert gap[~torch.eye(4, dtype=torch.bool)].min() > 0.5
+    assert drawn.abs().max() < 1e-3

@@ -24,7 +24,7 @@ from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
 from tossctr.models.feseq_config import FESeqConfig
 from tossctr.models.fields import COLUMNS, check_heads, check_histories, check_pairs
-from tossctr.models.layers.embedding import FieldEmbedding, new_table
+from tossctr.models.layers.embedding import FieldEmbedding, new_table, sinusoidal_table
 from tossctr.models.layers.interaction import Interaction
 from tossctr.models.layers.mlp import MLP
 from tossctr.models.layers.packed import Events, append_target, broadcast, with_target
@@ -50,7 +50,10 @@ class FESeq(CTRModel):
         plain = features.names(*COLUMNS)
         self.head_field = tuple(name for name in plain if name not in c.target_field)
         self.embedding = FieldEmbedding(
-            features, (*self.head_field, *c.target_field, *c.sequence_field), d
+            features,
+            (*self.head_field, *c.target_field, *c.sequence_field),
+            d,
+            numeric=c.numeric_embedding,
         )
         event_field = (*c.sequence_field, *c.default_field)
         widths = self.embedding.widths(event_field)
@@ -64,7 +67,11 @@ class FESeq(CTRModel):
         self.max_len = features[c.sequence_field[0]].max_len
         self.slots = (self.max_len or 0) + 1  # with the target
         if c.use_position_emb:
-            self.position = new_table(self.slots + 1, d, padding_idx=self.slots)
+            sines = c.position_init == "sinusoidal"
+            last = self.slots  # the public implementation's padding row, which nothing reads
+            self.position = (
+                sinusoidal_table(last + 1, d) if sines else new_table(last + 1, d, padding_idx=last)
+            )
         if c.use_time_emb:
             unused = c.num_time_embeddings - 1
             self.time = new_table(c.num_time_embeddings, d, padding_idx=unused)
@@ -81,7 +88,9 @@ class FESeq(CTRModel):
             use_residual=c.use_residual,
         )
         if c.seq_pooling_type == "weighted_sum":
-            self.item_embedding = FieldEmbedding(features, c.target_item_field, d, share=False)
+            self.item_embedding = FieldEmbedding(
+                features, c.target_item_field, d, share=False, numeric=c.numeric_embedding
+            )
             item_widths = self.item_embedding.widths(c.target_item_field)
             self.item_interaction = Interaction(
                 c.interaction_layer_name if c.use_item_feature_interaction else "none",

@@ -39,6 +39,7 @@ class FESeqConfig(ModelConfig):
     use_item_feature_interaction: bool = False
     item_feature_interaction_layers: int = Field(0, ge=0)
     use_position_emb: bool = True
+    position_init: Literal["normal", "sinusoidal"] = "normal"  # of the table, which is learned
     use_time_emb: bool = False
     num_time_embeddings: int = Field(4001, ge=2)  # rows of the time table, the last unused
     time_log_base: float = -1  # -1: linear buckets of one time unit
