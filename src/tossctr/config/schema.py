@@ -183,6 +183,7 @@ class ModelConfig(_Frozen):
     """Base of each model's own hyperparameters."""
 
     embedding_dim: int = Field(16, ge=1)
+    numeric_embedding: Literal["linear", "piecewise", "periodic"] = "linear"  # of 0 to 1, or so
 
 
 class Experiment(_Frozen):

@@ -49,7 +49,7 @@ class AutoInt(CTRModel):
         super().__init__(features, config)
         c = config
         check_heads(c.attention_dim, c.num_heads, "attention_dim")
-        self.embedding = TabularEmbedding(features, c.embedding_dim)
+        self.embedding = TabularEmbedding(features, c.embedding_dim, numeric=c.numeric_embedding)
         widths = self.embedding.widths
         self.width = one_width(widths, "AutoInt")
         self.interaction = nn.Sequential(

@@ -84,7 +84,9 @@ class BST(CTRModel):
             check_fields(features, "bst_target_field", targets, COLUMNS)
             check_fields(features, "bst_sequence_field", sequences, SEQUENCES)
         histories = [name for _, sequences in self.pairs for name in sequences]
-        self.embedding = FieldEmbedding(features, (*self.columns, *histories), c.embedding_dim)
+        self.embedding = FieldEmbedding(
+            features, (*self.columns, *histories), c.embedding_dim, numeric=c.numeric_embedding
+        )
         positions, concat = c.use_position_emb, c.seq_pooling_type == "concat"
         needs = "use_position_emb" if positions else "concat pooling" if concat else None
         self.max_lens = [longest_history(features, s, needs) for s in c.bst_sequence_field]

@@ -102,7 +102,9 @@ class DCNv2(CTRModel):
 
     def __init__(self, features: FeatureMap, config: DCNv2Config) -> None:
         super().__init__(features, config)
-        self.embedding = TabularEmbedding(features, config.embedding_dim)
+        self.embedding = TabularEmbedding(
+            features, config.embedding_dim, numeric=config.numeric_embedding
+        )
         self.head = CrossAndDeep(sum(self.embedding.widths), config)
         self.initialise()
 

@@ -64,7 +64,10 @@ class DCNv2Seq(CTRModel):
         check_fields(features, "sequence_field", c.sequence_field, SEQUENCES)
         self.columns = features.names(*COLUMNS)
         self.embedding = FieldEmbedding(
-            features, (*self.columns, *c.sequence_field), c.embedding_dim
+            features,
+            (*self.columns, *c.sequence_field),
+            c.embedding_dim,
+            numeric=c.numeric_embedding,
         )
         width = sum(self.embedding.widths(c.sequence_field))
         needs = "use_position_emb" if c.use_position_emb else None

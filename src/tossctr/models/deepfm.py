@@ -44,7 +44,9 @@ class DeepFM(CTRModel):
 
     def __init__(self, features: FeatureMap, config: DeepFMConfig) -> None:
         super().__init__(features, config)
-        self.embedding = TabularEmbedding(features, config.embedding_dim)
+        self.embedding = TabularEmbedding(
+            features, config.embedding_dim, numeric=config.numeric_embedding
+        )
         self.width = one_width(self.embedding.widths, "DeepFM")
         self.weights = linear_part(features)
         self.bias = nn.Parameter(torch.zeros(()))

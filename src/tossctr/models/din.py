@@ -73,7 +73,9 @@ class DIN(CTRModel):
             check_fields(features, "din_target_field", targets, COLUMNS)
             check_fields(features, "din_sequence_field", sequences, SEQUENCES)
         histories = [name for _, sequences in self.pairs for name in sequences]
-        self.embedding = FieldEmbedding(features, (*self.columns, *histories), c.embedding_dim)
+        self.embedding = FieldEmbedding(
+            features, (*self.columns, *histories), c.embedding_dim, numeric=c.numeric_embedding
+        )
         for targets, sequences in self.pairs:
             check_pairs(self.embedding, targets, sequences, "din_target_field")
         self.attention = nn.ModuleList(

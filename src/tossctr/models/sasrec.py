@@ -81,7 +81,9 @@ class SASRec(CTRModel):
         check_fields(features, "sequence_field", c.sequence_field, SEQUENCES)
         columns = features.names(*COLUMNS)
         self.head_field = tuple(name for name in columns if name not in c.target_field)
-        self.embedding = FieldEmbedding(features, (*columns, *c.sequence_field), c.embedding_dim)
+        self.embedding = FieldEmbedding(
+            features, (*columns, *c.sequence_field), c.embedding_dim, numeric=c.numeric_embedding
+        )
         check_pairs(self.embedding, c.target_field, c.sequence_field, "target_field")
         width = sum(self.embedding.widths(c.sequence_field))
         check_heads(width, c.num_heads)

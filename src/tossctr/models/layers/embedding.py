@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap, Field
 from tossctr.errors import UserError
+from tossctr.models.layers.numeric import NUMERIC, NumericEmbedding
 
 TABLE_STD = 1e-4
 _IDS = ("categorical", "sequence")
@@ -52,7 +53,8 @@ class _Numbers:
 class FieldEmbedding(nn.Module):
     """Embeds the named fields of a `Batch`.
 
-    Ids look up a table with a zero row for PAD; a number multiplies its field's vector. A field
+    Ids look up a table with a zero row for PAD; a number multiplies its field's vector, or has one
+    of the embeddings in `layers.numeric`. A field
     with `share_embedding` uses the table or vector of the field that it names; `embedding_dim` of
     a field overrides the default width.
 
@@ -61,13 +63,20 @@ class FieldEmbedding(nn.Module):
         names: the fields to embed.
         embedding_dim: the default width.
         share: False gives each field a table of its own whatever it declares.
+        numeric: how numbers are embedded.
 
     Raises:
         UserError: `share_embedding` that names no fitting field.
     """
 
     def __init__(
-        self, features: FeatureMap, names: Iterable[str], embedding_dim: int, *, share: bool = True
+        self,
+        features: FeatureMap,
+        names: Iterable[str],
+        embedding_dim: int,
+        *,
+        share: bool = True,
+        numeric: NumericEmbedding = "linear",
     ) -> None:
         super().__init__()
         self._owner = {
@@ -98,7 +107,11 @@ class FieldEmbedding(nn.Module):
             {
                 str(w): nn.Parameter(torch.randn(n, w) * (2 / (1 + w)) ** 0.5)
                 for w, n in vectors.items()
+                if numeric == "linear"
             }
+        )
+        self.curves = nn.ModuleDict(
+            {str(w): NUMERIC[numeric](n, w) for w, n in vectors.items() if numeric != "linear"}
         )
         self._plans: dict[tuple[str, ...], list[str | _Numbers]] = {}
 
@@ -118,7 +131,17 @@ class FieldEmbedding(nn.Module):
         return vectors[self._vector[self._owner[name].name]]
 
     def parameter_of(self) -> dict[str, tuple[str, int | None]]:
-        """For each field the name of its parameter, and the row of it that is a number's vector."""
+        """For each field the name of its parameter, and the row of it that is a number's vector.
+
+        Raises:
+            UserError: numbers have no vectors.
+        """
+        if self.curves:
+            raise UserError(
+                "numbers have no single vector each",
+                column="numeric_embedding",
+                remedy="use numeric_embedding: linear",
+            )
         return {
             name: (f"tables.{_key(owner)}.weight", None)
             if owner.kind in _IDS
@@ -134,8 +157,7 @@ class FieldEmbedding(nn.Module):
                 parts.append(self.table(part)(batch.categorical[:, self._column[part]]))
             else:
                 numbers = _take(batch.numeric, part.columns, 1)
-                vectors = _take(self.vectors[str(part.width)], part.vectors, 0)
-                parts.append((numbers[:, :, None] * vectors).flatten(1))
+                parts.append(self._numbers(numbers, part.width, part.vectors).flatten(1))
         return torch.cat(parts, dim=1) if parts else batch.numeric.new_empty(len(batch), 0)
 
     def events(self, batch: Batch, names: Sequence[str]) -> Tensor:
@@ -146,8 +168,16 @@ class FieldEmbedding(nn.Module):
             if self._kind[name] == "sequence":
                 parts.append(F.embedding(values, self.table(name).weight, padding_idx=0))
             else:
-                parts.append(values[:, None] * self.vector(name))
+                vector = [self._vector[self._owner[name].name]]
+                parts.append(self._numbers(values[:, None], self._width[name], vector).flatten(1))
         return torch.cat(parts, dim=1)
+
+    def _numbers(self, numbers: Tensor, width: int, vectors: list[int]) -> Tensor:
+        """(B, m) numbers, the i-th with vector or curve `vectors[i]`: (B, m, width)."""
+        if str(width) in self.vectors:
+            return numbers[:, :, None] * _take(self.vectors[str(width)], vectors, 0)
+        out: Tensor = self.curves[str(width)](numbers, vectors)
+        return out
 
     def _plan(self, names: tuple[str, ...]) -> list[str | _Numbers]:
         if names not in self._plans:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.layers.embedding import FieldEmbedding
+from tossctr.models.layers.numeric import NumericEmbedding
 from tossctr.models.layers.packed import segment_mean, segment_sum, without_target
 
 
@@ -31,14 +32,22 @@ class TabularEmbedding(nn.Module):
     where its `feature_encoder` names MaskedSumPooling, else averaged; an empty one is zero.
     """
 
-    def __init__(self, features: FeatureMap, embedding_dim: int) -> None:
+    def __init__(
+        self,
+        features: FeatureMap,
+        embedding_dim: int,
+        *,
+        numeric: NumericEmbedding = "linear",
+    ) -> None:
         super().__init__()
         self.columns = features.names("categorical", "numeric")
         self.sequences = features.names("sequence", "numeric_sequence")
         self.summed = {
             name for name in self.sequences if "Sum" in (features[name].feature_encoder or "")
         }
-        self.fields = FieldEmbedding(features, (*self.columns, *self.sequences), embedding_dim)
+        self.fields = FieldEmbedding(
+            features, (*self.columns, *self.sequences), embedding_dim, numeric=numeric
+        )
         self.widths = self.fields.widths((*self.columns, *self.sequences))
 
     def forward(self, batch: Batch) -> Tensor:
