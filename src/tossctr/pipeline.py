@@ -16,6 +16,7 @@ from tossctr.data.prepare import open_prepared, prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.ensemble.calibration import RAW, Calibrator
 from tossctr.ensemble.folds import train_folds
+from tossctr.ensemble.held_out import calibrator as fit_calibrator
 from tossctr.ensemble.held_out import held_out, keep_validation
 from tossctr.ensemble.splits import Method
 from tossctr.errors import UserError
@@ -99,11 +100,12 @@ def evaluate_run(
 
 def train_experiment(experiment: Experiment, device: torch.device, *, fresh: bool = False) -> Run:
     """Prepare what is needed, train into `run_folder`, and keep the validation part's predictions
-    there, on which scores are calibrated."""
+    there, with the calibrator to the score that is fit on them."""
     check_model(experiment)
     data = prepare(experiment.dataset)
     run = train(experiment, data, device, run_folder(experiment), fresh=fresh)
     keep_validation(run, data, device)
+    fit_calibrator(run, "competition_score", device)
     return run
 
 
@@ -120,9 +122,11 @@ def train_in_folds(
     check_model(experiment)
     data = prepare(experiment.dataset)
     folder = run_folder(experiment) / FOLDS
-    return train_folds(
+    scorer = train_folds(
         experiment, data, device, folder, folds=folds, method=method, seeds=seeds, fresh=fresh
     )
+    fit_calibrator(scorer, "competition_score", device)
+    return scorer
 
 
 def submit(

@@ -13,6 +13,8 @@ from rich.table import Table
 from tossctr.commands.options import AsJson, Gpu, app, stdout
 from tossctr.ensemble import blend as blending
 from tossctr.ensemble.combination import Method
+from tossctr.ensemble.held_out import calibrator
+from tossctr.ensemble.leaderboard import leaderboard as read_leaderboard
 from tossctr.ensemble.opening import open_scorer
 from tossctr.training.device import resolve_device
 
@@ -40,7 +42,9 @@ def blend(
     paths = {name: Path(name) if Path(name).exists() else root / name for name in names}
     members = {name: open_scorer(path, prefer_folds=True) for name, path in paths.items()}
     folder = output or root / "blend"
-    result = blending.blend(members, folder, resolve_device(gpu), method=method)
+    device = resolve_device(gpu)
+    result = blending.blend(members, folder, device, method=method)
+    calibrator(open_scorer(folder), "competition_score", device)
     if as_json:
         print(json.dumps({"folder": str(folder), **_as_dict(result)}))
         return
@@ -58,6 +62,27 @@ def blend(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
+    """Every finished run, folds and blend in one table, best calibrated score first."""
+    entries = read_leaderboard(root)
+    if as_json:
+        print(json.dumps([asdict(entry) for entry in entries]))
+        return
+    head = ("", "kind", "model", "config", "data", "seeds", "score", "AUC", "AP", "CV AP")
+    table = Table(*head, "rows/s", "MB", title="score: competition score after calibration")
+    for e in entries:
+        ap = (e.cross_validated or {}).get("AP")
+        table.add_row(
+            e.name, e.kind, e.model, e.config, e.data, ",".join(map(str, e.seeds)),
+            "-" if e.score is None else f"{e.score:.6f}",
+            f"{e.metrics['AUC']:.6f}", f"{e.metrics['AP']:.6f}",
+            "-" if ap is None else f"{ap['mean']:.4f} ± {ap['std']:.4f}",
+            "-" if e.rows_per_s is None else f"{e.rows_per_s:,.0f}", f"{e.megabytes:.1f}",
+        )  # fmt: skip
+    stdout.print(table)
 
 
 def _as_dict(result: blending.BlendResult) -> dict[str, Any]:

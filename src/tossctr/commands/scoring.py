@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from tossctr import pipeline
@@ -25,11 +26,14 @@ from tossctr.commands.options import (
     print_result,
     stdout,
 )
+from tossctr.commands.report import report_beside
 from tossctr.commands.training import train_experiment
 from tossctr.config.loader import load_experiment
+from tossctr.ensemble.calibration import Calibrator, Objective
 from tossctr.ensemble.held_out import calibrator
 from tossctr.ensemble.opening import open_scorer
 from tossctr.inference.scorer import Scorer
+from tossctr.progress import say
 from tossctr.training.device import resolve_device
 from tossctr.training.run_folder import Run
 
@@ -49,7 +53,7 @@ def evaluate(
     """Metrics of a trained run, of folds or of a blend."""
     chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
     metrics = pipeline.evaluate_run(
-        chosen, data, device=device, calibrator=calibrator(chosen, objective, device)
+        chosen, data, device=device, calibrator=calibrated(chosen, objective, device)
     )
     print_result(metrics, as_json, f"{data or 'validation'}")
 
@@ -81,7 +85,7 @@ def predict(
         output=output,
         device=device,
         fresh=fresh,
-        calibrator=calibrator(chosen, objective, device),
+        calibrator=calibrated(chosen, objective, device),
     )
     result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
     print_result(result, as_json, "submission")
@@ -100,6 +104,9 @@ def run_all(
         int, typer.Option(min=100, help="Synthetic train rows, where there are no raw files.")
     ] = pipeline.SYNTH_TRAIN_ROWS,
     objective: ForObjective = "competition_score",
+    with_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html beside the submission.")
+    ] = True,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
@@ -123,18 +130,27 @@ def run_all(
         output=out,
         device=device,
         fresh=fresh,
-        calibrator=calibrator(run, objective, device),
+        calibrator=calibrated(run, objective, device),
     )
     result |= {"output": str(out), "rows": rows, "unseen": dict(report.unseen)}
     truth = dataset.train_data.parent / "truth.parquet"
     if truth.exists():
         result |= pipeline.against_truth(out, truth)
+    if with_report:
+        result["report"] = str(report_beside(out, run, device))
     if as_json:
         print(json.dumps(result))
         return
     shown = {k: v for k, v in result.items() if k in ("validation", "submission", "ceiling")}
     stdout.print(metric_table(f"{expid} on {dataset.dataset_id}", shown))
     stdout.print(f"submission: {out} ({rows:,} rows)", highlight=False, soft_wrap=True)
+
+
+def calibrated(run: Run | Scorer, objective: Objective, device: torch.device) -> Calibrator:
+    """The calibrator, and a line that says what it does."""
+    found = calibrator(run, objective, device)
+    say(found.line())
+    return found
 
 
 def chosen_run(config: Path, expid: str, run: Path | None) -> Run | Scorer:

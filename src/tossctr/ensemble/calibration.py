@@ -52,6 +52,16 @@ class Calibrator:
         """(N,) logits for the objective."""
         return MAPS[self.method].apply(logit - self.shift, self.parameters)
 
+    def line(self) -> str:
+        """What it does to probabilities, for the user."""
+        if self.objective == "raw":
+            return "probabilities are raw, as the model gives them"
+        shift = f"log odds less the prior's {self.shift:.3f}, " if self.shift else ""
+        return (
+            f"probabilities are made for {self.objective} ({shift}then map: {self.method}); "
+            "--objective raw leaves them as the model gives them"
+        )
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Calibrator:
         """What `asdict` gave.

@@ -94,11 +94,6 @@ def calibrator(run: Run | Scorer, objective: Objective, device: torch.device) ->
         with _if_it_may_be_kept():
             found.save(path, source)
         kept = found.calibrator
-    shift = f"log odds moved by {-kept.shift:+.3f}, the prior's, " if kept.shift else ""
-    say(
-        f"probabilities are made for {objective}: {shift}map: {kept.method} "
-        f"({path.name}); --objective raw leaves them as the model gives them"
-    )
     return kept
 
 
