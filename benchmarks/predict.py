@@ -1,7 +1,8 @@
 """How fast does FESeq_medium score histories as long as Toss's? Forward only, float32.
 
     ratio       rows_per_s over those of the plain padded model (plain_feseq.py) with the same
-                weights, whose probabilities are checked to be the same
+                weights, whose probabilities are checked to be the same; `--plain-rows` as in
+                train.py
     peak_share  as in train.py
 
 Times are the best of interleaved repeats. Encoding and reading are not in them.
@@ -14,15 +15,18 @@ import torch
 import workload
 from plain_feseq import PlainFESeq
 
+from tossctr.training.device import reuse_memory
+
 
 def main() -> None:
     parser = harness.arguments(__doc__ or "")
     parser.add_argument("--rows", type=int, default=1024)
-    parser.add_argument("--plain-rows", type=int, default=64, help="rows that the plain model sees")
+    parser.add_argument("--plain-rows", type=int, default=256, help="batch of the plain model")
     parser.add_argument("--max-len", type=int, default=500)
     parser.add_argument("--micro-batch-events", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    reuse_memory()  # as `train` and `predict` do, for both models
     if options.quick:
         options.rows, options.repeats = 256, 3
 

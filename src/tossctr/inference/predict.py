@@ -21,7 +21,7 @@ from tossctr.data.where import Where
 from tossctr.inference.scorer import Scorer, members_of
 from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import track
-from tossctr.training.device import part_events
+from tossctr.training.device import part_events, reuse_memory
 from tossctr.training.run_folder import Run
 from tossctr.trees.lightgbm import LightGBM
 
@@ -188,6 +188,8 @@ def predict_rows(
     """(N,) float64 logits of encoded rows, in their order, `batch_rows` at a time."""
     if isinstance(run.model, LightGBM):
         return run.model.logits(replace(rows, features=run.features))
+    if device.type == "cpu":
+        reuse_memory()
     model = run.model.to(device).eval()
     limit = run.experiment.training.micro_batch_events or part_events(device)
     dataset = RowsDataset(replace(rows, features=run.features))
