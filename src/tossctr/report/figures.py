@@ -153,7 +153,7 @@ def _pr(label: Floats, score: Floats) -> list[Floats]:
     precision, recall, _ = precision_recall_curve(label, score)
     grid = np.linspace(1, 0, POINTS)
     at = np.minimum(np.searchsorted(-recall, -grid, side="right"), len(recall)) - 1
-    kept = grid > 1 / label.sum()
+    kept = grid >= 1 / label.sum()  # less than one click is none
     return [grid[kept], precision[at][kept]]
 
 

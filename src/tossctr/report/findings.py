@@ -69,7 +69,7 @@ def _score(report: RunReport) -> list[Finding | None]:
     sure = Finding(
         "note",
         f"{clicks:,} clicks in {len(report.scored.label):,} validation rows: the AUC is sure to "
-        f"± {half:.3f} (95%).",
+        f"± {min(half, 0.5):.3f} (95%).",
         "Differences smaller than that say nothing; compare on more rows."
         if clicks < FEW_CLICKS
         else "",

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.ensemble.held_out import held_out_file
+from tossctr.evaluation.held_out import HeldOut, read_held_out
 from tossctr.inference.predict import BATCH_ROWS, predict_rows
 from tossctr.progress import track
 from tossctr.training.run_folder import Run
@@ -30,14 +32,14 @@ class Scored:
         label: (n,) 0 or 1.
         logit: (n,) float64.
         of: N.
-        rows_per_s: how fast they were scored.
+        rows_per_s: how fast they were scored; None where they had been before.
     """
 
     row: NDArray[np.int64]
     label: NDArray[np.float64]
     logit: NDArray[np.float64]
     of: int
-    rows_per_s: float
+    rows_per_s: float | None = None
 
 
 def subset(rows: EncodedRows, numbers: Array) -> EncodedRows:
@@ -80,8 +82,19 @@ def event_counts(rows: EncodedRows) -> NDArray[np.int64]:
     return counts + 1
 
 
+def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
+    """What training kept of these very rows."""
+    file = held_out_file(run)
+    if not file.is_file():
+        return None
+    held = read_held_out(file)
+    assert valid.label is not None
+    return held if np.array_equal(held.label, valid.label) else None
+
+
 def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
-    """Score evenly spaced validation rows, `BATCH_ROWS` at a time.
+    """Evenly spaced validation rows with the logits that training kept, or scored, `BATCH_ROWS` at
+    a time.
 
     Args:
         run: the trained run.
@@ -89,6 +102,11 @@ def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
         device: where to compute.
     """
     assert valid.label is not None
+    kept = _kept(run, valid)
+    if kept is not None:
+        numbers = evenly(MAX_ROWS, len(valid))
+        return Scored(numbers, np.asarray(kept.label[numbers], np.float64), kept.logit[numbers],
+                      len(valid))  # fmt: skip
     mean_events = float(event_counts(valid).mean())
     numbers = evenly(min(MAX_ROWS, max(int(MAX_EVENTS / mean_events), 1_000)), len(valid))
     logit = np.empty(len(numbers))

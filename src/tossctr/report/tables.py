@@ -125,7 +125,8 @@ def steps(reports: Sequence[RunReport]) -> Table:
             row("Train: rows a second", metric("rows_per_s", "{:,.0f}")),
             row("Train: peak memory", metric("peak_mb", "{:,.0f} MB")),
             row("Train: batches left out", metric("skipped_batches", "{:,}")),
-            row("Score: rows a second", lambda r: f"{r.scored.rows_per_s:,.0f}"),
+            row("Score: rows a second", lambda r: UNKNOWN if r.scored.rows_per_s is None
+                else f"{r.scored.rows_per_s:,.0f}"),
         ) if any(cell != UNKNOWN for cell in one[1:])),
     )  # fmt: skip
 

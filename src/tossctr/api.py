@@ -1,0 +1,174 @@
+"""The Python interface: the road's steps for a notebook, on data frames as well as on files."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.interchange
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from tossctr import pipeline
+from tossctr.config.schema import DatasetConfig, Experiment
+from tossctr.data.prepare import Prepared
+from tossctr.data.prepare import prepare as prepare_dataset
+from tossctr.ensemble.calibration import Objective
+from tossctr.ensemble.held_out import calibrator
+from tossctr.ensemble.opening import open_scorer
+from tossctr.errors import UserError
+from tossctr.inference.predict import BATCH_ROWS, predict_rows
+from tossctr.inference.scorer import Scorer, members_of
+from tossctr.training.device import resolve_device
+from tossctr.training.run_folder import Run
+
+
+def prepare(config: Experiment | DatasetConfig, *, force: bool = False) -> Prepared:
+    """Encode a data set's training and validation rows, in bounded memory; nothing is done where
+    nothing has changed.
+
+    Args:
+        config: an experiment (its data set is prepared) or a data set.
+        force: prepare again even so.
+
+    Raises:
+        UserError: a file or value that cannot be used.
+    """
+    dataset = config.dataset if isinstance(config, Experiment) else config
+    return prepare_dataset(dataset, force=force)
+
+
+def train(experiment: Experiment, *, gpu: int | None = None, fresh: bool = False) -> Run:
+    """Train an experiment in its folder (preparing its data first, if need be); a training that was
+    cut short goes on.
+
+    Args:
+        experiment: from `load_experiment`.
+        gpu: its number, -1 for the CPU; None takes GPU 0 if there is one.
+        fresh: start over.
+
+    Returns:
+        The run, with its best weights; `run.metrics["best"]` are those of validation.
+
+    Raises:
+        UserError: settings or data that cannot be used.
+    """
+    return pipeline.train_experiment(experiment, resolve_device(gpu), fresh=fresh)
+
+
+def load_run(folder: str | Path) -> Run | Scorer:
+    """Open the folder of a run, of the folds of one, or of a blend.
+
+    Raises:
+        UserError: nothing there, or not what was written.
+    """
+    return open_scorer(Path(folder))
+
+
+def predict(
+    run: Run | Scorer | str | Path,
+    rows: Any,
+    *,
+    objective: Objective = "raw",
+    gpu: int | None = None,
+) -> NDArray[np.float64]:
+    """Click probabilities of raw rows, in their order.
+
+    Args:
+        run: from `train` or `load_run`, or the folder.
+        rows: N rows with the columns of the training file (others are ignored): a data frame of
+            pandas, Polars or any library that hands out Arrow data, an Arrow table, or a mapping
+            from names to columns.
+        objective: `raw` for click probabilities; `competition_score` for what `tossctr predict`
+            writes.
+        gpu: its number, -1 for the CPU; None takes GPU 0 if there is one.
+
+    Returns:
+        (N,) between 0 and 1.
+
+    Raises:
+        UserError: a missing column, or a value that cannot be encoded, by column and row.
+        TypeError: `rows` is nothing of this kind.
+    """
+    opened = load_run(run) if isinstance(run, str | Path) else run
+    device = resolve_device(gpu)
+    table = as_table(rows)
+    logits = np.empty((len(members_of(opened)), len(table)))
+    for number, runs in enumerate(members_of(opened)):
+        encoder = runs[0].encoder
+        columns = list(encoder.columns(labelled=False))
+        _require(columns, table.column_names)
+        start = 0
+        for batch in _batches(table.select(columns)):
+            encoded = encoder.transform(batch, first_row=start, labelled=False)
+            of_runs = [predict_rows(one, encoded, device=device) for one in runs]
+            logits[number, start : start + len(encoded)] = np.mean(of_runs, axis=0)
+            start += len(encoded)
+    logit = opened.combine(logits) if isinstance(opened, Scorer) else logits[0]
+    probability: NDArray[np.float64] = expit(calibrator(opened, objective, device)(logit))
+    return probability
+
+
+def write_report(
+    runs: Run | str | Path | Sequence[Run | str | Path],
+    output: str | Path = "report.html",
+    *,
+    gpu: int | None = None,
+) -> Path:
+    """Write one HTML file on how good one run is, or several side by side, and why.
+
+    Args:
+        runs: runs or their folders, up to six.
+        output: the file.
+        gpu: its number, -1 for the CPU; None takes GPU 0 if there is one.
+
+    Raises:
+        UserError: a run that cannot be opened, or whose prepared data are not there.
+    """
+    from tossctr.report.page import write_report as write
+
+    several = [runs] if isinstance(runs, Run | str | Path) else runs
+    folders = [run.folder if isinstance(run, Run) else Path(run) for run in several]
+    return write(folders, Path(output), resolve_device(gpu))
+
+
+def as_table(rows: Any) -> pa.Table:
+    """Any data frame as an Arrow table, without a copy where its library can.
+
+    Raises:
+        TypeError: it hands out no Arrow data.
+    """
+    if isinstance(rows, pa.RecordBatch):
+        return pa.Table.from_batches([rows])
+    if isinstance(rows, pa.Table | Mapping) or hasattr(rows, "__arrow_c_stream__"):
+        return pa.table(rows)
+    if hasattr(rows, "to_arrow"):
+        return pa.table(rows.to_arrow())
+    if hasattr(rows, "__dataframe__"):
+        return pa.interchange.from_dataframe(rows)
+    raise TypeError(f"a data frame or an Arrow table is needed, not {type(rows).__name__}")
+
+
+def _require(columns: Sequence[str], there: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in there]
+    if missing:
+        near = difflib.get_close_matches(missing[0], there, n=1)
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(
+            f"the rows have no column {missing[0]!r}{more}",
+            remedy=f"did you mean {near[0]!r}?" if near else "give the training file's columns",
+        )
+
+
+def _batches(table: pa.Table) -> list[pa.RecordBatch]:
+    """Of at most `BATCH_ROWS` rows each, texts in the types that files have."""
+    types = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    schema = pa.schema(
+        [field.with_type(types.get(field.type, field.type)) for field in table.schema]
+    )
+    batches: list[pa.RecordBatch] = table.cast(schema).to_batches(max_chunksize=BATCH_ROWS)
+    return batches
