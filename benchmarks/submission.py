@@ -1,0 +1,158 @@
+"""What is the best submission worth? Synthetic data with known click probabilities.
+
+For each seed, on rows of its own: trains every model in folds, blends them on what they say of
+held-out rows, calibrates to the competition's score, and scores a test file. Scores are of the test
+file's clicks, means over seeds:
+
+    singles, best_single  each model's folds, calibrated; the one that is best out of fold
+    blend                 the blend at the natural prior, as a submission without calibration
+    calibrated            the blend calibrated; `gain` over best_single, `gain_std` over seeds
+    ceiling               the true probabilities at the balanced prior
+    share                 calibrated / ceiling; share_above_chance is without what chance gives
+    wll_error             WLL of calibrated / that of the ceiling - 1
+    ap_change             largest change of AP by calibration
+    oof_interval          the 95 % interval that held-out rows state for the test score (last seed),
+                          `oof_within` the share of seeds whose test score lies in theirs
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+import torch
+from scipy.special import logit
+
+from tossctr import pipeline
+from tossctr.config.loader import load_experiment
+from tossctr.data.synthetic import synthesize
+from tossctr.ensemble.blend import blend
+from tossctr.ensemble.held_out import calibrator, held_out
+from tossctr.ensemble.opening import open_scorer
+from tossctr.evaluation.ceiling import ceiling, read_truth
+from tossctr.evaluation.metrics import evaluate
+from tossctr.evaluation.uncertainty import interval, standard_errors
+from tossctr.inference.predict import predict_file
+from tossctr.inference.scorer import Scorer
+from tossctr.training.device import resolve_device
+from tossctr.training.run_folder import Run
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MODELS = "FESeq_toy,DCNv2Seq_toy,DCNv2_toy,LightGBM_toy"
+SCORE = "competition_score"
+
+
+def logits_of(scorer: Run | Scorer, test: Path, device: torch.device) -> np.ndarray:
+    return np.concatenate([p.logit for p in predict_file(scorer, test, device=device)])
+
+
+def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dict[str, Any]:
+    synthesize(folder, options.rows, options.test_rows, seed=seed)
+    test = folder / "test.parquet"
+    label, truth = read_truth(folder / "truth.parquet", "test")
+    overrides = [
+        f"train_data={folder / 'train.parquet'}",
+        f"test_data={test}",
+        f"data_root={folder}",
+        f"model_root={folder / 'runs'}",
+        f"seed={seed}",
+        *options.set,
+    ]
+    members: dict[str, Run | Scorer] = {}
+    singles = {}
+    for expid in options.models.split(","):
+        experiment = load_experiment(CONFIGS, expid, overrides)
+        scorer = pipeline.train_in_folds(
+            experiment, device, folds=options.folds, method="stratified", seeds=[seed]
+        )
+        members[expid] = scorer
+        mapped = calibrator(scorer, SCORE, device)(logits_of(scorer, test, device))
+        singles[expid] = evaluate(label, mapped)[SCORE]
+    result = blend(members, folder / "runs" / "blend", device)
+    blended = open_scorer(folder / "runs" / "blend")
+    raw = logits_of(blended, test, device)
+    to_score = calibrator(blended, SCORE, device)
+    before, after = evaluate(label, raw), evaluate(label, to_score(raw))
+    best = ceiling(label, truth)
+    held = held_out(blended, device)
+    mapped = to_score(held.logit)
+    oof = evaluate(held.label, mapped)[SCORE]
+    error = standard_errors(held.label, mapped)[SCORE]
+    low, high = interval(oof, error, len(held), len(label))
+    chance = evaluate(label, np.full(len(label), float(logit(0.5))))[SCORE]
+    return {
+        "singles": singles,
+        "best_single": singles[result.best_single],
+        "best_single_name": result.best_single,
+        "method": result.combination.method,
+        "weights": dict(zip(members, result.combination.weights, strict=True)),
+        "map": to_score.method,
+        "blend": before[SCORE],
+        "calibrated": after[SCORE],
+        "ceiling": best[SCORE],
+        "chance": chance,
+        "gain": after[SCORE] - singles[result.best_single],
+        "wll_error": after["WLL"] / best["WLL"] - 1,
+        "ap_change": abs(after["AP"] - before["AP"]),
+        "oof_score": oof,
+        "oof_interval": [low, high],
+        "oof_within": float(low <= after[SCORE] <= high),
+    }
+
+
+def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    def mean(name: str) -> float:
+        return statistics.fmean(f[name] for f in found)
+
+    names = ("best_single", "blend", "calibrated", "ceiling", "wll_error", "oof_within", "gain")
+    means = {name: mean(name) for name in names}
+    lift = (means["calibrated"] - mean("chance")) / (means["ceiling"] - mean("chance"))
+    gains = [f["gain"] for f in found]
+    return {
+        "singles": {
+            name: statistics.fmean(f["singles"][name] for f in found)
+            for name in found[0]["singles"]
+        },
+        **means,
+        "gain_std": statistics.stdev(gains) if len(gains) > 1 else 0.0,
+        "share": means["calibrated"] / means["ceiling"],
+        "share_above_chance": lift,
+        "ap_change": max(f["ap_change"] for f in found),
+        "oof_interval": found[-1]["oof_interval"],
+        "by_seed": found,
+    }
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__ or "")
+    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--test-rows", type=int, default=100_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--models", default=MODELS)
+    parser.add_argument("--gpu", type=int, default=-1)
+    parser.add_argument("--folder", type=Path, help="kept, so that a killed run goes on")
+    parser.add_argument("--set", action="append", default=[], help="override a config key")
+    options = parser.parse_args()
+    if options.quick:
+        options.rows, options.test_rows, options.seeds, options.folds = 8_000, 4_000, 1, 2
+        options.models = "DCNv2_toy,DeepFM_toy"
+        options.set = ["epochs=1", "max_len=32", *options.set]
+    device = resolve_device(options.gpu)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        found = []
+        for seed in range(1, options.seeds + 1):
+            found.append(one_seed(seed, folder / f"data_{seed}", options, device))
+            print(json.dumps(found[-1]), flush=True)  # hours apart
+    figures = {"rows": options.rows, "models": options.models, **summary(found)}
+    harness.finish({**figures, "peak_mb": harness.own_peak_mb()}, options.json)
+
+
+if __name__ == "__main__":
+    main()
