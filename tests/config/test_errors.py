@@ -295,6 +295,10 @@ def test_a_mistake_in_dataset_config(
         ),
         ("epochs", "--set: is not key=value (found 'epochs'); write key=value, no spaces"),
         ("epochs=x", "--set: small.epochs must be a whole number (found 'x')"),
+        (  # found by benchmarks/fuzz.py: it overflowed in the first table
+            f"max_len={10**20}",
+            f"model_config.yaml: small is not valid: max_len is larger than any size: {10**20}",
+        ),
         (
             "valid_split.fractoin=0.2",
             "--set: shop.valid_split.fractoin is not a known key (found 0.2); did you mean "

@@ -7,7 +7,7 @@ hyperparameters are a subclass of `ModelConfig` that stands beside the model.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -16,8 +16,8 @@ FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
 # quantile: the rank among training values, 0 to 1; signed_log: sign(x) log(1 + |x|), standardised.
 Normalizer = Literal["MinMaxScaler", "StandardScaler", "quantile", "signed_log"]
 
-
 _FOLDER_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of one folder, not . or ..
+_LARGEST = 2**31 - 1  # of a size or count: more overflows where sizes are multiplied
 
 
 class _Frozen(BaseModel):
@@ -26,6 +26,14 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
     )
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if type(value) is int and abs(value) > _LARGEST and name not in ("seed", "fill_na"):
+                raise ValueError(f"{name} is larger than any size: {value}")
+        return self
 
 
 class FeatureSpec(_Frozen):
