@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import tossctr.commands  # noqa: F401 (registers them)
@@ -17,6 +18,8 @@ from tossctr.files import refused
 from tossctr.progress import console, say
 from tossctr.training.interruption import Stopped
 
+INTERRUPTED = "interrupted: earlier results are as they were; the same command goes on from there"
+
 
 @app.command()
 def version() -> None:
@@ -25,17 +28,31 @@ def version() -> None:
 
 
 def _fail(error: UserError) -> NoReturn:
+    console.quiet = False
     text = f"error: {error.line()}"
-    console.quiet = False  # which `verbose: 0` made it
     console.print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(2)
+
+
+def _stopped(message: str, number: int) -> NoReturn:
+    console.quiet = False  # who asked for quiet needs to know how to go on, too
+    say(message)
+    sys.exit(128 + number)
+
+
+class _Terminated(SystemExit):
+    """SIGTERM as an exception: it passes through what cleans up, as SIGINT does; a loader's process
+    ends with it in silence."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated(128 + number)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """User errors are one line and exit code 2; a signal N ends with 128 + N."""
-    # As an exception, SIGTERM passes through what cleans up, as SIGINT does.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except UserError as error:
@@ -45,14 +62,15 @@ def one_line_errors() -> Iterator[None]:
             raise  # not about a file: a bug
         _fail(refused(error, "the system refuses", None))
     except Stopped as stopped:
-        say(str(stopped))
-        sys.exit(128 + stopped.number)
+        _stopped(str(stopped), stopped.number)
+    except _Terminated:
+        _stopped(INTERRUPTED, signal.SIGTERM)
     except KeyboardInterrupt:
-        say("interrupted: earlier results are as they were")
-        sys.exit(130)
+        _stopped(INTERRUPTED, signal.SIGINT)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; `arguments` of None are those of the process."""
+    console.quiet = False
     with one_line_errors():
         app(arguments)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +24,20 @@ from rich.text import Text
 
 console = Console(stderr=True)
 PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
+_STATM = Path("/proc/self/statm")
+
+
+def resident_mb() -> float | None:
+    """Resident memory of this process now, in MB (10**6 bytes); None where no /proc says so."""
+    if not _STATM.exists():
+        return None
+    pages = int(_STATM.read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _memory() -> str:
+    resident = resident_mb()
+    return "" if resident is None else f"{resident:,.0f} MB"
 
 
 class RateColumn(ProgressColumn):
@@ -33,14 +49,24 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:,.0f} rows/s" if speed else "", style="progress.data.speed")
 
 
+class MemoryColumn(ProgressColumn):
+    """Resident memory of the process, as `612 MB`."""
+
+    max_refresh = 0.5  # seconds
+
+    def render(self, task: Task) -> Text:
+        return Text(_memory(), style="progress.filesize")
+
+
 def bars() -> Progress:
-    """The project's progress display: name, bar, rows, rows/s, elapsed, ETA."""
+    """The project's progress display: name, bar, rows, rows/s, memory, elapsed, ETA."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description:<24}"),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
+        MemoryColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -70,13 +96,15 @@ def track(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
         if now - last >= PLAIN_EVERY_S:
             last = now
             rate = done / (now - start)
-            left = f", {(total - done) / rate:,.0f} s left" if total else ""
             of = f"/{total:,}" if total else ""
-            say(f"{name}: {done:,}{of} rows, {rate:,.0f} rows/s{left}")
+            left = f"{(total - done) / rate:,.0f} s left" if total else ""
+            parts = (f"{name}: {done:,}{of} rows", f"{rate:,.0f} rows/s", left, _memory())
+            say(", ".join(part for part in parts if part))
 
     yield advance
     took = time.monotonic() - start
-    say(f"{name}: {done:,} rows in {took:.1f} s ({done / max(took, 1e-9):,.0f} rows/s)")
+    memory = f", {_memory()}" if _memory() else ""
+    say(f"{name}: {done:,} rows in {took:.1f} s ({done / max(took, 1e-9):,.0f} rows/s{memory})")
 
 
 def say(message: str) -> None:

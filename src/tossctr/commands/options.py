@@ -11,13 +11,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tossctr.commands.group import EXIT_CODES, CommandGroup, hush, indented
 from tossctr.ensemble.calibration import Objective
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Click-through-rate models on ad logs with very long behaviour sequences.",
+    epilog=indented("Exit codes:", (f"{code}: {text}" for code, text in EXIT_CODES.items())),
 )
 stdout = Console()
 
@@ -48,6 +51,16 @@ Fresh = Annotated[
 ]
 CONFIG = Path("configs")
 OUTPUT = Path("data/output/submission.csv")
+
+
+@app.callback()
+def every_command(
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", callback=hush, expose_value=False, help="Results and errors only."),
+    ] = False,
+) -> None:
+    """Options of every command; `CommandGroup` has them behind its name too."""
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tossctr import pipeline
+from tossctr.commands.group import hush
 from tossctr.commands.options import (
     CONFIG,
     AsJson,
@@ -26,7 +27,6 @@ from tossctr.config.schema import Experiment
 from tossctr.data.prepare import prepare as prepare_data
 from tossctr.ensemble.splits import Method as FoldMethod
 from tossctr.evaluation import compare as comparison
-from tossctr.progress import console
 from tossctr.training.device import resolve_device
 from tossctr.training.plan import parse_bytes
 from tossctr.training.plan import plan as make_plan
@@ -60,7 +60,7 @@ def train(
         run = train_experiment(experiment, gpu, fresh)
         print_result(run.metrics["best"], as_json, f"best validation of {expid}")
         return
-    console.quiet = experiment.training.verbose == 0
+    hush(experiment.training.verbose == 0)
     first = experiment.training.seed
     scorer = pipeline.train_in_folds(
         experiment,
@@ -125,5 +125,5 @@ def compare(
 
 def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
     """As `pipeline.train_experiment`, as quiet as the config asks."""
-    console.quiet = experiment.training.verbose == 0
+    hush(experiment.training.verbose == 0)
     return pipeline.train_experiment(experiment, resolve_device(gpu), fresh=fresh)

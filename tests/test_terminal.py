@@ -1,0 +1,94 @@
+"""What a user sees of any command: help, quiet, memory, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tossctr import cli, progress
+from tossctr.commands.examples import EXAMPLES
+
+COMMANDS = cli.app.registered_commands
+NAMES = {info.name or info.callback.__name__ for info in COMMANDS if info.callback}
+SYNTH = ["synth", "data", "--rows", "50", "--test-rows", "5"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of its own, and signals as they were."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(progress.console, "quiet", False)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def ends(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    return int(end.value.code or 0)
+
+
+def test_every_command_has_examples_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(EXAMPLES) == NAMES
+    for name, lines in EXAMPLES.items():
+        assert ends(name, "--help") == 0
+        shown = capsys.readouterr().out
+        assert "--quiet" in shown
+        for line in lines:
+            assert line.startswith(f"tossctr {name}")
+            assert line in shown
+
+
+def test_help_says_what_exit_codes_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("--help") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"Exit codes:\s+0: done.*\n.*\b2: .*\n.*130, 143: ", shown, re.S)
+
+
+@pytest.mark.parametrize("line", [["--quiet", *SYNTH], [*SYNTH, "--quiet"]])
+def test_quiet_before_or_after_the_command(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends(*line) == 0
+    assert capsys.readouterr() == ("", "")
+    assert Path("data/train.parquet").exists()
+    assert ends(*SYNTH) == 0  # only that once
+    assert "wrote" in capsys.readouterr().err
+
+
+def test_quiet_keeps_results_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    ends(*SYNTH, "--quiet")
+    assert ends("check", "data/train.parquet", "--json", "--quiet") == 0
+    assert capsys.readouterr().out.startswith("{")
+    assert ends("check", "nowhere.parquet", "--quiet") == 2
+    assert "nowhere.parquet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_how_to_go_on(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end, cli.one_line_errors():
+        progress.console.quiet = True  # even so
+        os.kill(os.getpid(), number)
+    assert end.value.code == 128 + number
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_plain_progress_has_rows_rate_time_and_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0)
+    with progress.track("prepare", 10) as advance:
+        advance(4)
+    between, end = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"prepare: 4/10 rows, [\d,]+ rows/s, \d+ s left, [\d,]+ MB", between)
+    assert re.fullmatch(r"prepare: 4 rows in 0\.0 s \([\d,]+ rows/s, [\d,]+ MB\)", end)
+    assert 50 < progress.resident_mb() < 20_000
