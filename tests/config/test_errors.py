@@ -295,7 +295,12 @@ def test_a_mistake_in_dataset_config(
         ),
         ("epochs", "--set: is not key=value (found 'epochs'); write key=value, no spaces"),
         ("epochs=x", "--set: small.epochs must be a whole number (found 'x')"),
-        (  # found by benchmarks/fuzz.py: it overflowed in the first table
+        (  # found by benchmarks/fuzz.py: layers were built for minutes
+            "stacked_transformer_layers=1000000000",
+            "model_config.yaml: small is not valid: stacked_transformer_layers is "
+            "more than 1000: 1000000000",
+        ),
+        (  # found there too: it overflowed in the first table
             f"max_len={10**20}",
             f"model_config.yaml: small is not valid: max_len is larger than any size: {10**20}",
         ),

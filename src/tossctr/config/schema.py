@@ -17,6 +17,7 @@ FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
 Normalizer = Literal["MinMaxScaler", "StandardScaler", "quantile", "signed_log"]
 
 _FOLDER_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of one folder, not . or ..
+_MOST_LAYERS = 1000
 _LARGEST = 2**31 - 1  # of a size or count: more overflows where sizes are multiplied
 
 
@@ -192,6 +193,14 @@ class ModelConfig(_Frozen):
 
     embedding_dim: int = Field(16, ge=1)
     numeric_embedding: Literal["linear", "piecewise", "periodic"] = "linear"  # of 0 to 1, or so
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        # Each layer is an object: a million take minutes, before any check of memory.
+        for name in type(self).model_fields:
+            if name.endswith("layers") and getattr(self, name) > _MOST_LAYERS:
+                raise ValueError(f"{name} is more than {_MOST_LAYERS}: {getattr(self, name)}")
+        return self
 
 
 class Experiment(_Frozen):

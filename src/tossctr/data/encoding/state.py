@@ -58,6 +58,8 @@ class EncoderState(BaseModel):
                 known: Any = self.vocabularies if column.remap else self.index_sizes
                 if column.owner not in known:
                     raise ValueError(f"no vocabulary for column {column.name!r}")
+            elif isinstance(column.fill, str):
+                raise ValueError(f"column {column.name!r} is filled with what is not a number")
             elif column.normalizer == "quantile":
                 if column.owner not in self.quantiles:
                     raise ValueError(f"no quantiles for column {column.name!r}")
