@@ -341,6 +341,8 @@ def test_what_it_was_made_from_is_written_down(tmp_path: Path, raw: Path) -> Non
     assert made["inputs"]["train"]["size"] == raw.stat().st_size
     assert made["encoder"] == done.encoder.hash
     assert made["report"]["train"]["rows"] == len(done.train)
+    assert made["seconds"] > 0
+    assert made["peak_mb"] > 10
 
 
 # --- what cannot be prepared ---

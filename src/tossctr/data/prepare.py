@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,6 +102,7 @@ def prepare(
                 say(f"{dataset.dataset_id}: nothing has changed, using {folder}")
                 return earlier
         inputs.start_hashing()
+        started = time.monotonic()
         try:
             plan = Plan.of(dataset, sources)
             encoder = _fit_kept(dataset, plan, folder / PARTIAL, inputs, batch_rows, force)
@@ -108,6 +111,8 @@ def prepare(
                 **_made_from(dataset, inputs),
                 "encoder": encoder.hash,
                 "report": {part: report[part].as_dict() for part in PARTS},
+                "seconds": time.monotonic() - started,
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
             }
             write_json(folder / PARTIAL / FILE, made)
         except UserError:
