@@ -29,15 +29,22 @@ class MonitorRule(pl.Callback):
 
     Args:
         keep: called at each new best, to save the weights.
+        after: called after each validation with its number, from 0, and the monitor.
 
     Attributes:
         history: one row a validation: epoch, step, metrics, monitor, learning rate.
         best_row: the row of the weights that were kept last; None before the first.
     """
 
-    def __init__(self, config: TrainingConfig, keep: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        keep: Callable[[], None],
+        after: Callable[[int, float], None] | None = None,
+    ) -> None:
         self.config = config
         self.keep = keep
+        self.after = after
         self.best = -math.inf
         self.best_row: dict[str, float] | None = None
         self.without_gain = 0
@@ -65,7 +72,12 @@ class MonitorRule(pl.Callback):
             self.without_gain = 0
             self.best_row = self.history[-1]
             self.keep()
-            return
+        else:
+            self._no_gain(trainer)
+        if self.after is not None:
+            self.after(len(self.history) - 1, value)
+
+    def _no_gain(self, trainer: pl.Trainer) -> None:
         self.without_gain += 1
         if self.without_gain >= self.config.early_stop_patience:
             say(f"no gain in {self.without_gain} validations: stopping")

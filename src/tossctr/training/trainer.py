@@ -6,6 +6,7 @@ import logging
 import math
 import resource
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -78,6 +79,7 @@ def train(
     *,
     fresh: bool = False,
     memory: float | None = None,
+    after_validation: Callable[[int, float], None] | None = None,
 ) -> Run:
     """Train to the end of patience or epochs and keep the best weights.
 
@@ -91,6 +93,8 @@ def train(
         folder: where the run goes; an earlier run there is replaced once this one is whole.
         fresh: start over.
         memory: bytes to fit into; None takes a GPU's free ones, and on a CPU counts nothing.
+        after_validation: called after each with its number, from 0, and the monitor; what it raises
+            ends the training.
 
     Returns:
         The run, loaded back from its folder with the best weights.
@@ -115,13 +119,15 @@ def train(
             valid_rows = replace(data.valid, features=features)
             _check_monitor(config, valid_rows)
             if experiment.model in TREES:
-                metrics = fit_trees(experiment, train_rows, valid_rows, writer)
+                metrics = fit_trees(experiment, train_rows, valid_rows, writer, after_validation)
             else:
                 if memory is None and device.type == "cpu":
                     parts = Parts.uncounted(config, train_rows, device)
                 else:
                     parts = fitting_parts(experiment, train_rows, device, memory)
-                metrics = _fit(experiment, train_rows, valid_rows, device, writer, parts)
+                metrics = _fit(
+                    experiment, train_rows, valid_rows, device, writer, parts, after_validation
+                )
             writer.finish({**metrics, "peak_mb": _peak_mb(device)})
             append_result(folder.parent, experiment, metrics["best"])
             say(f"run kept in {folder}")
@@ -135,6 +141,7 @@ def _fit(
     device: torch.device,
     writer: RunWriter,
     parts: Parts,
+    after_validation: Callable[[int, float], None] | None,
 ) -> dict[str, Any]:
     """Train, keeping weights and checkpoints with `writer`; the content of metrics.json."""
     config = experiment.training
@@ -162,7 +169,7 @@ def _fit(
     execute(model, checkpointing=parts.gradient_checkpointing)
     start = _go_on(writer, module, order)
     progress = RowProgress(order.rows_per_epoch, len(valid_rows))
-    rule = MonitorRule(config, keep=lambda: writer.keep(model.state_dict()))
+    rule = MonitorRule(config, keep=lambda: writer.keep(model.state_dict()), after=after_validation)
     stop = StopSignal()
     checkpoints = Checkpoints(
         writer.checkpoints,

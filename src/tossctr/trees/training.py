@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,11 @@ def check_trees(experiment: Experiment) -> None:
 
 
 def fit_trees(
-    experiment: Experiment, train_rows: EncodedRows, valid_rows: EncodedRows, writer: RunWriter
+    experiment: Experiment,
+    train_rows: EncodedRows,
+    valid_rows: EncodedRows,
+    writer: RunWriter,
+    after_validation: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Derive columns, boost until patience or rounds end, and keep the best round's trees.
 
@@ -98,7 +102,10 @@ def fit_trees(
                 before = time.monotonic()
                 metrics = _metrics(booster, valid_rows, group, config)
                 validated += time.monotonic() - before
-                if rule.stops(round_, metrics) or not grown:
+                stops = rule.stops(round_, metrics)
+                if after_validation is not None:
+                    after_validation(len(rule.history) - 1, rule.history[-1]["monitor"])
+                if stops or not grown:
                     break
     if rule.best_row is None:
         raise UserError(

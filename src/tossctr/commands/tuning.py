@@ -1,0 +1,70 @@
+"""`tossctr tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tossctr.commands.group import hush
+from tossctr.commands.options import (
+    CONFIG,
+    AsJson,
+    Config,
+    Expid,
+    Fresh,
+    Gpu,
+    Overrides,
+    app,
+    print_result,
+)
+from tossctr.config.loader import load_experiment
+from tossctr.data.prepare import prepare as prepare_data
+from tossctr.errors import UserError
+from tossctr.training.device import resolve_device
+from tossctr.training.trainer import check_model
+
+
+@app.command()
+def tune(
+    config: Config = CONFIG,
+    expid: Expid = "FESeq_toy",
+    space: Annotated[
+        Path | None, typer.Option(help="Search space. Default: tune/<model>.yaml of --config.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="End when the study has so many.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the study. Default: <model_root>/tune/<expid>.")
+    ] = None,
+    gpu: Gpu = None,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search an experiment's best values; give the same command again, or at once in several
+    shells, to go on with the same study."""
+    try:
+        from tossctr.tuning.result import write_result
+        from tossctr.tuning.space import read_space
+        from tossctr.tuning.study import Search
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "tune needs Optuna", value=error.name, remedy="pip install 'tossctr[tune]'"
+        ) from error
+    experiment = load_experiment(config, expid, overrides or [])
+    hush(experiment.training.verbose == 0)
+    dimensions = read_space(space or config / "tune" / f"{experiment.model}.yaml", experiment)
+    check_model(experiment)
+    device = resolve_device(gpu)
+    data = prepare_data(experiment.dataset)
+    folder = output or experiment.training.model_root / "tune" / expid
+    search = Search(config, expid, overrides or [], dimensions, folder, fresh=fresh)
+    search.run(trials, data, device)
+    result = write_result(search)
+    shown = {
+        "trials": len(result["trials"]),
+        **(result["best"] or {"value": None}),
+        "experiment": result["experiment"],
+    }
+    print_result(result if as_json else shown, as_json, f"best of {expid}")

@@ -1,0 +1,1 @@
+"""`tossctr tune`: a search over an experiment's keys that survives kills and shares its work."""

@@ -1,0 +1,132 @@
+"""What a search found: the best experiment as a file, every trial, and which keys mattered."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import TrialState
+
+from tossctr.config.entries import read_entry
+from tossctr.config.messages import Place
+from tossctr.config.overrides import Override, apply_overrides
+from tossctr.config.schema import TrainingConfig
+from tossctr.files import whole_file, write_json
+from tossctr.tuning.study import HOME, Search, as_overrides, chosen_values, tuned
+
+
+def write_result(search: Search) -> dict[str, Any]:
+    """Write tune.json, tune.md, importance.svg and `<config>/model_config/<expid>_tuned.yaml`.
+
+    The latter holds the experiment's keys with the best values; keys of its data set that
+    overrides changed are not in it.
+
+    Returns:
+        The content of tune.json; without any finished trial, `best` is None and no experiment is
+        written.
+    """
+    trials = [
+        {
+            "trial": trial.user_attrs[HOME],
+            "state": trial.state.name.lower(),
+            "value": trial.value if trial.state == TrialState.COMPLETE else None,
+            "validations": len(trial.intermediate_values),
+            "values": chosen_values(trial, search.space),
+        }
+        for trial in search.finished()
+    ]
+    complete = [trial for trial in trials if trial["state"] == "complete"]
+    result: dict[str, Any] = {
+        "expid": search.expid,
+        "monitor": dict(search.experiment.training.monitor),
+        "best": None,
+        "experiment": None,
+        "importance": _importance(search, len(complete)),
+        "trials": trials,
+    }
+    if complete:
+        best = search.study.best_trial
+        result["best"] = {"value": best.value, "values": chosen_values(best, search.space)}
+        result["experiment"] = str(_write_experiment(search))
+    write_json(search.folder / "tune.json", result)
+    for name, text in (("tune.md", _table(result)), ("importance.svg", _bars(result))):
+        with whole_file(search.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return result
+
+
+def _write_experiment(search: Search) -> Path:
+    expid = f"{search.expid}_tuned"
+    file, values = read_entry(search.config, "model_config", search.expid)
+    experiment = tuned(search)
+    chosen = as_overrides(chosen_values(search.study.best_trial, search.space))
+    own = {
+        "model", "dataset_id", *TrainingConfig.model_fields,
+        *type(experiment.hyperparameters).model_fields,
+    }  # fmt: skip
+    given = [Override.parse(text) for text in [*search.overrides, *chosen]]
+    values = apply_overrides(
+        values, [o for o in given if o.path[0] in own], Place(file, search.expid)
+    )
+    path = search.config / "model_config" / f"{expid}.yaml"
+    best = search.study.best_trial
+    with whole_file(path) as temporary:
+        text = yaml.safe_dump({expid: values}, sort_keys=False, default_flow_style=None, width=100)
+        head = f"# The best of {len(search.finished())} trials: monitor {best.value:.6f}.\n"
+        temporary.write_text(head + text, encoding="utf-8")
+    return path
+
+
+def _importance(search: Search, complete: int) -> dict[str, float]:
+    """Share of the monitor's variance that each key explains (fANOVA); none from too few trials."""
+    if complete < 4 or len({t.value for t in search.finished()}) < 2:
+        return {}
+    found: Mapping[str, float] = optuna.importance.get_param_importances(
+        search.study,
+        evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+    )
+    return dict(found)
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    keys = sorted({key for trial in result["trials"] for key in trial["values"]})
+    head = ["trial", "state", "monitor", "validations", *keys]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    ranked = sorted(
+        result["trials"], key=lambda t: (t["value"] is None, -(t["value"] or 0.0), t["trial"])
+    )
+    for trial in ranked:
+        value = "" if trial["value"] is None else f"{trial['value']:.6f}"
+        cells = [str(trial["trial"]), trial["state"], value, str(trial["validations"])]
+        cells += [_shown(trial["values"].get(key)) for key in keys]
+        lines.append(f"| {' | '.join(cells)} |")
+    if result["importance"]:
+        lines += ["", "| key | importance |", "| --- | --- |"]
+        lines += [f"| {key} | {share:.3f} |" for key, share in result["importance"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _bars(result: Mapping[str, Any]) -> str:
+    """Importance as horizontal bars."""
+    rows = list(result["importance"].items()) or [("too few trials to tell", 0.0)]
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{30 * len(rows) + 40}" '
+        'font-family="sans-serif" font-size="13" role="img">',
+        f'<text x="10" y="20">importance of each key, {html.escape(result["expid"])}</text>',
+    ]
+    for number, (key, share) in enumerate(rows):
+        y = 30 * number + 36
+        lines += [
+            f'<text x="10" y="{y + 15}">{html.escape(key)}</text>',
+            f'<rect x="240" y="{y}" width="{320 * share:.1f}" height="20" fill="#3b6ea5"/>',
+            f'<text x="{246 + 320 * share:.1f}" y="{y + 15}">{share:.2f}</text>',
+        ]
+    return "\n".join([*lines, "</svg>"]) + "\n"

@@ -1,0 +1,73 @@
+"""A search space in YAML: a key of the experiment -> a range or a list of choices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tossctr.config.messages import Place, suggestion, validated
+from tossctr.config.schema import Experiment
+from tossctr.config.yaml_file import read_mapping
+from tossctr.errors import UserError
+
+
+class Dimension(BaseModel):
+    """`{low: 1.e-4, high: 1.e-2, log: true}`, whole numbers where both ends are, or
+    `{choices: [...]}` of any values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give low and high, or choices")
+        if self.low is not None and self.high is not None:
+            if self.low > self.high:
+                raise ValueError("low is above high")
+            if self.log and self.low <= 0:
+                raise ValueError("log needs low above 0")
+        return self
+
+    def suggest(self, trial: optuna.Trial, key: str) -> Any:
+        """The trial's value of this key."""
+        if self.choices is not None:
+            # As JSON text: the storage keeps numbers and texts, not lists.
+            texts = [json.dumps(choice, sort_keys=True) for choice in self.choices]
+            return json.loads(trial.suggest_categorical(key, texts))
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(key, self.low, self.high, log=self.log)
+        return trial.suggest_float(key, self.low, self.high, log=self.log)
+
+
+def read_space(file: Path, experiment: Experiment) -> dict[str, Dimension]:
+    """Read a search space for an experiment.
+
+    Raises:
+        UserError: no such file, a key that the experiment does not have, or no range.
+    """
+    known = {
+        *type(experiment.training).model_fields, *type(experiment.hyperparameters).model_fields
+    }  # fmt: skip
+    space = {}
+    for key, value in read_mapping(file).items():
+        if key.split(".")[0] not in known - {"seed", "model_root"}:
+            raise UserError(
+                f"{key} is no key of {experiment.model} to search over",
+                file=file,
+                remedy=suggestion(key, known),
+            )
+        space[key] = validated(Dimension, value, Place(file, key))
+    if not space:
+        raise UserError("names no key to search over", file=file)
+    return space

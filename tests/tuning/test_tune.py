@@ -1,0 +1,180 @@
+"""A search over tiny data: in two processes, killed, gone on with, and no trial lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tossctr.config.loader import load_experiment
+from tossctr.data.prepare import prepare
+from tossctr.data.synthetic import synthesize
+from tossctr.errors import UserError
+
+optuna = pytest.importorskip("optuna", reason="the extra tune is not installed")
+
+from tossctr.tuning.result import write_result  # noqa: E402
+from tossctr.tuning.space import read_space  # noqa: E402
+from tossctr.tuning.study import HOME, Search  # noqa: E402
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CPU = torch.device("cpu")
+SPACE = """
+num_leaves: {low: 2, high: 12}
+lambda_l2: {low: 0.1, high: 10.0, log: true}
+half_lives: {choices: [[8], [2, 16]]}
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    synthesize(tmp_path / "raw", 1500, 10, seed=3)
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    return tmp_path
+
+
+def keys(root, rounds):
+    return [
+        f"data_root={root / 'data'}", f"train_data={root / 'raw' / 'train.parquet'}",
+        f"model_root={root / 'checkpoints'}", "valid_split.method=stratified",
+        "valid_split.fraction=0.4", f"epochs={rounds}", "top_events=5", "eval_steps=1",
+        "early_stop_patience=10000",
+    ]  # fmt: skip
+
+
+def search_in(root, rounds=6, **options):
+    config, given = root / "configs", keys(root, rounds)
+    space = read_space(root / "space.yaml", load_experiment(config, "LightGBM_toy", given))
+    return Search(config, "LightGBM_toy", given, space, root / "study", **options)
+
+
+def started(root, rounds, trials):
+    words = [w for key in keys(root, rounds) for w in ("--set", key)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tossctr", "tune", "--config", str(root / "configs"),
+         "--expid", "LightGBM_toy", "--space", str(root / "space.yaml"), "--gpu", "-1",
+         "--trials", str(trials), "--output", str(root / "study"), *words],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_two_processes_one_killed_and_gone_on_with(root):
+    rounds, trials = 150, 8
+    data = prepare(load_experiment(root / "configs", "LightGBM_toy", keys(root, rounds)).dataset)
+    search = search_in(root, rounds)
+    killed, other = started(root, rounds, trials), started(root, rounds, trials)
+    deadline = time.monotonic() + 120
+    while True:  # until the one to be killed is amid a trial
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        running = search.study.get_trials(states=[optuna.trial.TrialState.RUNNING])
+        mine = [t for t in running
+                if t.user_attrs.get("worker", "").startswith(f"{killed.pid}-")
+                and t.intermediate_values]  # fmt: skip
+        if mine:
+            break
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    _, said = other.communicate(timeout=200)
+    assert other.returncode == 0, said
+    search.run(trials, data, CPU)  # nothing is left to do
+
+    found = search.study.get_trials()
+    ended = [t.user_attrs[HOME] for t in found if t.state in (
+        optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)]  # fmt: skip
+    assert len(ended) == len(set(ended)) == trials
+    lost = mine[0].user_attrs[HOME]
+    again = [t for t in found if t.user_attrs[HOME] == lost]
+    assert len(again) == 2
+    assert again[0].params == again[1].params
+    assert again[0].state == optuna.trial.TrialState.FAIL
+    assert lost in ended
+    assert all(t.state.is_finished() for t in found)
+    # No two trials are alike, whichever process drew them.
+    assert len({json.dumps(t.params) for t in found}) == trials
+    result = json.loads((root / "study" / "tune.json").read_text())
+    assert len(result["trials"]) == trials
+    assert result["importance"].keys() == {"num_leaves", "lambda_l2", "half_lives"}
+    assert "lambda_l2" in (root / "study" / "importance.svg").read_text()
+
+
+def test_the_best_is_an_experiment_of_its_own(root):
+    search = search_in(root)
+    data = prepare(search.experiment.dataset)
+    search.run(3, data, CPU)
+    result = write_result(search)
+    values = [t["value"] for t in result["trials"] if t["value"] is not None]
+    assert result["best"]["value"] == max(values)
+    tuned = load_experiment(root / "configs", "LightGBM_toy_tuned")
+    for key, value in result["best"]["values"].items():
+        found = getattr(tuned.hyperparameters, key)
+        assert found == (tuple(value) if isinstance(value, list) else value)
+    assert tuned.training.epochs == 6
+    # The best run is kept, the others are not.
+    home = search.study.best_trial.user_attrs[HOME]
+    kept = [f.name for f in (search.folder / "trials").iterdir() if f.is_dir()]
+    assert kept == [str(home)]
+    metrics = json.loads((search.folder / "trials" / str(home) / "metrics.json").read_text())
+    assert metrics["best"]["monitor"] == result["best"]["value"]
+    # Asked for as many as there are, nothing more is tried; for more, the rest is.
+    again = search_in(root)
+    again.run(3, data, CPU)
+    assert len(again.finished()) == 3
+    again.run(4, data, CPU)
+    assert len(again.finished()) == 4
+
+
+def test_a_study_of_another_space_is_refused_unless_fresh(root):
+    search_in(root)
+    (root / "space.yaml").write_text("num_leaves: {low: 2, high: 5}\n")
+    with pytest.raises(UserError, match="another config or space"):
+        search_in(root)
+    assert not search_in(root, fresh=True).finished()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_leafs: {low: 2, high: 5}", "num_leaves"),
+        ("max_rows: {low: 2, high: 5}", "max_rows is no key"),
+        ("seed: {low: 2, high: 5}", "seed is no key"),
+        ("num_leaves: {low: 5, high: 2}", "low is above high"),
+        ("num_leaves: {low: 5}", "give low and high, or choices"),
+        ("lambda_l2: {low: 0, high: 1, log: true}", "log needs low above 0"),
+        ("lambda_l2: {lo: 0, high: 1}", "lo"),
+        ("", "no key to search"),
+    ],
+)
+def test_a_wrong_space_is_one_line(tmp_path, text, message):
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_space(tmp_path / "space.yaml", load_experiment(CONFIGS, "LightGBM_toy"))
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "tune").glob("*.yaml")), ids=lambda f: f.stem)
+def test_the_spaces_that_come_with_the_project_are_of_their_models(file):
+    space = read_space(file, load_experiment(CONFIGS, f"{file.stem}_toy"))
+    for key, dimension in space.items():  # each end is a value that the config takes
+        for value in dimension.choices or (dimension.low, dimension.high):
+            load_experiment(CONFIGS, f"{file.stem}_toy", [f"{key}={json.dumps(value)}"])
+
+
+def test_a_bad_trial_is_pruned_on_the_monitor(root):
+    search = search_in(root)
+    trial = search.study.ask()
+    for _ in range(6):
+        done = search.study.ask()
+        for step in range(3):
+            done.report(0.9, step)
+        search.study.tell(done, 0.9)
+    report = search._pruner(trial)
+    with pytest.raises(optuna.TrialPruned):
+        report(0, 0.1)
