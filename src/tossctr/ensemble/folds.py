@@ -14,6 +14,7 @@ import hashlib
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,12 +148,19 @@ def _begin(
         "cut": _digest(fold),
     }
     path = folder / PLAN
-    if path.is_file() and (fresh or read_marker(path, VERSION) != plan):
-        say("the folds here are of another config or other data: starting anew")
+    if folder.exists() and (fresh or _plan(path) != plan):
+        say("the folds that were here are of another config or other data, or not wanted: anew")
         with writing(folder):
             remove(folder)
     (folder / MARKER).unlink(missing_ok=True)
     write_json(path, plan)
+
+
+def _plan(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_marker(path, VERSION)
+    except UserError:
+        return None
 
 
 def _digest(fold: NDArray[np.int16]) -> str:
