@@ -189,7 +189,7 @@ def calibration(reports: Sequence[RunReport]) -> list[Plot]:
                       markerfacecolor="none")  # fmt: skip
             _bins(axes, [Bin(**b) for b in found["after"]["bins"]], colour)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
-        _unit(axes, "predicted", "clicked, both classes 50:50")
+        _unit(axes, "predicted", "clicked (classes 50:50)")
         axes.set_ylim(0, 1)
 
     errors = ", ".join(
