@@ -1,6 +1,7 @@
 # make demo    from nothing to data/output/submission.csv, on synthetic data
 # make test    the tests; ARGS goes to pytest (make test ARGS="tests/data -x")
 # make test-fuxictr  files, feature maps and metrics against the released FuxiCTR (Linux, minutes)
+# make docs    the documentation's site, into site/; warnings are errors
 # make lint    ruff and mypy
 # make format  ruff's formatter and its safe fixes
 # make clean   caches and the environment; data and checkpoints stay
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FUXICTR := .venv-fuxictr
 
-.PHONY: demo test test-fuxictr lint format clean
+.PHONY: demo test test-fuxictr docs lint format clean
 
 demo: $(READY)
 	$(BIN)/tossctr run --config configs --expid FESeq_toy
@@ -22,6 +23,9 @@ test: $(READY)
 
 test-fuxictr: $(READY) $(FUXICTR)/.ready
 	FUXICTR_PYTHON=$(FUXICTR)/bin/python $(BIN)/python -m pytest -m fuxictr $(ARGS)
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -49,7 +49,7 @@ def test_every_command_has_examples_of_itself(capsys: pytest.CaptureFixture[str]
 def test_help_says_what_exit_codes_mean(capsys: pytest.CaptureFixture[str]) -> None:
     assert ends("--help") == 0
     shown = capsys.readouterr().out
-    assert re.search(r"Exit codes:\s+0: done.*\n.*\b2: .*\n.*130, 143: ", shown, re.S)
+    assert re.search(r"Exit codes:\s+0: done.*\n.*\b2: .*\n.*130, 143: ", shown, re.DOTALL)
 
 
 @pytest.mark.parametrize("line", [["--quiet", *SYNTH], [*SYNTH, "--quiet"]])
@@ -75,8 +75,8 @@ def test_quiet_keeps_results_and_errors(capsys: pytest.CaptureFixture[str]) -> N
 def test_an_interrupted_command_says_how_to_go_on(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    progress.console.quiet = True  # even so
     with pytest.raises(SystemExit) as end, cli.one_line_errors():
-        progress.console.quiet = True  # even so
         os.kill(os.getpid(), number)
     assert end.value.code == 128 + number
     assert "the same command goes on" in capsys.readouterr().err
