@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from tossctr import pipeline
+from tossctr.cli import main
 from tossctr.ensemble import folds as folding
 from tossctr.ensemble.blend import blend
 from tossctr.ensemble.combination import fit_combination
@@ -67,15 +68,19 @@ def test_whole_folds_are_kept_and_what_is_missing_is_trained(folds, experiment, 
     in_folds(experiment("DeepFM_toy"))
     assert len(trained) == 1
     assert (folder / "oof.parquet").read_bytes() == before
-    in_folds(experiment("DeepFM_toy", "model_root=" + str(folder.parents[2] / "o")), seeds=[1, 2])
-    assert len(trained) == 5
+    more = in_folds(experiment("DeepFM_toy"), seeds=[1, 2])
+    assert len(trained) == 3  # more seeds add to what is there
+    assert len(more.members[0]) == 4
+    assert (folder / "oof.parquet").read_bytes() != before
+    in_folds(experiment("DeepFM_toy"))
+    assert len(trained) == 3
+    assert (folder / "oof.parquet").read_bytes() == before
 
 
 def test_another_config_starts_anew_and_a_plain_run_leaves_folds_alone(experiment, data):
     root = f"model_root={data / 'other'}"
     first = in_folds(experiment("DCNv2_toy", root))
     run = pipeline.train_experiment(experiment("DCNv2_toy", root), CPU)
-    pipeline.train_experiment(experiment("DCNv2_toy", root), CPU, fresh=True)
     assert open_scorer(run.folder, prefer_folds=True).marker == first.marker
     assert open_scorer(run.folder).folder == run.folder
     before = first.marker.read_bytes()
@@ -144,6 +149,31 @@ def test_the_table_has_a_line_for_each_and_survives_damage(blended, folds, data,
     assert fold.cross_validated["AUC"] == about["cross_validated"]["AUC"]
     (root / "DCNv2_toy" / "experiment.json").write_text("{")
     assert "DCNv2_toy" not in {entry.name for entry in leaderboard(root)}
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == 0
+
+
+def test_commands_blend_list_and_submit_for_the_score(folds, data, tmp_path, capsys):
+    folder = tmp_path / "blend"
+    runs = ",".join(str(f.folder) for f in folds.values())
+    command("blend", "--runs", runs, "--output", folder, "--json")
+    assert json.loads(capsys.readouterr().out)["folder"] == str(folder)
+    command("leaderboard", "--root", tmp_path, "--json")
+    assert [e["name"] for e in json.loads(capsys.readouterr().out)] == ["blend"]
+    where = ["--blend", folder, "--data", data / "test.parquet", "--gpu", -1, "--output"]
+    command("predict", *where, tmp_path / "score.csv")
+    assert "made for competition_score" in capsys.readouterr().err
+    command("predict", *where, tmp_path / "raw.csv", "--objective", "raw")
+    score, raw = (
+        pyarrow.csv.read_csv(tmp_path / f"{name}.csv").column(1).to_numpy()
+        for name in ("score", "raw")
+    )
+    held = held_out(open_scorer(folder), CPU)
+    np.testing.assert_allclose(logit(score), logit(raw) - logit(held.prior), atol=1e-6)
 
 
 def members_of(rng, label, noises):

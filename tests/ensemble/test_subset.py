@@ -1,6 +1,6 @@
 """A subset of a store reads as the store's own rows do."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ import torch
 
 from tossctr.data.loader import RowsDataset
 from tossctr.data.prepare import prepare
+from tossctr.data.rows import RaggedArray
 from tossctr.data.subset import subset
+from tossctr.trees.features import TreeFeatures
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,24 @@ def test_arrays_are_read_in_slices_as_trees_read_them(rows):
     np.testing.assert_array_equal(part.numeric[:, 2], rows.numeric[CHOSEN, 2])
     np.testing.assert_array_equal(part.label, rows.label[CHOSEN])
     assert not isinstance(part.numeric, np.ndarray)  # no copy of the store
+
+
+def test_trees_see_the_columns_of_a_copy(rows, experiment):
+    part = subset(rows, CHOSEN)
+    sequences = {
+        name: RaggedArray(r.values[0 : len(r.values)], r.offsets)
+        for name, r in part.sequences.items()
+    }
+    copied = replace(
+        rows,
+        categorical=rows.categorical[CHOSEN],
+        numeric=rows.numeric[CHOSEN],
+        sequences=sequences,
+        label=rows.label[CHOSEN],
+    )
+    config = experiment("LightGBM_toy").hyperparameters
+    ours, theirs = (
+        TreeFeatures(rows.features, config).fit(r, seed=1).transform(r, 3, 60, trained=True)
+        for r in (part, copied)
+    )
+    np.testing.assert_array_equal(ours, theirs)
