@@ -149,7 +149,7 @@ class CTRModule(pl.LightningModule):
                 logits.append(self.model(part).float())
         label = torch.cat([_label(part) for part in parts])
         value, gradient = self._loss.pair_gradient(torch.cat(logits), label)
-        return _Pairs(generators, value, gradient.split([len(part) for part in parts]))
+        return _Pairs(generators, value, torch.split(gradient, [len(part) for part in parts]))
 
     def _halved(self, parts: list[Batch]) -> list[Batch]:
         if all(len(part) == 1 for part in parts):
