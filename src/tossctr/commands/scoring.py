@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from tossctr.ensemble.calibration import Calibrator, Objective
 from tossctr.ensemble.held_out import calibrator
 from tossctr.ensemble.opening import open_scorer
 from tossctr.inference.scorer import Scorer
-from tossctr.progress import say
+from tossctr.progress import peak_mb, say
 from tossctr.training.device import resolve_device
 from tossctr.training.run_folder import Run
 
@@ -111,6 +112,7 @@ def run_all(
     as_json: AsJson = False,
 ) -> None:
     """The whole road: raw files (or synthetic ones) to a checked submission."""
+    start = time.monotonic()
     experiment = load_experiment(config, expid, overrides or [])
     device = resolve_device(gpu)
     dataset = experiment.dataset
@@ -143,7 +145,12 @@ def run_all(
         return
     shown = {k: v for k, v in result.items() if k in ("validation", "submission", "ceiling")}
     stdout.print(metric_table(f"{expid} on {dataset.dataset_id}", shown))
-    stdout.print(f"submission: {out} ({rows:,} rows)", highlight=False, soft_wrap=True)
+    closing = {"submission": f"{out} ({rows:,} rows)", "report": result.get("report")}
+    closing |= {"run": str(run.folder), "time": f"{time.monotonic() - start:,.0f} s"}
+    closing |= {"peak memory": f"{peak_mb():,.0f} MB"}
+    for name, text in closing.items():
+        if text is not None:
+            stdout.print(f"{name}: {text}", highlight=False, soft_wrap=True)
 
 
 def calibrated(run: Run | Scorer, objective: Objective, device: torch.device) -> Calibrator:
