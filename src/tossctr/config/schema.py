@@ -131,6 +131,11 @@ def _as_metric_weights(value: Any) -> Any:
     return {value: 1.0} if isinstance(value, str) else value
 
 
+def _number_as_text(value: Any) -> Any:
+    # YAML reads 16 as a number.
+    return str(value) if type(value) is int else value
+
+
 def _on_or_off(value: Any) -> Any:
     # YAML 1.1 reads on and off as true and false.
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
@@ -145,7 +150,9 @@ class TrainingConfig(_Frozen):
     gradient_checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = (
         "auto"  # run Transformer blocks again in the backward pass; auto: where nothing else fits
     )
-    precision: Literal["32", "bf16", "16"] = "32"  # of the products; weights stay in 32 bits
+    precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(_number_as_text)] = (
+        "32"  # of the products; weights stay in 32 bits
+    )
     negative_sampling: float = Field(1.0, gt=0, le=1)  # share of non-clicks drawn each epoch
     shuffle: bool = True
     seed: int = 2024
