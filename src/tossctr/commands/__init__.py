@@ -4,4 +4,4 @@ Importing this package registers them with the application; they are listed by `
 order.
 """
 
-from tossctr.commands import data, training, tuning, ensemble, scoring  # noqa: F401, I001
+from tossctr.commands import data, training, tuning, ensemble, scoring, report  # noqa: F401, I001
