@@ -9,6 +9,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
+
+# No timed asserts: these machines are shared.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

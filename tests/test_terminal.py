@@ -76,8 +76,13 @@ def test_an_interrupted_command_says_how_to_go_on(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress.console.quiet = True  # even so
-    with pytest.raises(SystemExit) as end, cli.one_line_errors():
-        os.kill(os.getpid(), number)
+    # Started in the background by a script, the tests' own process ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as end, cli.one_line_errors():
+            os.kill(os.getpid(), number)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert end.value.code == 128 + number
     assert "the same command goes on" in capsys.readouterr().err
 

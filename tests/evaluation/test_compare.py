@@ -122,7 +122,7 @@ def test_a_labelled_file_is_scored_instead_of_the_validation_part(
 @pytest.mark.parametrize(
     ("expids", "names"),
     [
-        (["FESeq_toy*"], ["FESeq_toy, FESeq_toy_history"]),
+        (["FESeq_toy*"], ["FESeq_toy, FESeq_toy_slot, FESeq_toy_history"]),
         (["?IN_toy", "DIN_toy", "B*_toy"], ["DIN_toy, BST_toy"]),
     ],
 )
