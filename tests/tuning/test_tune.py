@@ -66,11 +66,11 @@ def started(root, rounds, trials):
 
 
 def test_two_processes_one_killed_and_gone_on_with(root):
-    rounds, trials = 150, 8
+    rounds, trials = 40, 6
     data = prepare(load_experiment(root / "configs", "LightGBM_toy", keys(root, rounds)).dataset)
     search = search_in(root, rounds)
     killed, other = started(root, rounds, trials), started(root, rounds, trials)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while True:  # until the one to be killed is amid a trial
         assert time.monotonic() < deadline
         assert killed.poll() is None
@@ -83,7 +83,7 @@ def test_two_processes_one_killed_and_gone_on_with(root):
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
-    _, said = other.communicate(timeout=200)
+    _, said = other.communicate(timeout=240)
     assert other.returncode == 0, said
     search.run(trials, data, CPU)  # nothing is left to do
 

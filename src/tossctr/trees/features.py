@@ -37,6 +37,7 @@ Array = NDArray[Any]
 
 BLOCK_ROWS = 4096
 MAX_KEYS = 1 << 22  # of one table of rates
+MAX_CATEGORIES = 32  # split as a set; ids of larger fields are ordered by how common they are
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class TreeFeatures:
 
     Attributes:
         names: (F,) of the columns.
-        categorical: indices of the columns that are ids.
+        categorical: indices of the columns that are split by sets of ids.
 
     Raises:
         UserError: `target_field` names no categorical field.
@@ -84,7 +85,11 @@ class TreeFeatures:
             for n in self._sequences
         }
         self.names = self._layout()
-        self.categorical = list(range(len(features.names("categorical"))))
+        self.categorical = [
+            i
+            for i, name in enumerate(features.names("categorical"))
+            if _size(features, name) <= MAX_CATEGORIES
+        ]
         self._clicks = {r.name: np.zeros((1, r.keys, 2)) for r in self._all_rates()}
         self._prior = np.zeros(2)
         self._out_of_fold: dict[str, Array] = {}
