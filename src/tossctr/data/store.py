@@ -38,7 +38,7 @@ from tossctr.data.manifest import (
     sequences,
 )
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.files import write_json
+from tossctr.files import sync_folder, write_json
 
 Array = NDArray[Any]
 
@@ -132,10 +132,10 @@ class StoreWriter:
             arrays={name: array.close() for name, array in self._arrays.items()},
         )
         write_json(self._temporary / FILE, manifest.model_dump(mode="json"))
-        _sync_folder(self._temporary)
+        sync_folder(self._temporary)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._temporary.rename(self.folder)
-        _sync_folder(self.folder.parent)
+        sync_folder(self.folder.parent)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -147,14 +147,6 @@ class StoreWriter:
         for array in self._arrays.values():
             array.abandon()
         shutil.rmtree(self._temporary, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_store(folder: Path) -> EncodedRows:
