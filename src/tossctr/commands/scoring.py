@@ -145,6 +145,8 @@ def run_all(
         return
     shown = {k: v for k, v in result.items() if k in ("validation", "submission", "ceiling")}
     stdout.print(metric_table(f"{expid} on {dataset.dataset_id}", shown))
+    if "submission" in shown and objective == "competition_score":
+        stdout.print("The submission is made for the score: its logloss is at balanced classes.")
     closing = {"submission": f"{out} ({rows:,} rows)", "report": result.get("report")}
     closing |= {"run": str(run.folder), "time": f"{time.monotonic() - start:,.0f} s"}
     closing |= {"peak memory": f"{peak_mb():,.0f} MB"}
