@@ -293,5 +293,6 @@ def _quieten_lightning() -> None:
         ".*log_every_n_steps.*",
         ".*is not available.*",
         ".*your dataloader is not resumable.*",  # BatchRows is
+        ".*LeafSpec.* is deprecated.*",  # in Lightning's own code
     ):
         warnings.filterwarnings("ignore", message=text)
