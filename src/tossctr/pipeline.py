@@ -10,14 +10,17 @@ import pyarrow.csv
 import torch
 from scipy.special import logit
 
+from tossctr.config.recipe import Recipe
 from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.prepare import open_prepared, prepare
 from tossctr.data.synthetic import synthesize
+from tossctr.ensemble.blend import blend
 from tossctr.ensemble.calibration import RAW, Calibrator
 from tossctr.ensemble.folds import train_folds
 from tossctr.ensemble.held_out import calibrator as fit_calibrator
 from tossctr.ensemble.held_out import held_out, keep_validation
+from tossctr.ensemble.opening import load_blend
 from tossctr.ensemble.splits import Method
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
@@ -125,6 +128,39 @@ def train_in_folds(
     scorer = train_folds(
         experiment, data, device, folder, folds=folds, method=method, seeds=seeds, fresh=fresh
     )
+    fit_calibrator(scorer, "competition_score", device)
+    return scorer
+
+
+def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -> Scorer:
+    """Train a recipe's experiments in folds, and blend them into `<model_root>/<recipe>`.
+
+    What an earlier call left is taken up: whole folds stay, and a half-trained one goes on.
+
+    Raises:
+        UserError: as `train_in_folds` and `blend`.
+    """
+    for experiment in recipe.experiments:  # what is wrong with the last is said before the first
+        check_model(experiment)
+    members: dict[str, Run | Scorer] = {
+        experiment.expid: train_in_folds(
+            experiment,
+            device,
+            folds=recipe.folds,
+            method=recipe.fold_method,
+            seeds=recipe.seeds,
+            fresh=fresh,
+        )
+        for experiment in recipe.experiments
+    }
+    folder = recipe.experiments[0].training.model_root / recipe.name
+    result = blend(members, folder, device)
+    gain = result.gain["competition_score"]
+    say(
+        f"{recipe.name}: {result.combination.method} of {', '.join(members)}, "
+        f"score {gain.mean:+.6f} ± {gain.std:.6f} over {result.best_single}"
+    )
+    scorer = load_blend(folder)
     fit_calibrator(scorer, "competition_score", device)
     return scorer
 

@@ -81,7 +81,10 @@ def train_folds(
         group = None if group_id is None else np.asarray(rows.groups(group_id))
         cut = experiment.dataset.valid_split.seed
         fold = split(method, folds, label, group=group, seed=cut)
-        _begin(folder, experiment, data, fold, seeds, fresh)
+        finished = _begin(folder, experiment, data, fold, seeds, fresh)
+        if finished is not None:
+            say(f"folds are whole in {folder}")
+            return finished
         logits = []
         for seed in seeds:
             logit = np.empty(len(label))
@@ -135,8 +138,9 @@ def _begin(
     fold: NDArray[np.int16],
     seeds: Sequence[int],
     fresh: bool,
-) -> None:
-    """Leave in the folder only what is of the same plan. Another set of seeds is the same plan."""
+) -> Scorer | None:
+    """Leave in the folder only what is of the same plan (another set of seeds is the same plan);
+    the folds, where they are whole."""
     config = experiment.model_dump(mode="json", serialize_as_any=True)
     config["training"].pop("seed")
     plan = {
@@ -148,12 +152,25 @@ def _begin(
         "cut": _digest(fold),
     }
     path = folder / PLAN
-    if folder.exists() and (fresh or _plan(path) != plan):
+    same = not fresh and _plan(path) == plan
+    finished = _finished(folder, seeds) if same else None
+    if finished is not None:
+        return finished
+    if folder.exists() and not same:
         say("the folds that were here are of another config or other data, or not wanted: anew")
         with writing(folder):
             remove(folder)
     (folder / MARKER).unlink(missing_ok=True)
     write_json(path, plan)
+    return None
+
+
+def _finished(folder: Path, seeds: Sequence[int]) -> Scorer | None:
+    try:
+        same_seeds = read_marker(folder / MARKER, VERSION)["seeds"] == list(seeds)
+        return load_folds(folder) if same_seeds else None
+    except UserError:
+        return None  # not finished, or something has changed since
 
 
 def _plan(path: Path) -> dict[str, Any] | None:
