@@ -14,8 +14,8 @@ import project
 
 from tossctr.config.loader import load_dataset
 from tossctr.data.prepare import prepare
+from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import export
-from tossctr.interop.fuxictr_files import Format
 from tossctr.progress import say
 
 parser = argparse.ArgumentParser(

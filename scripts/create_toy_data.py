@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from tossctr.commands.scoring import SYNTH_TRAIN_ROWS
 from tossctr.data import schema
 from tossctr.data.sources import open_source
 from tossctr.data.synthetic import synthesize
 from tossctr.files import whole_file
-from tossctr.pipeline import SYNTH_TEST_ROWS, SYNTH_TRAIN_ROWS
 from tossctr.progress import say
 
+TRAIN_ROWS, TEST_ROWS = SYNTH_TRAIN_ROWS, SYNTH_TRAIN_ROWS // 10
 RAW, TOY = Path("data/raw"), Path("data/toy")
 CSV_ROWS = 1_000
 
@@ -35,7 +36,7 @@ def first_rows(path: Path, rows: int) -> pa.Table:
 def cut_raw() -> None:
     """Toy files from the raw ones."""
     (TOY / "truth.parquet").unlink(missing_ok=True)  # of synthetic files that were here before
-    for name, rows in (("train", SYNTH_TRAIN_ROWS), ("test", SYNTH_TEST_ROWS)):
+    for name, rows in (("train", TRAIN_ROWS), ("test", TEST_ROWS)):
         table = first_rows(RAW / f"{name}.parquet", rows)
         with whole_file(TOY / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary)
@@ -53,7 +54,7 @@ with project.one_line_errors():
         cut_raw()
     else:
         say(f"no raw files in {RAW}: making synthetic ones")
-        synthesize(TOY, SYNTH_TRAIN_ROWS, SYNTH_TEST_ROWS)
+        synthesize(TOY, TRAIN_ROWS, TEST_ROWS)
     csv = first_rows(TOY / "train.parquet", CSV_ROWS)
     with whole_file(TOY / "train_toy.csv") as temporary:
         pyarrow.csv.write_csv(csv, temporary)

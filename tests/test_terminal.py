@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +99,29 @@ def test_plain_progress_has_rows_rate_time_and_memory(
     assert re.fullmatch(r"prepare: 4/10 rows, [\d,]+ rows/s, \d+ s left, [\d,]+ MB", between)
     assert re.fullmatch(r"prepare: 4 rows in 0\.0 s \([\d,]+ rows/s, [\d,]+ MB\)", end)
     assert 50 < progress.resident_mb() < 20_000
+
+
+HEAVY = {"torch", "lightning", "sklearn", "matplotlib", "lightgbm"}
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (["--help"], 0),
+        (["train", "--help"], 0),
+        (["train", "--expid", "nowhere", "--config", "nowhere"], 2),
+        (["run", "--gpu", "many"], 2),
+        (SYNTH, 0),
+        (["check", "nowhere.parquet"], 2),
+    ],
+)
+def test_what_needs_no_model_starts_without_torch(line: list[str], code: int) -> None:
+    """In a process of its own: this one has imported everything."""
+    script = (
+        "import sys; from tossctr.cli import main\n"
+        f"try: main({line})\n"
+        f"except SystemExit as end: assert (end.code or 0) == {code}, end.code\n"
+        f"sys.exit(','.join({HEAVY} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

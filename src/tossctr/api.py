@@ -17,7 +17,7 @@ from tossctr import pipeline
 from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.prepare import Prepared
 from tossctr.data.prepare import prepare as prepare_dataset
-from tossctr.ensemble.calibration import Objective
+from tossctr.ensemble.choices import Objective
 from tossctr.ensemble.held_out import calibrator
 from tossctr.ensemble.opening import open_scorer
 from tossctr.errors import UserError

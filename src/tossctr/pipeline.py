@@ -34,8 +34,6 @@ from tossctr.progress import say
 from tossctr.training.run_folder import FOLDS, Run
 from tossctr.training.trainer import check_model, train
 
-SYNTH_TRAIN_ROWS = 60_000
-SYNTH_TEST_ROWS = 6_000
 ROW = "row"  # header of row numbers, where there are no ids
 
 

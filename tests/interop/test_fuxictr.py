@@ -23,8 +23,8 @@ from tossctr.config.loader import load_dataset, load_experiment
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.evaluation.metrics import evaluate
 from tossctr.interop.feature_map import FuxiMap
+from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import export
-from tossctr.interop.fuxictr_files import Format
 from tossctr.training.trainer import train
 
 pytestmark = pytest.mark.fuxictr

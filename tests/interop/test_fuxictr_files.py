@@ -23,8 +23,8 @@ from tossctr.data.sources import open_source
 from tossctr.errors import UserError
 from tossctr.inference.predict import predict_file
 from tossctr.interop.feature_map import FuxiMap
+from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import Export, export
-from tossctr.interop.fuxictr_files import Format
 from tossctr.models import build_model
 from tossctr.models.deepfm import DeepFMConfig
 from tossctr.training.run_folder import Run

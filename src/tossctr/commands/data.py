@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,15 +17,11 @@ from tossctr.commands.options import (
     print_result,
     stdout,
 )
-from tossctr.config.loader import load_dataset, load_experiment
-from tossctr.config.schema import DatasetConfig
-from tossctr.data.health import check as check_file
-from tossctr.data.health_table import health_table
-from tossctr.data.prepare import prepare as prepare_data
-from tossctr.data.synthetic import synthesize
-from tossctr.interop.fuxictr_export import export as export_data
-from tossctr.interop.fuxictr_files import Format
+from tossctr.interop.formats import Format
 from tossctr.progress import say
+
+if TYPE_CHECKING:
+    from tossctr.config.schema import DatasetConfig
 
 
 @app.command()
@@ -36,6 +32,8 @@ def synth(
     seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 2024,
 ) -> None:
     """Make synthetic raw files in the Toss layout, with the true click probabilities."""
+    from tossctr.data.synthetic import synthesize
+
     paths = synthesize(folder, rows, test_rows, seed=seed)
     for path in vars(paths).values():
         say(f"wrote {path}")
@@ -54,6 +52,8 @@ def prepare(
 ) -> None:
     """Encode raw parquet or CSV into a training store, in bounded memory."""
     chosen, _ = _dataset(config, expid, dataset, overrides)
+    from tossctr.data.prepare import prepare as prepare_data
+
     data = prepare_data(chosen, force=fresh)
     rows = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
     print_result({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
@@ -68,6 +68,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Report a raw file's health: types, missing values, ranges, lengths, drift."""
+    from tossctr.data.health import check as check_file
+    from tossctr.data.health_table import health_table
+
     found = check_file(file, against)
     if as_json:
         print(json.dumps(found.as_dict()))
@@ -89,6 +92,9 @@ def export(
 ) -> None:
     """Write a data set as FuxiCTR reads it, with feature_map.json and feature_vocab.json."""
     chosen, max_len = _dataset(config, expid, dataset, overrides)
+    from tossctr.data.prepare import prepare as prepare_data
+    from tossctr.interop.fuxictr_export import export as export_data
+
     data = prepare_data(chosen)
     folder = output or data.folder
     rows = export_data(data, chosen, folder, form, max_len=max_len)
@@ -102,6 +108,8 @@ def _dataset(
     """The data set that one of the two names, and the experiment's `max_len`."""
     if (expid is None) == (dataset is None):
         raise typer.BadParameter("give either --expid or --dataset")
+    from tossctr.config.loader import load_dataset, load_experiment
+
     if dataset is not None:
         return load_dataset(config, dataset, overrides or []), None
     assert expid is not None

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from tossctr.commands.options import AsJson, Gpu, app, stdout
-from tossctr.ensemble import blend as blending
-from tossctr.ensemble.combination import Method
-from tossctr.ensemble.held_out import calibrator
-from tossctr.ensemble.leaderboard import leaderboard as read_leaderboard
-from tossctr.ensemble.opening import open_scorer
-from tossctr.training.device import resolve_device
+from tossctr.ensemble.choices import Method
+
+if TYPE_CHECKING:
+    from tossctr.ensemble.blend import BlendResult
 
 Root = Annotated[Path, typer.Option("--root", help="Folder of runs (model_root).")]
 ROOT = Path("checkpoints")
@@ -38,6 +36,11 @@ def blend(
     as_json: AsJson = False,
 ) -> None:
     """Blend runs on their held-out predictions; the gain is cross-validated."""
+    from tossctr.ensemble import blend as blending
+    from tossctr.ensemble.held_out import calibrator
+    from tossctr.ensemble.opening import open_scorer
+    from tossctr.training.device import resolve_device
+
     names = [name.strip() for name in runs.split(",")]
     paths = {name: Path(name) if Path(name).exists() else root / name for name in names}
     members = {name: open_scorer(path, prefer_folds=True) for name, path in paths.items()}
@@ -67,6 +70,8 @@ def blend(
 @app.command()
 def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
     """Every finished run, folds and blend in one table, best calibrated score first."""
+    from tossctr.ensemble.leaderboard import leaderboard as read_leaderboard
+
     entries = read_leaderboard(root)
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries]))
@@ -85,7 +90,7 @@ def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
     stdout.print(table)
 
 
-def _as_dict(result: blending.BlendResult) -> dict[str, Any]:
+def _as_dict(result: BlendResult) -> dict[str, Any]:
     content = asdict(result)
     del content["combination"]["knots"]  # a thousand numbers that are in blend.json
     return content

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tossctr.commands.group import EXIT_CODES, CommandGroup, hush, indented
-from tossctr.ensemble.calibration import Objective
+from tossctr.ensemble.choices import Objective
 
 app = typer.Typer(
     cls=CommandGroup,

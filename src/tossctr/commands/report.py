@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
 from tossctr.commands.options import AsJson, Gpu, app, print_result
-from tossctr.training.device import resolve_device
-from tossctr.training.run_folder import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from tossctr.training.run_folder import Run
 
 REPORT = "report.html"
 
 
 def report_beside(submission: Path, run: Run, device: torch.device) -> Path:
     """Write the report of a run beside its submission."""
-    from tossctr.report.page import write_report  # matplotlib takes long to import
+    from tossctr.report.page import write_report
 
     return write_report([run.folder], submission.with_name(REPORT), device)
 
@@ -31,6 +33,7 @@ def report(
 ) -> None:
     """Say in one HTML file how good runs are and why, side by side."""
     from tossctr.report.page import write_report
+    from tossctr.training.device import resolve_device
 
     write_report(runs, output, resolve_device(gpu))
     print_result({"output": str(output), "bytes": output.stat().st_size}, as_json, "report")

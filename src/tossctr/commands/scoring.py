@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 
-from tossctr import pipeline
 from tossctr.commands.options import (
     CONFIG,
     OUTPUT,
@@ -29,14 +27,17 @@ from tossctr.commands.options import (
 )
 from tossctr.commands.report import report_beside
 from tossctr.commands.training import train_experiment
-from tossctr.config.loader import load_experiment
-from tossctr.ensemble.calibration import Calibrator, Objective
-from tossctr.ensemble.held_out import calibrator
-from tossctr.ensemble.opening import open_scorer
-from tossctr.inference.scorer import Scorer
 from tossctr.progress import peak_mb, say
-from tossctr.training.device import resolve_device
-from tossctr.training.run_folder import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from tossctr.ensemble.calibration import Calibrator
+    from tossctr.ensemble.choices import Objective
+    from tossctr.inference.scorer import Scorer
+    from tossctr.training.run_folder import Run
+
+SYNTH_TRAIN_ROWS = 60_000
 
 
 @app.command()
@@ -52,6 +53,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Metrics of a trained run, of folds or of a blend."""
+    from tossctr import pipeline
+    from tossctr.training.device import resolve_device
+
     chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
     metrics = pipeline.evaluate_run(
         chosen, data, device=device, calibrator=calibrated(chosen, objective, device)
@@ -78,6 +82,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Score a raw test file into a submission, checked before it is written."""
+    from tossctr import pipeline
+    from tossctr.training.device import resolve_device
+
     chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
     rows, report = pipeline.submit(
         chosen,
@@ -103,7 +110,7 @@ def run_all(
     overrides: Overrides = None,
     synth_rows: Annotated[
         int, typer.Option(min=100, help="Synthetic train rows, where there are no raw files.")
-    ] = pipeline.SYNTH_TRAIN_ROWS,
+    ] = SYNTH_TRAIN_ROWS,
     objective: ForObjective = "competition_score",
     with_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html beside the submission.")
@@ -113,7 +120,12 @@ def run_all(
 ) -> None:
     """The whole road: raw files (or synthetic ones) to a checked submission."""
     start = time.monotonic()
+    from tossctr.config.loader import load_experiment
+
     experiment = load_experiment(config, expid, overrides or [])
+    from tossctr import pipeline
+    from tossctr.training.device import resolve_device
+
     device = resolve_device(gpu)
     dataset = experiment.dataset
     pipeline.ensure_raw_files(
@@ -157,6 +169,8 @@ def run_all(
 
 def calibrated(run: Run | Scorer, objective: Objective, device: torch.device) -> Calibrator:
     """The calibrator, and a line that says what it does."""
+    from tossctr.ensemble.held_out import calibrator
+
     found = calibrator(run, objective, device)
     say(found.line())
     return found
@@ -164,4 +178,8 @@ def calibrated(run: Run | Scorer, objective: Objective, device: torch.device) ->
 
 def chosen_run(config: Path, expid: str, run: Path | None) -> Run | Scorer:
     """The run, folds or blend in that folder, or by default in the experiment's."""
+    from tossctr import pipeline
+    from tossctr.config.loader import load_experiment
+    from tossctr.ensemble.opening import open_scorer
+
     return open_scorer(run or pipeline.run_folder(load_experiment(config, expid)))

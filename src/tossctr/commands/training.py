@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tossctr import pipeline
 from tossctr.commands.group import hush
 from tossctr.commands.options import (
     CONFIG,
@@ -22,16 +21,11 @@ from tossctr.commands.options import (
     app,
     print_result,
 )
-from tossctr.config.loader import load_experiment
-from tossctr.config.schema import Experiment
-from tossctr.data.prepare import prepare as prepare_data
 from tossctr.ensemble.splits import Method as FoldMethod
-from tossctr.evaluation import compare as comparison
-from tossctr.training.device import resolve_device
-from tossctr.training.plan import parse_bytes
-from tossctr.training.plan import plan as make_plan
-from tossctr.training.run_folder import Run
-from tossctr.training.trainer import check_model
+
+if TYPE_CHECKING:
+    from tossctr.config.schema import Experiment
+    from tossctr.training.run_folder import Run
 
 
 @app.command()
@@ -53,6 +47,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an experiment (preparing its data first, if need be), or folds of it."""
+    from tossctr.config.loader import load_experiment
+
     experiment = load_experiment(config, expid, overrides or [])
     if folds is None:
         if seeds > 1:
@@ -60,6 +56,9 @@ def train(
         run = train_experiment(experiment, gpu, fresh)
         print_result(run.metrics["best"], as_json, f"best validation of {expid}")
         return
+    from tossctr import pipeline
+    from tossctr.training.device import resolve_device
+
     hush(experiment.training.verbose == 0)
     first = experiment.training.seed
     scorer = pipeline.train_in_folds(
@@ -86,7 +85,15 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Predict memory and time of a training, and the parts that fit, before it runs."""
+    from tossctr.config.loader import load_experiment
+
     experiment = load_experiment(config, expid, overrides or [])
+    from tossctr.data.prepare import prepare as prepare_data
+    from tossctr.training.device import resolve_device
+    from tossctr.training.plan import parse_bytes
+    from tossctr.training.plan import plan as make_plan
+    from tossctr.training.trainer import check_model
+
     device = resolve_device(gpu)
     check_model(experiment)
     data = prepare_data(experiment.dataset)
@@ -110,6 +117,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Train experiments on the same data with several seeds; write a table (Markdown, JSON)."""
+    from tossctr.evaluation import compare as comparison
+
     rows = comparison.compare(
         config,
         expids.split(","),
@@ -125,5 +134,8 @@ def compare(
 
 def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
     """As `pipeline.train_experiment`, as quiet as the config asks."""
+    from tossctr import pipeline
+    from tossctr.training.device import resolve_device
+
     hush(experiment.training.verbose == 0)
     return pipeline.train_experiment(experiment, resolve_device(gpu), fresh=fresh)

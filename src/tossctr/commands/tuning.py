@@ -19,11 +19,7 @@ from tossctr.commands.options import (
     app,
     print_result,
 )
-from tossctr.config.loader import load_experiment
-from tossctr.data.prepare import prepare as prepare_data
 from tossctr.errors import UserError
-from tossctr.training.device import resolve_device
-from tossctr.training.trainer import check_model
 
 
 @app.command()
@@ -44,6 +40,9 @@ def tune(
 ) -> None:
     """Search an experiment's best values; give the same command again, or at once in several
     shells, to go on with the same study."""
+    from tossctr.config.loader import load_experiment
+
+    experiment = load_experiment(config, expid, overrides or [])
     try:
         from tossctr.tuning.result import write_result
         from tossctr.tuning.space import read_space
@@ -52,7 +51,10 @@ def tune(
         raise UserError(
             "tune needs Optuna", value=error.name, remedy="pip install 'tossctr[tune]'"
         ) from error
-    experiment = load_experiment(config, expid, overrides or [])
+    from tossctr.data.prepare import prepare as prepare_data
+    from tossctr.training.device import resolve_device
+    from tossctr.training.trainer import check_model
+
     hush(experiment.training.verbose == 0)
     dimensions = read_space(space or config / "tune" / f"{experiment.model}.yaml", experiment)
     check_model(experiment)

@@ -17,7 +17,8 @@ import torch
 from scipy.special import logit
 
 from tossctr.ensemble.calibration import balanced_weights, stratified
-from tossctr.ensemble.combination import METHODS, Combination, Method, fit_combination
+from tossctr.ensemble.choices import METHODS, Method
+from tossctr.ensemble.combination import Combination, fit_combination
 from tossctr.ensemble.held_out import OUT_OF_FOLD, held_out
 from tossctr.ensemble.maps import MAPS, Floats
 from tossctr.errors import UserError

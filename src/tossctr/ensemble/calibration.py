@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from tossctr.ensemble.choices import OBJECTIVES, Objective
 from tossctr.ensemble.maps import MAPS, Floats, Parameters, cross_entropy
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate
@@ -25,8 +26,6 @@ from tossctr.files import write_json
 from tossctr.progress import say
 
 VERSION = 1
-Objective = Literal["competition_score", "logloss", "raw"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 FOLDS = 5
 MIN_CLICKS = 50  # fewer tell nothing about a map: the exact shift stays alone
 SEED = 2024

@@ -11,15 +11,13 @@ weights     mean of the logits with weights >= 0 that sum to 1: those of a logis
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from scipy.special import expit, logit
 
+from tossctr.ensemble.choices import Method
 from tossctr.ensemble.maps import OFFSET, SLOPE, Floats, Parameters, logistic, polygon
 
-Method = Literal["logit_mean", "mean", "rank_mean", "weights"]
-METHODS: tuple[Method, ...] = get_args(Method)  # from the simplest
 KNOTS = 1_000  # of a member's distribution
 
 

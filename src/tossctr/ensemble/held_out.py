@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from tossctr.data.prepare import Prepared, open_prepared
-from tossctr.ensemble.calibration import RAW, VERSION, Calibrator, Objective, calibrate
+from tossctr.ensemble.calibration import RAW, VERSION, Calibrator, calibrate
+from tossctr.ensemble.choices import Objective
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, read_held_out, write_held_out
 from tossctr.files import sha256_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tossctr.ensemble import blend, folds
-from tossctr.ensemble.combination import METHODS, Combination
+from tossctr.ensemble.choices import METHODS
+from tossctr.ensemble.combination import Combination
 from tossctr.ensemble.held_out import OUT_OF_FOLD
 from tossctr.ensemble.marker import read_marker, verified
 from tossctr.errors import UserError

@@ -16,7 +16,8 @@ from tossctr.data.rows import Array, EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.errors import UserError
 from tossctr.interop.feature_map import FuxiMap, write_vocabularies
-from tossctr.interop.fuxictr_files import Format, columns_of, writing
+from tossctr.interop.formats import Format
+from tossctr.interop.fuxictr_files import columns_of, writing
 from tossctr.progress import say, track
 
 _IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,6 @@ Array = NDArray[Any]
 Append = Callable[[dict[str, Array]], None]
 
 _CHUNK_BYTES = 1 << 20  # of an H5 column: read and compressed as one
-
-
-class Format(StrEnum):
-    """What files to write: one dataset a column, or one list column a sequence."""
-
-    H5 = "fuxictr-h5"
-    PARQUET = "fuxictr-parquet"
-
-    @property
-    def suffix(self) -> str:
-        return ".h5" if self is Format.H5 else ".parquet"
 
 
 def columns_of(batch: Batch, features: FeatureMap) -> dict[str, Array]:
