@@ -33,6 +33,7 @@ from typer.main import get_command
 from tossctr import cli
 from tossctr.commands.examples import EXAMPLES
 from tossctr.config.loader import load_dataset, load_experiment
+from tossctr.config.recipe import load_recipe
 from tossctr.data.synthetic import synthesize
 from tossctr.progress import console
 
@@ -41,11 +42,12 @@ PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob
 STARTS = re.compile(r"(\.venv/bin/)?tossctr |python (scripts|benchmarks)/|make ")
 BLOCK = re.compile(r"(?:^ {4}.*\n|^```.*\n(?:.*\n)*?^```\n)+", re.MULTILINE)
 
-# A user's own experiments and shell variables, and what stands for them here.
-STANDS_FOR = {"$model": "FESeq_full", "DCNv2Seq_full": "DCNv2Seq_toy"}
+# A user's shell variables, and what stands for them here.
+STANDS_FOR = {"$model": "FESeq_full"}
 # In execution: models without histories are trained in a second.
 SMALLER = {
     "--expid": "DCNv2_toy",
+    "--recipe": "small",
     "--dataset": "tossctr_toy",
     "--rows": "3000",
     "--test-rows": "300",
@@ -123,6 +125,8 @@ def test_line_is_understood(line: str) -> None:
     overrides = options.get("overrides") or []
     if options.get("expid"):
         load_experiment(configs, options["expid"], overrides)
+    if options.get("recipe"):
+        load_recipe(configs, options["recipe"], overrides)
     if options.get("dataset"):
         load_dataset(configs, options["dataset"], overrides)
     for pattern in (options.get("expids") or "").split(","):
@@ -196,6 +200,8 @@ def test_one_line_of_each_form_runs(
 ) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
+    with Path("configs/recipes.yaml").open("a", encoding="utf-8") as recipes:
+        recipes.write("small: {experiments: [DCNv2_toy, DeepFM_toy], folds: 2}\n")
     synthesize(Path("data/toy"), 3_000, 300, seed=3)
     shutil.copytree("data/toy", "data/raw")
     lines = executed()

@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 
 from tossctr import pipeline
 from tossctr.cli import main
+from tossctr.config.recipe import Recipe
 from tossctr.ensemble import folds as folding
 from tossctr.ensemble.blend import blend
 from tossctr.ensemble.combination import fit_combination
@@ -22,6 +23,7 @@ from tossctr.ensemble.opening import open_scorer
 from tossctr.ensemble.splits import split
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
+from tossctr.evaluation.metrics import evaluate
 from tossctr.inference.predict import predict_file
 
 CPU = torch.device("cpu")
@@ -90,6 +92,27 @@ def test_another_config_starts_anew_and_a_plain_run_leaves_folds_alone(experimen
     (again.folder / "oof.parquet").write_bytes(b"")
     with pytest.raises(UserError, match="has changed"):
         open_scorer(again.folder)
+
+
+def test_a_recipe_is_its_folds_blended_and_goes_on_where_it_was(
+    folds, experiment, data, tmp_path, monkeypatch
+):
+    recipe = Recipe("mix", tuple(map(experiment, MODELS)), 2, "stratified", (1,))
+    trained = []
+    monkeypatch.setattr(folding, "train", lambda *a, **k: trained.append(1))
+    scorer = pipeline.train_recipe(recipe, CPU)  # of the folds that are there
+    assert not trained
+    assert scorer.folder == data / "runs" / "mix"
+    assert len(scorer.members) == len(MODELS)
+    by_hand = blend(folds, tmp_path / "by_hand", CPU)
+    assert scorer.held_out_metrics == evaluate(*_held(tmp_path / "by_hand"))
+    assert by_hand.combination == scorer.combine
+    assert (scorer.folder / "calibration_competition_score.json").is_file()
+
+
+def _held(folder):
+    held = held_out(open_scorer(folder), CPU)
+    return held.label, held.logit
 
 
 def test_predictions_of_folds_are_the_mean_of_their_logits(folds, data):

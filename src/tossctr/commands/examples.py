@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tossctr run",
         "tossctr run --expid FESeq_full --gpu 0 --set batch_size=4096",
         "tossctr run --expid FESeq_toy --synth-rows 20000 --fresh --json",
+        "tossctr run --recipe best",
     ),
     "report": ("tossctr report checkpoints/FESeq_toy checkpoints/DCNv2Seq_toy",),
     "version": ("tossctr version",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tossctr.commands.group import hush
 from tossctr.commands.options import (
     CONFIG,
     OUTPUT,
@@ -103,6 +104,10 @@ def predict(
 def run_all(
     config: Config = CONFIG,
     expid: Expid = "FESeq_toy",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Folds of several experiments, blended: an id in recipes.yaml."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Default: data/output/submission.csv of the project.")
     ] = None,
@@ -121,8 +126,12 @@ def run_all(
     """The whole road: raw files (or synthetic ones) to a checked submission."""
     start = time.monotonic()
     from tossctr.config.loader import load_experiment
+    from tossctr.config.recipe import load_recipe
 
-    experiment = load_experiment(config, expid, overrides or [])
+    several = None if recipe is None else load_recipe(config, recipe, overrides or [])
+    experiment = (
+        several.experiments[0] if several else load_experiment(config, expid, overrides or [])
+    )
     from tossctr import pipeline
     from tossctr.training.device import resolve_device
 
@@ -134,9 +143,16 @@ def run_all(
         train_rows=synth_rows,
         test_rows=max(synth_rows // 10, 1),
     )
-    run = train_experiment(experiment, gpu, fresh)
+    run: Run | Scorer
+    result: dict[str, Any] = {}
+    if several is None:
+        run = train_experiment(experiment, gpu, fresh)
+        result["validation"] = run.metrics["best"]
+    else:
+        hush(experiment.training.verbose == 0)
+        run = pipeline.train_recipe(several, device, fresh=fresh)
+        result["out of fold"] = run.held_out_metrics
     out = output or config.resolve().parent / OUTPUT
-    result: dict[str, Any] = {"validation": run.metrics["best"]}
     rows, report = pipeline.submit(
         run,
         data=None,
@@ -155,8 +171,9 @@ def run_all(
     if as_json:
         print(json.dumps(result))
         return
-    shown = {k: v for k, v in result.items() if k in ("validation", "submission", "ceiling")}
-    stdout.print(metric_table(f"{expid} on {dataset.dataset_id}", shown))
+    scored = ("validation", "out of fold", "submission", "ceiling")
+    shown = {name: result[name] for name in scored if name in result}
+    stdout.print(metric_table(f"{recipe or expid} on {dataset.dataset_id}", shown))
     if "submission" in shown and objective == "competition_score":
         stdout.print("The submission is made for the score: its logloss is at balanced classes.")
     closing = {"submission": f"{out} ({rows:,} rows)", "report": result.get("report")}

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from tossctr.location import Location
+
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
 
 # quantile: the rank among training values, 0 to 1; signed_log: sign(x) log(1 + |x|), standardised.
@@ -101,9 +103,9 @@ class DatasetConfig(_Frozen):
     dataset_id: str = Field(pattern=_FOLDER_NAME)
     data_root: Path = Path("data")
     data_format: Literal["csv", "h5", "parquet"] = "parquet"
-    train_data: Path
-    valid_data: Path | None = None
-    test_data: Path | None = None
+    train_data: Location  # a file, a folder of Parquet files, or the URL of one
+    valid_data: Location | None = None
+    test_data: Location | None = None
     sample_submission: Path | None = None
     rebuild_dataset: bool = True  # False: files of FuxiCTR's indices, with its feature_map.json
     vocabulary: str | None = None  # of such files: the hash that each must carry, found on loading
@@ -181,6 +183,7 @@ class TrainingConfig(_Frozen):
     checkpoint_minutes: float = Field(10, gt=0)  # between two from which training can go on
     num_workers: int = Field(1, ge=0)
     model_root: Path = Path("checkpoints")
+    mlflow_uri: str | None = None  # a tracking server, or sqlite:///runs.db; None: not logged there
     verbose: Literal[0, 1, 2] = 1  # 0: only errors; 2: the resolved config too
     debug_mode: bool = False
 

@@ -16,7 +16,10 @@ from tossctr.progress import say
 from tossctr.training.run_folder import FOLDS
 
 # What two trainings of one config may differ in.
-_NOT_CONFIG = {"seed", "model_root", "num_workers", "verbose", "checkpoint_minutes", "debug_mode"}
+_NOT_CONFIG = {
+    "seed", "model_root", "num_workers", "verbose", "checkpoint_minutes", "debug_mode",
+    "mlflow_uri",
+}  # fmt: skip
 _SHORT = 8  # characters of a hash
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,12 @@ class Scorer:
     def experiment(self) -> Experiment:
         """Of the first run: where files are that nobody names."""
         return self.members[0][0].experiment
+
+    @property
+    def held_out_metrics(self) -> dict[str, float]:
+        """Of its held-out predictions, as they are: not calibrated."""
+        metrics: dict[str, float] = json.loads(self.marker.read_bytes())["metrics"]
+        return metrics
 
 
 def marker_of(run: Run | Scorer) -> Path:

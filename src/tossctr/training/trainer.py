@@ -33,6 +33,7 @@ from tossctr.training.callbacks import MonitorRule, RowProgress
 from tossctr.training.checkpoint import SafeCheckpointIO, newest
 from tossctr.training.device import reuse_memory
 from tossctr.training.interruption import StopSignal
+from tossctr.training.mlflow_log import log_run, require_mlflow
 from tossctr.training.module import CTRModule
 from tossctr.training.parts import Parts, fitting_parts
 from tossctr.training.results import append_result
@@ -57,6 +58,8 @@ def check_model(experiment: Experiment) -> None:
     Raises:
         UserError: model options that do not fit the data set's features.
     """
+    if experiment.training.mlflow_uri is not None:
+        require_mlflow()
     dataset = experiment.dataset
     # Vocabularies are not known yet, and no option depends on their sizes.
     fields = tuple(c.field(3 if c.has_vocabulary else None) for c in resolve(dataset))
@@ -130,6 +133,8 @@ def train(
                 )
             writer.finish({**metrics, "peak_mb": _peak_mb(device)})
             append_result(folder.parent, experiment, metrics["best"])
+            if config.mlflow_uri is not None:
+                log_run(config.mlflow_uri, experiment, metrics)
             say(f"run kept in {folder}")
         return load_run(folder)
 

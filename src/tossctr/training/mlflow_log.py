@@ -1,0 +1,64 @@
+"""Finished trainings in MLflow, for who keeps a server; `tossctr leaderboard` needs none."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers import MLFlowLogger
+
+from tossctr.config.schema import Experiment
+from tossctr.errors import UserError
+from tossctr.progress import say
+
+
+def require_mlflow() -> None:
+    """Refuse `mlflow_uri` before hours of training, where MLflow is not installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    if importlib.util.find_spec("mlflow") is None:
+        raise UserError(
+            "MLflow is not installed",
+            column="mlflow_uri",
+            remedy="pip install 'tossctr[mlflow]', or leave the key out",
+        )
+
+
+def log_run(uri: str, experiment: Experiment, metrics: Mapping[str, Any]) -> None:
+    """One MLflow run in the experiment named after the data set: the config as parameters, the
+    metrics of each validation by its number, the best ones as `best_*`.
+
+    The run's folder is whole by now, so a server that cannot be reached is said, no more.
+
+    Args:
+        uri: of the tracking server, or `sqlite:///runs.db`.
+        metrics: the content of metrics.json.
+    """
+    for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they tell of tables and new experiments
+    try:
+        logger = MLFlowLogger(
+            experiment.dataset.dataset_id, run_name=experiment.expid, tracking_uri=uri
+        )
+        logger.log_hyperparams(
+            {
+                "model": experiment.model,
+                **experiment.training.model_dump(mode="json"),
+                **experiment.hyperparameters.model_dump(mode="json"),
+            }
+        )
+        for number, row in enumerate(metrics["history"]):  # several may fall into one epoch
+            logger.log_metrics(_numbers(row), step=number)
+        logger.log_metrics({f"best_{name}": v for name, v in _numbers(metrics["best"]).items()})
+        logger.log_metrics(_numbers(metrics))
+        logger.finalize("success")
+    except Exception as error:  # MLflow, its database and its transport share no base
+        say(f"not logged to MLflow at {uri}: {type(error).__name__}: {str(error).splitlines()[0]}")
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
