@@ -1,0 +1,109 @@
+"""Is a search whole after kills? `tossctr tune` in two processes, both killed, and gone on with.
+
+Each time two more trials than before have ended, one of the two processes is killed (SIGKILL) and
+the same command started again; once, both are. Then the study is read.
+
+    trials      that ended (finished or pruned); wanted is `--trials`
+    kills       processes killed
+    taken_up    trials that a killed process was at, and that were tried again with their values
+    lost        trials drawn that never ended
+    twice       trials that ended more than once
+    alike       pairs of trials with the same values
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import cycle
+from pathlib import Path
+
+import harness
+import optuna
+
+from tossctr.data.synthetic import synthesize
+from tossctr.tuning.study import DONE, HOME
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """All trials of the study; none before it is there."""
+    file = folder / "study.db"
+    if not file.exists():
+        return []
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+        return optuna.study.get_all_study_summaries(storage) and optuna.load_study(
+            study_name=None, storage=storage
+        ).get_trials(deepcopy=False)
+    except Exception:  # being made at this moment
+        return []
+
+
+def main() -> None:
+    parser = harness.arguments(__doc__ or "")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--expid", default="DCNv2Seq_toy")
+    options = parser.parse_args()
+    if options.quick:
+        options.trials, options.rows = 6, 2_000
+    kills = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        shutil.copytree(CONFIGS, root / "configs")
+        synthesize(root / "data/toy", options.rows, 100, seed=3)
+        study = root / "study"
+        command = [
+            sys.executable, "-m", "tossctr", "tune", "--config", str(root / "configs"),
+            "--expid", options.expid, "--trials", str(options.trials), "--output", str(study),
+            "--set", "epochs=2", "--set", "max_len=16", "--set", "num_workers=0",
+        ]  # fmt: skip
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+        at_work = [start(), start()]
+        victims, both = cycle((0, 1)), True
+        next_kill = 2
+        while any(process.poll() is None for process in at_work):
+            found = trials_of(study)
+            ended = sum(t.state in DONE for t in found)
+            if next_kill <= ended < options.trials:
+                chosen = (0, 1) if both and ended >= options.trials // 2 else (next(victims),)
+                both = both and len(chosen) == 1
+                for n in chosen:
+                    at_work[n].kill()
+                    at_work[n].wait()
+                    kills += 1
+                for n in chosen:
+                    at_work[n] = start()
+                next_kill = ended + 2
+            time.sleep(0.5)
+        if any(process.returncode for process in at_work):
+            raise SystemExit("a search failed")
+        found = trials_of(study)
+        homes = [t.user_attrs[HOME] for t in found if t.state in DONE]
+        values = {t.user_attrs[HOME]: json.dumps(t.params, sort_keys=True) for t in found}
+        drawn = [t.user_attrs[HOME] for t in found]
+    harness.finish(
+        {
+            "trials": len(homes),
+            "kills": kills,
+            "taken_up": len(drawn) - len(values),
+            "lost": len(values.keys() - set(homes)),
+            "twice": len(homes) - len(set(homes)),
+            "alike": len(values) - len(set(values.values())),
+        },
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
