@@ -135,7 +135,7 @@ def test_patterns_name_experiments_once(expids: list[str], names: list[str]) -> 
     [
         (["Nothing_*"], "Nothing_*"),
         (["FESeq_toi"], "FESeq_toy"),
-        (["DeepFM_toy", "DeepFM_kuairand"], "one data set"),
+        (["DeepFM_toy", "DeepFM_kuairand"], "cannot be compared: their train_data differ"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(

@@ -17,7 +17,6 @@ from tossctr.errors import UserError
 
 FILE = "recipes.yaml"
 FoldMethod = Literal["stratified", "random", "time", "group"]
-_SHARED = ("train_data", "valid_data", "test_data", "sample_submission", "id_col", "max_rows")
 
 
 class _Entry(BaseModel):
@@ -74,15 +73,14 @@ def load_recipe(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> R
     experiments = tuple(load_experiment(config_dir, e, overrides) for e in entry.experiments)
     first = experiments[0]
     for other in experiments[1:]:
-        for key in (*_SHARED, "valid_split"):
-            value = getattr(other.dataset, key)
-            if value != getattr(first.dataset, key):
-                raise place.error(
-                    "experiments",
-                    f"do not share {key}: {other.expid} has another than {first.expid}",
-                    value=value,
-                    remedy="blend experiments on the same files",
-                )
+        key = first.dataset.rows_differ(other.dataset)
+        if key is not None:
+            raise place.error(
+                "experiments",
+                f"do not share {key}: {other.expid} has another than {first.expid}",
+                value=getattr(other.dataset, key),
+                remedy="blend experiments on the same rows",
+            )
     seed = first.training.seed
     return Recipe(
         name, experiments, entry.folds, entry.fold_method, tuple(range(seed, seed + entry.seeds))

@@ -127,6 +127,17 @@ class DatasetConfig(_Frozen):
         """The active features, in the order declared."""
         return tuple(f for f in self.feature_cols if f.active)
 
+    def rows_differ(self, other: DatasetConfig) -> str | None:
+        """The first key by which two data sets are not of the same rows, in the same parts."""
+        return next((k for k in _OF_ROWS if getattr(self, k) != getattr(other, k)), None)
+
+
+# Which rows a data set has, and what they are called; all else is what is made of them.
+_OF_ROWS = (
+    "train_data", "valid_data", "test_data", "sample_submission", "id_col", "label_col",
+    "max_rows", "valid_split",
+)  # fmt: skip
+
 
 def _as_metric_weights(value: Any) -> Any:
     # FuxiCTR writes either `monitor: AUC` or `monitor: {AUC: 1, logloss: -1}`.

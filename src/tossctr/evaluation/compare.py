@@ -85,15 +85,21 @@ def compare(
 
     Raises:
         UserError: a config that does not load, a pattern without a match, experiments on
-            different data sets, a run that failed.
+            different rows, a run that failed.
     """
     experiments = {e: load_experiment(config, e, overrides) for e in _matching(config, expids)}
-    datasets = {experiment.dataset.dataset_id for experiment in experiments.values()}
-    if len(datasets) != 1:
-        raise UserError("only experiments on one data set can be compared", value=sorted(datasets))
+    first, *others = experiments.values()
+    for other in others:
+        key = first.dataset.rows_differ(other.dataset)
+        if key is not None:
+            raise UserError(
+                f"{other.expid} and {first.expid} cannot be compared: their {key} differ",
+                value=getattr(other.dataset, key), remedy="choose experiments on the same rows",
+            )  # fmt: skip
     common = ["--config", str(config), *_set(overrides)]
     # Here rather than in the first training, whose peak memory it would count towards.
-    _tossctr("prepare", "--expid", next(iter(experiments)), *common)
+    for expid in {e.dataset.dataset_id: expid for expid, e in experiments.items()}.values():
+        _tossctr("prepare", "--expid", expid, *common)
 
     runs: dict[str, list[Path]] = {expid: [] for expid in experiments}
     for seed in seeds:
