@@ -114,7 +114,7 @@ def predict(
 
 
 def write_report(
-    runs: Run | str | Path | Sequence[Run | str | Path],
+    runs: Run | Scorer | str | Path | Sequence[Run | Scorer | str | Path],
     output: str | Path = "report.html",
     *,
     gpu: int | None = None,
@@ -122,7 +122,7 @@ def write_report(
     """Write one HTML file on how good one run is, or several side by side, and why.
 
     Args:
-        runs: runs or their folders, up to six.
+        runs: runs, folds, blends or their folders, up to six.
         output: the file.
         gpu: its number, -1 for the CPU; None takes GPU 0 if there is one.
 
@@ -131,8 +131,8 @@ def write_report(
     """
     from tossctr.report.page import write_report as write
 
-    several = [runs] if isinstance(runs, Run | str | Path) else runs
-    folders = [run.folder if isinstance(run, Run) else Path(run) for run in several]
+    several = [runs] if isinstance(runs, Run | Scorer | str | Path) else runs
+    folders = [run.folder if isinstance(run, Run | Scorer) else Path(run) for run in several]
     return write(folders, Path(output), resolve_device(gpu))
 
 

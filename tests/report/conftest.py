@@ -9,10 +9,16 @@ import torch
 from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
+from tossctr.ensemble.blend import blend
+from tossctr.ensemble.folds import train_folds
+from tossctr.ensemble.opening import open_scorer
+from tossctr.report.collect import collect
 from tossctr.training.trainer import train
 
+CPU = torch.device("cpu")
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["epochs=2", "batch_size=256", "max_len=16", "valid_split.fraction=0.3", "num_workers=0"]
+TREES = ["epochs=30", "min_data_in_leaf=20", "valid_split.fraction=0.3"]
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +33,42 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="session")
 def runs(project):
     """A FESeq and a DCNv2."""
-    found = []
-    for expid in ("FESeq_toy", "DCNv2_toy"):
-        experiment = load_experiment(project / "configs", expid, SMALL)
-        data = prepare(experiment.dataset)
-        folder = project / "checkpoints" / expid
-        found.append(train(experiment, data, torch.device("cpu"), folder))
-    return found
+    return [trained(project, expid, *SMALL) for expid in ("FESeq_toy", "DCNv2_toy")]
+
+
+@pytest.fixture(scope="session")
+def reports(runs):
+    """Of both."""
+    return [collect(run, run.folder.name, CPU) for run in runs]
+
+
+@pytest.fixture(scope="session")
+def trees(project):
+    """A LightGBM."""
+    return trained(project, "LightGBM_toy", *TREES)
+
+
+@pytest.fixture(scope="session")
+def folds(project, runs, trees):
+    """Two folds of a LightGBM with two seeds, and of a DCNv2."""
+    return [
+        train_folds(
+            run.experiment, prepare(run.experiment.dataset), CPU, run.folder / "folds",
+            folds=2, seeds=seeds,
+        )
+        for run, seeds in ((trees, [1, 2]), (runs[1], [1]))
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def blended(project, folds):
+    """Both."""
+    folder = project / "checkpoints" / "blend"
+    blend(dict(zip(("trees", "cross"), folds, strict=True)), folder, CPU)
+    return open_scorer(folder)
+
+
+def trained(project, expid, *overrides):
+    experiment = load_experiment(project / "configs", expid, overrides)
+    data = prepare(experiment.dataset)
+    return train(experiment, data, CPU, project / "checkpoints" / expid)

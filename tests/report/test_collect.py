@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def report(runs):
-    return collect(runs[0], "FESeq_toy", CPU)
+def report(reports):
+    return reports[0]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_attention_is_per_event_and_only_where_there_is_some(runs, valid, report
 
 
 def test_distributions_compare_train_with_test(report):
-    found = report.distributions
+    found = report.stored.distributions
     assert found.other == "test"
     assert found.rows[1] == 300
     assert found.max_len == {"seq": 16}
@@ -137,7 +137,8 @@ def test_data_prepared_anew_are_refused(runs):
 
 
 def test_hashes_name_inputs_stores_and_the_run(report):
-    names = "\n".join(report.hashes)
+    hashes = {**report.stored.hashes, **report.hashes}
+    names = "\n".join(hashes)
     for part in ("train.parquet", "train/manifest.json", "FESeq_toy/model.safetensors"):
         assert part in names
-    assert all(len(value) == 64 for value in report.hashes.values())
+    assert all(len(value) == 64 for value in hashes.values())

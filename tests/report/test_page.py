@@ -1,57 +1,24 @@
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
+from markup import Checked
 
 from tossctr.errors import UserError
-from tossctr.report.collect import collect
 from tossctr.report.findings import findings, shared
 from tossctr.report.page import names_of, render, write_report
 from tossctr.report.svg import plot
 
-VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+def with_stored(report, **changes):
+    return replace(report, stored=replace(report.stored, **changes))
 
 
-class Checked(HTMLParser):
-    """Notes ids, tables and images, and that every element is closed in order."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.ids, self.images, self.headings = [], [], [], []
-        self.tables = self.headed = 0
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        if "id" in given:
-            self.ids.append(given["id"])
-        if tag == "svg":
-            self.images.append(given)
-        if tag == "table":
-            self.tables += 1
-        if tag == "caption":
-            self.headed += 1
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        given = dict(attributes)
-        if "id" in given:
-            self.ids.append(given["id"])
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, tag
-
-
-@pytest.fixture(scope="module")
-def reports(runs):
-    return [collect(run, run.folder.name, torch.device("cpu")) for run in runs]
+def with_drift(report, drift):
+    return with_stored(report, distributions=replace(report.stored.distributions, drift=drift))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +69,7 @@ def test_numbers_on_the_page_are_the_runs(page, reports):
 
 
 def test_a_single_run_and_one_without_a_ceiling_render(reports):
-    alone = render([replace(reports[1], attainable=None, truth=None)])
+    alone = render([with_stored(reports[1], attainable=None, truth=None)])
     Checked(alone)
     assert "attainable" not in alone.lower().split("</style>")[1]
     assert 'id="attention' not in alone
@@ -111,9 +78,8 @@ def test_a_single_run_and_one_without_a_ceiling_render(reports):
 def test_names_from_data_cannot_become_markup(reports):
     hostile = '<script>alert("x")</script>$\\frac{1'
     report = replace(
-        reports[0],
+        with_stored(reports[0], slices={hostile: reports[0].slices["hour"]}),
         name=hostile,
-        slices={hostile: reports[0].slices["hour"]},
         importance=[replace(reports[0].importance[0], name=hostile)],
     )
     page = render([report])
@@ -126,9 +92,9 @@ def test_findings_say_what_the_numbers_say(reports):
     report = reports[0]
     said = " ".join(one.text for one in findings(report))
     assert f"{report.metrics['AUC']:.4f}" in said
-    moved = replace(report, distributions=replace(report.distributions, drift={"hour": 0.9}))
+    moved = with_drift(report, {"hour": 0.9})
     assert any(o.mark == "watch" and "hour" in o.text for o in findings(moved))
-    calm = replace(report, distributions=replace(report.distributions, drift={"hour": 0.01}))
+    calm = with_drift(report, {"hour": 0.01})
     assert any(o.mark == "good" and "shifted" in o.text for o in findings(calm))
 
 
@@ -144,6 +110,8 @@ def test_names_tell_runs_apart(tmp_path):
     assert names_of([a, b]) == ["seed_1/x", "seed_2/x"]
     assert names_of([a]) == ["x"]
     assert names_of([a, a]) == ["x", "x (2)"]
+    assert names_of([a, a / "folds"]) == ["x", "x/folds"]
+    assert names_of([a / "folds", b / "folds"]) == ["seed_1/x/folds", "seed_2/x/folds"]
 
 
 def test_too_many_runs_and_no_run_are_refused(tmp_path):

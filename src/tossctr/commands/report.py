@@ -12,12 +12,13 @@ from tossctr.commands.options import AsJson, Gpu, app, print_result
 if TYPE_CHECKING:
     import torch
 
+    from tossctr.inference.scorer import Scorer
     from tossctr.training.run_folder import Run
 
 REPORT = "report.html"
 
 
-def report_beside(submission: Path, run: Run, device: torch.device) -> Path:
+def report_beside(submission: Path, run: Run | Scorer, device: torch.device) -> Path:
     """Write the report of a run beside its submission."""
     from tossctr.report.page import write_report
 
@@ -26,7 +27,9 @@ def report_beside(submission: Path, run: Run, device: torch.device) -> Path:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, folds or blends.")
+    ],
     output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("data/output") / REPORT,
     gpu: Gpu = None,
     as_json: AsJson = False,

@@ -9,16 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from tossctr.data.health import LARGE_DRIFT
-from tossctr.report.collect import RunReport
+from tossctr.report.distributions import Distributions
+from tossctr.report.run_report import RunReport
 from tossctr.report.svg import DASHED, INK, LINE, MUTED, SERIES, Plot, plot
 
 
 def _dots(
-    axes: Axes, names: Sequence[str], series: Sequence[Sequence[tuple[float, float]]]
+    axes: Axes,
+    names: Sequence[str],
+    series: Sequence[Sequence[tuple[float, float]]],
+    colours: Sequence[str],
 ) -> None:
     """One line a name, one dot a run, with the half width of its interval."""
     places = np.arange(len(names))[::-1]
-    for i, (values, colour) in enumerate(zip(series, SERIES, strict=False)):
+    for i, (values, colour) in enumerate(zip(series, colours, strict=True)):
         shift = (i - (len(series) - 1) / 2) * min(0.7 / len(series), 0.22)
         x = np.array([value for value, _ in values])
         half = np.array([h if np.isfinite(h) else 0.0 for _, h in values])
@@ -38,7 +42,9 @@ def _tall(rows: int, runs: int = 1) -> float:
 
 def sliced(reports: Sequence[RunReport], field: str, name: str) -> Plot:
     """AUC within each value of a field."""
-    of = [r for r in reports if field in r.slices]
+    of, colours = zip(
+        *((r, c) for r, c in zip(reports, SERIES, strict=False) if field in r.slices), strict=True
+    )
     names = list(dict.fromkeys(s.name for r in of for s in r.slices[field]))
     by = [{s.name: s for s in r.slices[field]} for r in of]
     shown = [n for n in names if any(n in s and np.isfinite(s[n].auc) for s in by)]
@@ -47,9 +53,9 @@ def sliced(reports: Sequence[RunReport], field: str, name: str) -> Plot:
 
     def draw(axes: Axes) -> None:
         axes.axvline(0.5, color=MUTED, linewidth=1, linestyle=DASHED)
-        for report, colour in zip(of, SERIES, strict=False):
+        for report, colour in zip(of, colours, strict=True):
             axes.axvline(report.metrics["AUC"], color=colour, linewidth=1, alpha=0.5)
-        _dots(axes, shown, series)
+        _dots(axes, shown, series, colours)
         axes.set_xlim(max(0.0, min(0.45, axes.get_xlim()[0])), 1.0)
         axes.set_xlabel("AUC within")
 
@@ -65,26 +71,64 @@ def sliced(reports: Sequence[RunReport], field: str, name: str) -> Plot:
 
 def importances(reports: Sequence[RunReport]) -> Plot:
     """AUC lost by shuffling each field."""
-    names = [one.name for one in reports[0].importance]
-    names += [n for r in reports[1:] for n in (o.name for o in r.importance) if n not in names]
-    by = [{one.name: (one.drop, one.half_width) for one in r.importance} for r in reports]
+    of, colours = zip(
+        *((r, c) for r, c in zip(reports, SERIES, strict=False) if r.importance), strict=True
+    )
+    names = list(dict.fromkeys(one.name for r in of for one in r.importance))
+    by = [{one.name: (one.drop, one.half_width) for one in r.importance} for r in of]
     series = [[s.get(n, (float("nan"), 0.0)) for n in names] for s in by]
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1)
-        _dots(axes, names, series)
+        _dots(axes, names, series, colours)
         axes.set_xlabel("AUC lost when shuffled")
 
     said = "; ".join(
-        f"{r.name}: " + ", ".join(f"{o.name} {o.drop:.4f}" for o in r.importance[:5])
-        for r in reports
+        f"{r.name}: " + ", ".join(f"{o.name} {o.drop:.4f}" for o in r.importance[:5]) for r in of
     )
     return plot(
         "importance", "Which fields matter", f"AUC lost when a field is shuffled. {said}.", draw,
-        note=f"On {reports[0].importance_rows:,} validation rows, clicks first, with 95% "
+        note=f"On {of[0].importance_rows:,} validation rows, clicks first, with 95% "
         "intervals. Fields that say the same thing share their importance.",
-        height_in=_tall(len(names), len(reports)),
+        height_in=_tall(len(names), len(of)),
     )  # fmt: skip
+
+
+def gains(reports: Sequence[RunReport], shown: int = 15) -> Plot:
+    """Which columns the trees gain most from."""
+    of = [(r, c) for r, c in zip(reports, SERIES, strict=False) if r.gain]
+    names = list(dict.fromkeys(name for r, _ in of for name in list(r.gain)[:shown]))
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(names))[::-1]
+        high = 0.62 / len(of)
+        for i, (report, colour) in enumerate(of):
+            at = places - (i - (len(of) - 1) / 2) * high
+            axes.barh(at, [report.gain.get(n, 0.0) for n in names], 0.9 * high, color=colour,
+                      alpha=0.55, linewidth=0)  # fmt: skip
+        axes.set_yticks(places, [_short(n, 30) for n in names])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(-0.7, len(names) - 0.3)
+        axes.set_xlim(0)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("share of the gain")
+
+    said = "; ".join(
+        f"{r.name}: " + ", ".join(f"{n} {s:.0%}" for n, s in list(r.gain.items())[:5])
+        for r, _ in of
+    )
+    return plot(
+        "gain", "What the trees gain from", f"Share of the gain of all splits, by column. {said}.",
+        draw, note="Of the loss that all splits save. Columns are derived from fields.",
+        height_in=_tall(len(names), len(of)),
+    )  # fmt: skip
+
+
+def _short(name: str, characters: int) -> str:
+    return name if len(name) <= characters else name[: characters - 1] + "…"
 
 
 def attended(reports: Sequence[RunReport]) -> Plot | None:
@@ -120,9 +164,8 @@ def attended(reports: Sequence[RunReport]) -> Plot | None:
     )  # fmt: skip
 
 
-def lengths(report: RunReport, field: str, name: str) -> Plot:
+def lengths(found: Distributions, field: str, name: str) -> Plot:
     """Histories by length, train beside the other part."""
-    found = report.distributions
     here, there = found.lengths[field]
     top = max(float(np.quantile(here, 0.995)), float(np.quantile(there, 0.995)), 4.0)
     step = max(round(top / 40), 1)
@@ -157,16 +200,15 @@ def lengths(report: RunReport, field: str, name: str) -> Plot:
     return plot(name, f"Length of {field}", said, draw, note=said)
 
 
-def tokens(report: RunReport, field: str, name: str) -> Plot:
+def tokens(found: Distributions, field: str, name: str) -> Plot:
     """The commonest events and their share."""
-    found = report.distributions
     common = found.tokens[field]
 
     def draw(axes: Axes) -> None:
         places = np.arange(len(common.names))[::-1]
         axes.barh(places, common.train, 0.7, color=SERIES[0], alpha=0.35, linewidth=0)
         axes.plot(common.other, places, "o", color=SERIES[1], markersize=5)
-        axes.set_yticks(places, [n if len(n) <= 14 else n[:13] + "…" for n in common.names])
+        axes.set_yticks(places, [_short(n, 14) for n in common.names])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(-0.7, len(places) - 0.3)
         axes.set_xlim(0)
@@ -184,9 +226,8 @@ def tokens(report: RunReport, field: str, name: str) -> Plot:
     )  # fmt: skip
 
 
-def drifted(report: RunReport, name: str, shown: int = 12) -> Plot:
+def drifted(found: Distributions, name: str, shown: int = 12) -> Plot:
     """The fields that differ most between train and the other part."""
-    found = report.distributions
     names = list(found.drift)[:shown]
     values = np.array([found.drift[n] for n in names])
 

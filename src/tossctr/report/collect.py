@@ -1,99 +1,59 @@
-"""All that a report says of one run, as numbers: from its folder, its store and its predictions."""
+"""Gathers what a report says of a run, of folds or of a blend: from its folder, its store and its
+predictions."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.manifest import read_manifest
 from tossctr.data.prepare import Prepared, open_prepared
 from tossctr.data.preparing.parts import PARTS
 from tossctr.ensemble.calibration import Calibration, calibrate
+from tossctr.ensemble.held_out import held_out
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate
+from tossctr.evaluation.uncertainty import standard_errors
 from tossctr.files import sha256_of
+from tossctr.inference.scorer import Scorer, members_of
 from tossctr.progress import say
-from tossctr.report.distributions import Distributions, distributions
-from tossctr.report.importance import Attention, Importance, attention, importance
-from tossctr.report.sample import Scored, score
-from tossctr.report.slices import Slice, slices
+from tossctr.report.distributions import distributions
+from tossctr.report.importance import attention, importance
+from tossctr.report.members import members, parts
+from tossctr.report.run_report import RunReport, Stored
+from tossctr.report.sample import Scored, from_kept, score
+from tossctr.report.slices import slices
+from tossctr.report.uncertainty import Z95, auc_interval
 from tossctr.training.run_folder import Run
 
 TRUTH = "truth.parquet"
 
 
-@dataclass(frozen=True)
-class RunReport:
-    """One run.
-
-    Attributes:
-        name: its folder's name, or as much of its path as tells it from the others.
-        scored: the validation rows that were looked at.
-        metrics: on them, of the raw predictions.
-        baseline: of the best constant: the prior, or 1/2 where both classes weigh the same.
-        attainable: of the true probabilities, and these; None where nobody knows them.
-        calibration: what calibrating to the competition's score gives, out of fold.
-        train_loss: optimiser steps and the loss of their batches.
-        slices: by field.
-        importance, importance_rows: of fields, the largest first.
-        distributions: train beside test.
-        prepare: `prepare.json`.
-        store_bytes: of the data set's arrays.
-        hashes: SHA-256 of what the run was made from, and of what it is, by file.
-    """
-
-    name: str
-    run: Run
-    scored: Scored
-    metrics: Mapping[str, float]
-    baseline: Mapping[str, float]
-    attainable: Mapping[str, float] | None
-    truth: NDArray[np.float64] | None
-    calibration: Calibration
-    train_loss: tuple[NDArray[np.float64], NDArray[np.float64]]
-    slices: Mapping[str, list[Slice]]
-    importance: list[Importance]
-    importance_rows: int
-    attention: Attention | None
-    distributions: Distributions
-    prepare: Mapping[str, Any]
-    store_bytes: int
-    hashes: Mapping[str, str]
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """One row a validation."""
-        history: list[dict[str, float]] = self.run.metrics.get("history", [])
-        return history
-
-    @property
-    def best(self) -> Mapping[str, float]:
-        """The metrics in `METRICS` and as `calibrated_score` the score after calibration."""
-        return {
-            **self.metrics,
-            "calibrated_score": self.calibration.after["competition_score"],
-        }
-
-
-def collect(run: Run, name: str, device: torch.device) -> RunReport:
-    """Score a bounded number of the run's validation rows and gather what is known of it.
+def collect(run: Run | Scorer, name: str, device: torch.device) -> RunReport:
+    """Gather what is known of a run and of a bounded number of its validation rows, which are
+    scored; of folds and blends, of their out-of-fold predictions.
 
     Raises:
-        UserError: its data set is not prepared, or was prepared anew with another vocabulary.
+        UserError: a run's data set is not prepared, or was prepared anew with another vocabulary;
+            all rows have the same label.
     """
+    if isinstance(run, Scorer):
+        held = held_out(run, device)
+        return replace(
+            _report(run, name, from_kept(held), held.prior, _at_hand(run, held.part, held.label)),
+            members=members(run, held),
+        )
     prepared = open_prepared(run.experiment.dataset)
     if prepared.encoder.hash != run.encoder.hash:
         raise UserError(
@@ -103,37 +63,89 @@ def collect(run: Run, name: str, device: torch.device) -> RunReport:
         )
     valid = replace(prepared.valid, features=run.features)
     scored = score(run, valid, device)
-    if not 0 < scored.label.sum() < len(scored.label):
-        raise UserError(
-            "all validation rows have the same label: there is nothing to report",
-            file=prepared.folder,
-            remedy="prepare with a larger valid_split.fraction",
-        )
-    truth = _truth(run.experiment.dataset, prepared, scored)
+    assert prepared.train.label is not None
+    prior = float(np.mean(prepared.train.label, dtype=np.float64))
+    report = _report(run, name, scored, prior, prepared)
     found, rows = importance(run, valid, scored, device)
-    return RunReport(
-        name=name,
-        run=run,
-        scored=scored,
-        metrics=evaluate(scored.label, scored.logit),
-        baseline=_baseline(scored.label),
-        attainable=None if truth is None else ceiling(scored.label.astype(np.int64), truth),
-        truth=truth,
-        calibration=_calibration(prepared, scored),
+    return replace(
+        report,
         train_loss=_train_loss(run.folder / "logs"),
-        slices=slices(run, valid, scored),
         importance=found,
         importance_rows=rows,
         attention=attention(run, valid, scored, device),
-        distributions=distributions(run, prepared),
+    )
+
+
+def _report(
+    run: Run | Scorer, name: str, scored: Scored, prior: float, prepared: Prepared | None
+) -> RunReport:
+    """What runs, folds and blends share."""
+    label = scored.label
+    if not 0 < label.sum() < len(label):
+        raise UserError(
+            f"all held-out rows of {name} have the same label: there is nothing to report",
+            file=run.folder,
+            remedy="prepare with a larger valid_split.fraction",
+        )
+    held = HeldOut(scored.row, label.astype(np.float32), scored.logit, prior)
+    calibration = calibrate(held, "competition_score")
+    return RunReport(
+        name=name,
+        run=run,
+        parts=parts(run, name),
+        scored=scored,
+        metrics=evaluate(label, scored.logit),
+        half_width=_half_widths(scored, calibration),
+        baseline=_baseline(label),
+        calibration=calibration,
+        hashes=_hashes(run),
+        stored=None if prepared is None else _stored(run, prepared, scored),
+    )
+
+
+def _at_hand(run: Scorer, part: str, label: NDArray[np.float32]) -> Prepared | None:
+    """The prepared data with the rows that were held out, if they are there as they were."""
+    first = run.members[0][0]
+    try:
+        prepared = open_prepared(first.experiment.dataset)
+    except UserError as error:
+        say(f"without what the data say: {error.line()}")
+        return None
+    there = prepared.valid.label if part == "valid" else prepared.train.label
+    assert there is not None
+    if prepared.encoder.hash == first.encoder.hash and np.array_equal(there, label):
+        return prepared
+    say(f"without what the data say: {prepared.folder} was prepared anew since training")
+    return None
+
+
+def _stored(run: Run | Scorer, prepared: Prepared, scored: Scored) -> Stored:
+    first = members_of(run)[0][0]
+    rows = prepared.valid if scored.part == "valid" else prepared.train
+    truth = _truth(run.experiment.dataset, prepared, scored)
+    return Stored(
+        slices=slices(first, replace(rows, features=first.features), scored),
+        distributions=distributions(first, prepared),
         prepare=json.loads((prepared.folder / "prepare.json").read_bytes()),
-        store_bytes=sum(
+        bytes=sum(
             array.bytes
             for part in PARTS
             for array in read_manifest(prepared.folder / part).arrays.values()
         ),
-        hashes=_hashes(run, prepared.folder),
+        attainable=None if truth is None else ceiling(scored.label.astype(np.int64), truth),
+        truth=truth,
+        hashes=_stored_hashes(prepared.folder),
     )
+
+
+def _half_widths(scored: Scored, calibration: Calibration) -> dict[str, float]:
+    """By batch means, of the AUC after DeLong. The map that is fit on all rows stands in for those
+    that calibrated each row without it: beside the luck of the rows that is nothing."""
+    raw = standard_errors(scored.label, scored.logit)
+    after = standard_errors(scored.label, calibration.calibrator(scored.logit))
+    errors = {**raw, "calibrated_score": after["competition_score"]}
+    half = {name: float(Z95) * error for name, error in errors.items()}
+    return {**half, "AUC": auc_interval(scored.label, scored.logit)[1]}
 
 
 def _baseline(label: NDArray[np.float64]) -> dict[str, float]:
@@ -142,14 +154,6 @@ def _baseline(label: NDArray[np.float64]) -> dict[str, float]:
         **evaluate(label, constant, ["AUC", "logloss", "AP"]),
         **evaluate(label, np.zeros(len(label)), ["WLL", "competition_score"]),
     }
-
-
-def _calibration(prepared: Prepared, scored: Scored) -> Calibration:
-    label = scored.label.astype(np.float32)
-    assert prepared.train.label is not None
-    prior = float(np.mean(prepared.train.label, dtype=np.float64))
-    held = HeldOut(scored.row, label, scored.logit, prior)
-    return calibrate(held, "competition_score")
 
 
 def _truth(
@@ -163,7 +167,7 @@ def _truth(
     table = pq.read_table(
         file, columns=["probability", "clicked"], filters=[("split", "=", "train")]
     )
-    place = len(prepared.train) + scored.row
+    place = scored.row + (len(prepared.train) if scored.part == "valid" else 0)
     if place[-1] >= len(table):
         return None
     if not np.array_equal(table["clicked"].to_numpy()[place], scored.label):
@@ -185,17 +189,19 @@ def _train_loss(logs: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.array(steps, np.float64), np.array([found[s] for s in steps], np.float64)
 
 
-def _hashes(run: Run, prepared: Path) -> dict[str, str]:
+def _stored_hashes(prepared: Path) -> dict[str, str]:
     made = json.loads((prepared / "prepare.json").read_bytes())
     found = {part["path"]: part["sha256"] for part in made.get("inputs", {}).values()}
     for part in PARTS:
         manifest = prepared / part / "manifest.json"
         found[f"{prepared.name}/{part}/manifest.json"] = sha256_of(manifest)
-    marker = json.loads((run.folder / "run.json").read_bytes())
-    own = {f"{run.folder.name}/{name}": value for name, value in marker["sha256"].items()}
-    return {**found, **own}
+    return found
 
 
-def expected_clicks(report: RunReport) -> float:
-    """Clicks that the predictions add up to, over those there were."""
-    return float(expit(report.scored.logit).sum() / report.scored.label.sum())
+def _hashes(run: Run | Scorer) -> dict[str, str]:
+    """Of a run, all that it scores with; of folds and blends, what they verify each run by."""
+    if isinstance(run, Run):
+        marker = json.loads((run.folder / "run.json").read_bytes())
+        return {f"{run.folder.name}/{name}": value for name, value in marker["sha256"].items()}
+    files = [run.marker, *(one.folder / "run.json" for runs in run.members for one in runs)]
+    return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files}

@@ -18,7 +18,7 @@ from scipy.special import logit as log_odds
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from tossctr.evaluation.reliability import Bin, reliability
-from tossctr.report.collect import RunReport
+from tossctr.report.run_report import RunReport
 from tossctr.report.svg import DASHED, MUTED, SERIES, Plot, plot
 
 Floats = NDArray[np.float64]
@@ -41,21 +41,31 @@ def _label_end(axes: Axes, x: float, y: float, text: str, colour: str, *, left: 
 
 
 def learning(reports: Sequence[RunReport]) -> list[Plot]:
-    """Validation AUC, and both losses, over optimiser steps."""
+    """Validation AUC, and both losses, over optimiser steps, and of trees over rounds; of what is
+    not a single run there is nothing to draw."""
+    of = [(r, c) for r, c in zip(reports, SERIES, strict=False) if r.history]
+    networks = [(r, c) for r, c in of if not r.boosted]
+    trees = [(r, c) for r, c in of if r.boosted]
+    return [
+        *(_learning(networks, "", "optimiser step") if networks else []),
+        *(_learning(trees, "-trees" if networks else "", "round") if trees else []),
+    ]
 
+
+def _learning(of: Sequence[tuple[RunReport, str]], suffix: str, unit: str) -> list[Plot]:
     def auc(axes: Axes) -> None:
-        for report, colour in zip(reports, SERIES, strict=False):
+        for report, colour in of:
             steps = [row["step"] for row in report.history]
             values = [row["AUC"] for row in report.history]
-            axes.plot(steps, values, "o-", color=colour, markersize=4)
-            best = report.run.metrics["best"]
+            axes.plot(steps, values, "o-", color=colour, markersize=_marker(steps))
+            best = report.kept
             axes.plot(best["step"], best["AUC"], "o", color=colour, markersize=9, alpha=0.35)
-        _steps(axes, "AUC")
+        _steps(axes, "AUC", unit)
 
     def losses(axes: Axes) -> None:
         low: list[float] = []
         high: list[float] = []
-        for report, colour in zip(reports, SERIES, strict=False):
+        for report, colour in of:
             steps, loss = report.train_loss
             if len(loss):
                 window = min(SMOOTHED, len(loss) // 4 + 1)
@@ -68,28 +78,36 @@ def learning(reports: Sequence[RunReport]) -> list[Plot]:
             low.append(min(values))
             high.append(max(values))
             at = [row["step"] for row in report.history]
-            axes.plot(at, values, "o-", color=colour, markersize=4)
+            axes.plot(at, values, "o-", color=colour, markersize=_marker(at))
         pad = 0.08 * (max(high) - min(low)) or 0.01
         axes.set_ylim(min(low) - pad, max(high) + 2 * pad)
-        _steps(axes, "logloss")
+        _steps(axes, "logloss", unit)
 
+    trees = unit == "round"
     said = "; ".join(
         f"{r.name}: AUC {r.history[0]['AUC']:.4f} at the first of {len(r.history)} validations, "
-        f"{r.run.metrics['best']['AUC']:.4f} at the best, in epoch "
-        f"{r.run.metrics['best']['epoch']:.0f}"
-        for r in reports
-        if r.history
+        f"{r.kept['AUC']:.4f} at the best, in {'round' if trees else 'epoch'} {r.kept['epoch']:.0f}"
+        for r, _ in of
     )
+    kept = "The ringed point is the round" if trees else "The ringed point is the epoch"
+    of_trees = " of trees" if suffix else ""
+    trained = any(len(r.train_loss[0]) for r, _ in of)
+    losses_of = "Training and validation" if trained else "Validation"
     return [
-        plot("auc", "Validation AUC", f"Validation AUC over training. {said}.", auc,
-             note="The ringed point is the epoch that was kept."),
-        plot("loss", "Loss", f"Training and validation logloss over training. {said}.", losses,
-             note="With points: validation. Thin: training, smoothed."),
+        plot(f"auc{suffix}", f"Validation AUC{of_trees}",
+             f"Validation AUC over training. {said}.", auc, note=f"{kept} that was kept."),
+        plot(f"loss{suffix}", f"Loss{of_trees}", f"{losses_of} logloss. {said}.", losses,
+             note="With points: validation. Thin: training, smoothed." if trained
+             else "Of validation rows."),
     ]  # fmt: skip
 
 
-def _steps(axes: Axes, name: str) -> None:
-    axes.set_xlabel("optimiser step")
+def _marker(points: Sequence[float]) -> float:
+    return 4 if len(points) <= 40 else 0
+
+
+def _steps(axes: Axes, name: str, unit: str) -> None:
+    axes.set_xlabel(unit)
     axes.set_ylabel(name)
     axes.grid(axis="x", visible=False)
     axes.set_xlim(0, 1.03 * axes.dataLim.x1)

@@ -10,8 +10,7 @@ import numpy as np
 
 from tossctr.data.health import LARGE_DRIFT
 from tossctr.evaluation.ceiling import lift
-from tossctr.report.collect import RunReport
-from tossctr.report.uncertainty import auc_interval
+from tossctr.report.run_report import RunReport
 
 OVERFIT = 0.85  # training loss as a share of validation loss
 CUT = 0.2  # share of histories that are longer than what the model sees
@@ -40,11 +39,13 @@ def findings(report: RunReport) -> list[Finding]:
     """The most important first."""
     every = (
         *_score(report),
+        *_members(report),
         *_calibrated(report),
         *_learning(report),
         *_history(report),
         *_fields(report),
         *_drift(report),
+        *_left_out(report),
     )
     return [one for one in every if one is not None]
 
@@ -65,16 +66,28 @@ def _score(report: RunReport) -> list[Finding | None]:
         found = Finding("watch", "It ranks no better than chance.", "Look at the loss, and at the "
                         "health of the data: `tossctr check`.")  # fmt: skip
     clicks = int(report.scored.label.sum())
-    half = auc_interval(report.scored.label, report.scored.logit)[1]
+    half = report.half_width["AUC"]
     sure = Finding(
         "note",
-        f"{clicks:,} clicks in {len(report.scored.label):,} validation rows: the AUC is sure to "
+        f"{clicks:,} clicks in {len(report.scored.label):,} held-out rows: the AUC is sure to "
         f"± {min(half, 0.5):.3f} (95%).",
         "Differences smaller than that say nothing; compare on more rows."
         if clicks < FEW_CLICKS
         else "",
     )
     return [found, sure]
+
+
+def _members(report: RunReport) -> list[Finding | None]:
+    found = report.members
+    if found is None:
+        return []
+    if found.gain is None:
+        return [Finding("note", found.said)]
+    mean, _, error = found.gain
+    if mean > 2 * error:
+        return [Finding("good", found.said)]
+    return [Finding("watch", found.said, f"That may be luck: {found.best_single} alone may do.")]
 
 
 def _calibrated(report: RunReport) -> list[Finding | None]:
@@ -94,8 +107,10 @@ def _calibrated(report: RunReport) -> list[Finding | None]:
 
 
 def _learning(report: RunReport) -> list[Finding | None]:
-    history, best = report.history, report.run.metrics["best"]
-    training = report.run.experiment.training
+    if not report.history:
+        return []
+    history, best = report.history, report.kept
+    training, unit = report.experiment.training, "round" if report.boosted else "epoch"
     found: list[Finding | None] = []
     if len(history) > 1 and best["step"] == history[-1]["step"]:
         found.append(
@@ -104,8 +119,8 @@ def _learning(report: RunReport) -> list[Finding | None]:
         )  # fmt: skip
     elif len(history) > 1:
         found.append(
-            Finding("good", f"Validation peaked in epoch {best['epoch']:.0f} of "
-                    f"{history[-1]['epoch']:.0f}, and those weights were kept.")
+            Finding("good", f"Validation peaked in {unit} {best['epoch']:.0f} of "
+                    f"{history[-1]['epoch']:.0f}, and that model was kept.")
         )  # fmt: skip
     steps, loss = report.train_loss
     until = loss[steps <= best["step"]][-25:]
@@ -120,8 +135,10 @@ def _learning(report: RunReport) -> list[Finding | None]:
 
 def _history(report: RunReport) -> list[Finding | None]:
     found: list[Finding | None] = []
-    for field, (train, _) in report.distributions.lengths.items():
-        limit = report.distributions.max_len[field]
+    lengths = report.stored.distributions.lengths if report.stored else {}
+    for field, (train, _) in lengths.items():
+        assert report.stored is not None
+        limit = report.stored.distributions.max_len[field]
         cut = 0.0 if limit is None else float((train > limit).mean())
         if cut > CUT:
             found.append(
@@ -149,6 +166,8 @@ def _history(report: RunReport) -> list[Finding | None]:
 
 def _fields(report: RunReport) -> list[Finding | None]:
     found = report.importance
+    if report.members is not None:
+        return []
     if not found or found[0].drop <= found[0].half_width:
         return [Finding("note", "No field stands out when shuffled, on so few rows.")]
     unsure = [one.name for one in found if one.drop - one.half_width <= 0]
@@ -163,10 +182,10 @@ def _fields(report: RunReport) -> list[Finding | None]:
 
 
 def _drift(report: RunReport) -> list[Finding | None]:
-    other = report.distributions.other
-    large = [n for n, index in report.distributions.drift.items() if index > LARGE_DRIFT]
-    if not report.distributions.drift:
+    if report.stored is None or not report.stored.distributions.drift:
         return []
+    found, other = report.stored.distributions, report.stored.distributions.other
+    large = [n for n, index in found.drift.items() if index > LARGE_DRIFT]
     if not large:
         return [Finding("good", f"No field has shifted between train and {other}.")]
     names = ", ".join(large[:4]) + (f" and {len(large) - 4} more" if len(large) > 4 else "")
@@ -177,3 +196,19 @@ def _drift(report: RunReport) -> list[Finding | None]:
             "Such a field may mislead: try without it (`active: false`).",
         )
     ]
+
+
+def _left_out(report: RunReport) -> list[Finding | None]:
+    """What there would be of a single run, or with its data."""
+    found: list[Finding | None] = []
+    if report.members is not None:
+        found.append(
+            Finding("note", "Learning curves, attention and the importance of fields are a single "
+                    "run's, and left out here.", "Report on one of its runs to see them.")
+        )  # fmt: skip
+    if report.stored is None:
+        found.append(
+            Finding("note", "The prepared data are not at hand: slices and drift are left out.",
+                    "`tossctr prepare` makes them.")
+        )  # fmt: skip
+    return found

@@ -7,20 +7,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tossctr import __version__
+from tossctr.ensemble.opening import open_scorer
 from tossctr.errors import UserError
 from tossctr.files import whole_file
 from tossctr.progress import say
 from tossctr.report import bars, figures, tables
-from tossctr.report.collect import RunReport, collect
-from tossctr.report.findings import findings, shared
+from tossctr.report.collect import collect
+from tossctr.report.distributions import Distributions
+from tossctr.report.findings import Finding, findings, shared
+from tossctr.report.run_report import RunReport
+from tossctr.report.sample import Scored
 from tossctr.report.svg import SERIES, Plot
 from tossctr.report.tables import Table
-from tossctr.training.run_folder import load_run
+from tossctr.training.run_folder import FOLDS
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,14 @@ class Score:
     """A metric between a constant prediction and what is attainable.
 
     Attributes:
-        values: by run; `at` says where on the scale they lie, in per cent.
+        values: by run, with `within`, half the 95% interval; `at` says where on the scale they
+            lie, in per cent.
         low, high: the scale's ends; `high` is None where nobody knows what is attainable.
     """
 
     name: str
     values: tuple[str, ...]
+    within: tuple[str, ...]
     at: tuple[float, ...]
     low: str
     high: str | None
@@ -54,24 +61,23 @@ class Section:
 
 
 def write_report(folders: Sequence[Path], output: Path, device: torch.device) -> Path:
-    """Look at runs and write what is found as one HTML file.
+    """Look at runs, folds and blends, and write what is found as one HTML file.
 
     Args:
-        folders: of up to six runs; the first one's validation rows give chance and ceiling.
+        folders: of up to six; the first one's held-out rows give chance and ceiling.
         output: the file.
         device: where to score.
 
     Raises:
-        UserError: too many runs, one that cannot be loaded, or whose data are not there.
+        UserError: too many, one that cannot be loaded, or a run whose data are not there.
     """
     if not 0 < len(folders) <= len(SERIES):
         raise UserError(
             "a report shows one to six runs", value=len(folders), remedy="name fewer runs"
         )
-    reports = [
-        collect(load_run(folder), name, device)
-        for folder, name in zip(folders, names_of(folders), strict=True)
-    ]
+    opened = [open_scorer(folder) for folder in folders]
+    names = names_of([one.folder for one in opened])
+    reports = [collect(one, name, device) for one, name in zip(opened, names, strict=True)]
     page = render(reports)
     with whole_file(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -80,13 +86,17 @@ def write_report(folders: Sequence[Path], output: Path, device: torch.device) ->
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Each folder's name, with as many of its parents' as make them different; the same folder
-    twice gets a number."""
+    """Each folder's name (of folds with their experiment's), with as many of its parents' as make
+    them different; the same folder twice gets a number."""
     parts = [folder.resolve().parts for folder in folders]
+
+    def named(depth: int) -> list[str]:
+        return [str(Path(*p[-depth - (p[-1] == FOLDS) :])) for p in parts]
+
     depth = 1
-    while depth < max(map(len, parts)) and len({p[-depth:] for p in parts}) < len(set(parts)):
+    while depth < max(map(len, parts)) and len(set(named(depth))) < len(set(parts)):
         depth += 1
-    names = [str(Path(*p[-depth:])) for p in parts]
+    names = named(depth)
     return [
         f"{name} ({names[:i].count(name) + 1})" if name in names[:i] else name
         for i, name in enumerate(names)
@@ -96,6 +106,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 def render(reports: Sequence[RunReport]) -> str:
     """The page."""
     common, apart = shared([findings(r) for r in reports])
+    common = [*_of_other_rows(reports), *common]
     environment = Environment(
         loader=PackageLoader("tossctr.report"),
         autoescape=True,
@@ -104,14 +115,17 @@ def render(reports: Sequence[RunReport]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["code"] = _code
-    first = reports[0]
-    datasets = dict.fromkeys(r.run.experiment.dataset.dataset_id for r in reports)
+    datasets = dict.fromkeys(
+        run.experiment.dataset.dataset_id for r in reports for run in r.parts.values()
+    )
     return environment.get_template("report.html.j2").render(
         title=" and ".join(r.name for r in reports),
         reports=reports,
-        models=[r.run.experiment.model for r in reports],
+        models=list(
+            dict.fromkeys(run.experiment.model for r in reports for run in r.parts.values())
+        ),
         dataset=", ".join(datasets),
-        rows=first.scored,
+        measured=_measured(reports),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
         cards=[_card(reports, key) for key in ("calibrated_score", "AUC", "AP", "logloss")],
@@ -130,6 +144,49 @@ def _code(text: str) -> Markup:
     return Markup("").join(marked)
 
 
+def _measured(reports: Sequence[RunReport]) -> str:
+    """Which rows the numbers are of."""
+
+    def rows(report: RunReport) -> str:
+        found = report.scored
+        count = f"all {found.of:,}"
+        if len(found.label) < found.of:
+            count = f"{len(found.label):,} evenly spaced of {found.of:,}"
+        kind = "validation rows"
+        if report.scored.part == "train":
+            kind = "training rows, each by models that had not seen it"
+        return f"{count} {kind}, {found.label.sum():,.0f} of them clicks"
+
+    of: dict[str, list[str]] = {}
+    for report in reports:
+        of.setdefault(rows(report), []).append(report.name)
+    if len(of) == 1:
+        return f"Measured on {next(iter(of))}."
+    return "".join(f"{' and '.join(names)}: on {text}. " for text, names in of.items()).strip()
+
+
+def _of_other_rows(reports: Sequence[RunReport]) -> list[Finding]:
+    first = reports[0].scored
+
+    def same(other: Scored) -> bool:
+        return (
+            other.part == first.part
+            and np.array_equal(other.row, first.row)
+            and np.array_equal(other.label, first.label)
+        )
+
+    if all(same(report.scored) for report in reports):
+        return []
+    return [
+        Finding(
+            "watch",
+            "These were not measured on the same rows.",
+            "Only differences beyond the intervals say something; constant and attainable are "
+            f"those of {reports[0].name}'s rows.",
+        )
+    ]
+
+
 def _card(reports: Sequence[RunReport], key: str) -> Score:
     of = "competition_score" if key == "calibrated_score" else key
     low, known = reports[0].baseline[of], reports[0].attainable
@@ -146,11 +203,12 @@ def _card(reports: Sequence[RunReport], key: str) -> Score:
             "logloss": "Log loss",
         }[key],
         values=tuple(f"{v:.4f}" for v in values),
+        within=tuple(tables.within(r, key, 4) for r in reports),
         at=tuple(round(min(max(100 * (v - low) / span, 0), 100), 1) for v in values),
         low=f"{low:.4f}",
         high=f"{known[of]:.4f}" if known else None,
         note={
-            "calibrated_score": "after calibration",
+            "calibrated_score": "after calibration, by maps that had not seen the row",
             "AUC": "a click is ranked above a non-click so often",
             "AP": "mean precision over all clicks",
             "logloss": "raw predictions, nats; lower is better",
@@ -159,14 +217,24 @@ def _card(reports: Sequence[RunReport], key: str) -> Score:
 
 
 def _sections(reports: Sequence[RunReport]) -> list[Section]:
+    """The chapters that there is something to say in."""
     several = len(reports) > 1
     fields = list(dict.fromkeys(name for r in reports for name in r.slices))
+    made = [r for r in reports if r.members is not None]
+    explained = [r for r in reports if r.importance]
+    boosted = [r for r in reports if r.gain]
     attention = bars.attended(reports)
     differing, config = tables.config(reports)
+    parts = {name: run for r in reports for name, run in r.parts.items()}
     # Runs on the same data share these.
-    datasets = list({r.run.encoder.hash: r for r in reports}.values())
-    about = [plot for i, r in enumerate(datasets) for plot in _data_plots(r, i)]
-    return [
+    stored = [(r, r.stored.distributions) for r in reports if r.stored]
+    datasets = {r.runs[0].encoder.hash: (r.name, found) for r, found in reversed(stored)}
+    about = [p for i, (_, found) in enumerate(datasets.values()) for p in _data_plots(found, i)]
+    return [s for s in (
+        Section(
+            "parts", "What it is made of", "Each part's own score, and its weight in the whole.",
+            open_tables=[tables.members(r) for r in made],
+        ),
         Section(
             "learning", "Learning", "How validation went while the model learnt.",
             figures.learning(reports),
@@ -187,12 +255,13 @@ def _sections(reports: Sequence[RunReport]) -> list[Section]:
         ),
         Section(
             "why", "What it looks at", "Which fields and which events the predictions rest on.",
-            [bars.importances(reports), *([attention] if attention else [])],
-            [tables.importances(r) for r in reports],
+            [*([bars.importances(reports)] if explained else []),
+             *([attention] if attention else []), *([bars.gains(reports)] if boosted else [])],
+            [*map(tables.importances, explained), *map(tables.gains, boosted)],
         ),
         Section(
             "data", "The data", "What the histories hold, and whether test looks like train.",
-            about, [tables.drifts(r) for r in datasets],
+            about, [tables.drifts(*one) for one in datasets.values()],
         ),
         Section(
             "cost", "Time and memory", "What each step took.",
@@ -202,20 +271,20 @@ def _sections(reports: Sequence[RunReport]) -> list[Section]:
             "config", "Settings and files",
             "Everything needed to do it again."
             + (" The runs have the same settings." if several and differing is None else ""),
-            tables=[config, *map(tables.fields, reports), *map(tables.hashes, reports)],
+            tables=[config, *(tables.fields(*part) for part in parts.items()),
+                    *map(tables.hashes, reports)],
             open_tables=[differing] if several and differing else [],
             folded="All settings, fields and hashes",
         ),
-    ]  # fmt: skip
+    ) if s.plots or s.tables or s.open_tables]  # fmt: skip
 
 
-def _data_plots(report: RunReport, number: int) -> list[Plot]:
-    found = report.distributions
+def _data_plots(found: Distributions, number: int) -> list[Plot]:
     plots = [
-        bars.lengths(report, field, f"lengths-{number}-{i}")
+        bars.lengths(found, field, f"lengths-{number}-{i}")
         for i, field in enumerate(list(found.lengths)[:1])  # those of one history are alike
     ]
     plots += [
-        bars.tokens(report, field, f"tokens-{number}-{i}") for i, field in enumerate(found.tokens)
+        bars.tokens(found, field, f"tokens-{number}-{i}") for i, field in enumerate(found.tokens)
     ]
-    return [*plots, bars.drifted(report, f"drift-{number}")] if found.drift else plots
+    return [*plots, bars.drifted(found, f"drift-{number}")] if found.drift else plots

@@ -25,14 +25,15 @@ MAX_EVENTS = 20_000_000  # bounds the time that scoring them takes
 
 @dataclass(frozen=True)
 class Scored:
-    """n of the N validation rows.
+    """n of the N held-out rows.
 
     Attributes:
-        row: (n,) their places in the validation store, rising.
+        row: (n,) their places in the store, rising.
         label: (n,) 0 or 1.
         logit: (n,) float64.
         of: N.
         rows_per_s: how fast they were scored; None where they had been before.
+        part: the store that `row` counts in: `valid`, or `train` for rows out of fold.
     """
 
     row: NDArray[np.int64]
@@ -40,6 +41,7 @@ class Scored:
     logit: NDArray[np.float64]
     of: int
     rows_per_s: float | None = None
+    part: str = "valid"
 
 
 def subset(rows: EncodedRows, numbers: Array) -> EncodedRows:
@@ -92,6 +94,18 @@ def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
     return held if np.array_equal(held.label, valid.label) else None
 
 
+def from_kept(held: HeldOut) -> Scored:
+    """Of predictions that were kept, evenly spaced ones."""
+    numbers = evenly(MAX_ROWS, len(held))
+    return Scored(
+        held.row[numbers],
+        np.asarray(held.label[numbers], np.float64),
+        held.logit[numbers],
+        len(held),
+        part=held.part,
+    )
+
+
 def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
     """Evenly spaced validation rows with the logits that training kept, or scored, `BATCH_ROWS` at
     a time.
@@ -104,9 +118,7 @@ def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
     assert valid.label is not None
     kept = _kept(run, valid)
     if kept is not None:
-        numbers = evenly(MAX_ROWS, len(valid))
-        return Scored(numbers, np.asarray(kept.label[numbers], np.float64), kept.logit[numbers],
-                      len(valid))  # fmt: skip
+        return from_kept(kept)
     mean_events = float(event_counts(valid).mean())
     numbers = evenly(min(MAX_ROWS, max(int(MAX_EVENTS / mean_events), 1_000)), len(valid))
     logit = np.empty(len(numbers))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from tossctr.report.collect import RunReport
-from tossctr.training.run_folder import WEIGHTS
+from tossctr.report.distributions import Distributions
+from tossctr.report.run_report import RunReport
+from tossctr.training.run_folder import WEIGHTS, Run
+from tossctr.trees.lightgbm import BOOSTER
 
 UNKNOWN = "–"  # an older run did not record it
 METRICS = {
@@ -40,25 +43,30 @@ def scores(reports: Sequence[RunReport]) -> Table:
     rows = []
     for key, name in METRICS.items():
         of = "competition_score" if key == "calibrated_score" else key
-        cells = [name, f"{reports[0].baseline[of]:.5f}", *(f"{r.best[key]:.5f}" for r in reports)]
+        values = (f"{r.best[key]:.5f}{within(r, key, 5)}" for r in reports)
+        cells = [name, f"{reports[0].baseline[of]:.5f}", *values]
         rows.append((*cells, f"{known[of]:.5f}") if known else tuple(cells))
     head = ("Metric", "Constant", *(r.name for r in reports))
-    return Table("Validation metrics", (*head, "Attainable") if known else head, tuple(rows))
+    caption = "Metrics of held-out rows, with 95% intervals"
+    return Table(caption, (*head, "Attainable") if known else head, tuple(rows))
 
 
 def history(report: RunReport) -> Table:
     """One row a validation."""
     names = [n for n in report.history[0] if n not in ("epoch", "step")]
-    best = report.run.metrics["best"]["step"]
+    of_trees = report.boosted  # whose steps are their rounds
     return Table(
         f"Validations of {report.name}",
-        ("Epoch", "Step", *(n.replace("_", " ") for n in names)),
+        (*(("Round",) if of_trees else ("Epoch", "Step")), *(n.replace("_", " ") for n in names)),
         tuple(
-            (f"{row['epoch']:.0f}", f"{row['step']:,.0f}", *(number(row[n]) for n in names))
+            (f"{row['epoch']:.0f}", *(() if of_trees else (f"{row['step']:,.0f}",)),
+             *(number(row[n]) for n in names))
             for row in report.history
         ),
-        marked=frozenset(i for i, row in enumerate(report.history) if row["step"] == best),
-    )
+        marked=frozenset(
+            i for i, row in enumerate(report.history) if row["step"] == report.kept["step"]
+        ),
+    )  # fmt: skip
 
 
 def sliced(report: RunReport, field: str) -> Table:
@@ -84,12 +92,41 @@ def importances(report: RunReport) -> Table:
     )
 
 
-def drifts(report: RunReport) -> Table:
+def gains(report: RunReport) -> Table:
+    """Of trees, the columns that most of the gain is from."""
+    return Table(
+        f"Share of the trees' gain, {report.name}",
+        ("Column", "Share"),
+        tuple((name, f"{share:.2%}") for name, share in report.gain.items()),
+    )
+
+
+def members(report: RunReport) -> Table:
+    """Folds, or a blend's members and the ways to combine them, each with its own scores."""
+    assert report.members is not None
+    found = report.members
+    names = [METRICS[key].removesuffix(", raw") for key in found.metrics]
+
+    def cell(value: float, std: float) -> str:
+        return f"{value:.4f} ± {std:.4f}" if np.isfinite(std) else f"{value:.4f}"
+
+    return Table(
+        f"{report.name}, out of fold",
+        ("Part", "Of", *names, "Weight"),
+        tuple(
+            (one.name, one.about, *(cell(*one.scores[key]) for key in found.metrics),
+             "" if one.weight is None else f"{one.weight:.3f}")
+            for one in found.rows
+        ),
+        marked=frozenset(i for i, one in enumerate(found.rows) if one.chosen),
+    )  # fmt: skip
+
+
+def drifts(name: str, found: Distributions) -> Table:
     """Every field's drift."""
-    found = report.distributions
     return Table(
         f"Population stability index, {found.rows[0]:,} rows of train and {found.rows[1]:,} of "
-        f"{found.other}",
+        f"{found.other}, {name}",
         ("Field", "Index"),
         tuple((name, f"{index:.4f}") for name, index in found.drift.items()),
     )
@@ -102,13 +139,24 @@ def steps(reports: Sequence[RunReport]) -> Table:
         return (name, *(cell(r) for r in reports))
 
     def made(key: str, unit: str) -> Any:
-        return lambda r: f"{r.prepare[key]:,.1f} {unit}" if key in r.prepare else UNKNOWN
+        def cell(r: RunReport) -> str:
+            made = r.stored.prepare if r.stored else {}
+            return f"{made[key]:,.1f} {unit}" if key in made else UNKNOWN
+
+        return cell
 
     def rows_of(part: str) -> Any:
-        return lambda r: f"{r.prepare['report'][part]['rows']:,}"
+        def cell(r: RunReport) -> str:
+            return f"{r.stored.prepare['report'][part]['rows']:,}" if r.stored else UNKNOWN
 
-    def metric(key: str, form: str) -> Any:
-        return lambda r: form.format(r.run.metrics[key]) if key in r.run.metrics else UNKNOWN
+        return cell
+
+    def metric(key: str, form: str, over: Callable[[list[float]], float] = sum) -> Any:
+        def cell(r: RunReport) -> str:
+            values = [run.metrics[key] for run in r.runs if key in run.metrics]
+            return form.format(over(values)) if len(values) == len(r.runs) else UNKNOWN
+
+        return cell
 
     return Table(
         "Time and memory",
@@ -118,12 +166,14 @@ def steps(reports: Sequence[RunReport]) -> Table:
             row("Rows to validate on", rows_of("valid")),
             row("Prepare: time", made("seconds", "s")),
             row("Prepare: peak memory", made("peak_mb", "MB")),
-            row("Store on disk", lambda r: f"{r.store_bytes / 1e6:,.1f} MB"),
+            row("Store on disk",
+                lambda r: f"{r.stored.bytes / 1e6:,.1f} MB" if r.stored else UNKNOWN),
+            row("Models", lambda r: f"{len(r.runs):,}"),
             row("Parameters", metric("parameters", "{:,}")),
-            row("Weights on disk", lambda r: f"{_size(r) / 1e6:,.2f} MB"),
+            row("Weights on disk", lambda r: f"{sum(map(_size, r.runs)) / 1e6:,.2f} MB"),
             row("Train: time", metric("seconds", "{:,.0f} s")),
-            row("Train: rows a second", metric("rows_per_s", "{:,.0f}")),
-            row("Train: peak memory", metric("peak_mb", "{:,.0f} MB")),
+            row("Train: rows a second", metric("rows_per_s", "{:,.0f}", fmean)),
+            row("Train: peak memory", metric("peak_mb", "{:,.0f} MB", max)),
             row("Train: batches left out", metric("skipped_batches", "{:,}")),
             row("Score: rows a second", lambda r: UNKNOWN if r.scored.rows_per_s is None
                 else f"{r.scored.rows_per_s:,.0f}"),
@@ -131,36 +181,41 @@ def steps(reports: Sequence[RunReport]) -> Table:
     )  # fmt: skip
 
 
-def _size(report: RunReport) -> int:
-    file = report.run.folder / WEIGHTS
-    return file.stat().st_size if file.exists() else 0
+def _size(run: Run) -> int:
+    files = (run.folder / WEIGHTS, run.folder / BOOSTER)
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def hashes(report: RunReport) -> Table:
     """SHA-256 by file."""
-    rows = tuple(report.hashes.items())
+    rows = (*(report.stored.hashes.items() if report.stored else ()), *report.hashes.items())
     return Table(f"SHA-256, {report.name}", ("File", "SHA-256"), rows, text=True)
 
 
-def fields(report: RunReport) -> Table:
+def fields(name: str, run: Run) -> Table:
     """The fields as the model sees them."""
     return Table(
-        f"Fields of {report.name}",
+        f"Fields of {name}",
         ("Field", "Kind", "Vocabulary", "Events seen"),
         tuple(
             (f.name, f.kind.replace("_", " "), f"{f.vocab_size:,}" if f.vocab_size else "",
              "" if "sequence" not in f.kind else f"{f.max_len:,}" if f.max_len else "all")
-            for f in report.run.features.fields
+            for f in run.features.fields
         ),
     )  # fmt: skip
 
 
 def config(reports: Sequence[RunReport]) -> tuple[Table | None, Table]:
-    """The settings that differ between the runs (if any), and all of them."""
-    flat = [_flat(r.run.experiment.model_dump(mode="json", serialize_as_any=True)) for r in reports]
+    """The settings that differ between the runs (if any), and all of them; a column for each
+    config of a blend."""
+    named = {name: run for r in reports for name, run in r.parts.items()}
+    flat = [
+        _flat(run.experiment.model_dump(mode="json", serialize_as_any=True))
+        for run in named.values()
+    ]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     rows = [(key, *(one.get(key, UNKNOWN) for one in flat)) for key in keys]
-    head = ("Setting", *(r.name for r in reports))
+    head = ("Setting", *named)
     differing = [row for row in rows if len(set(row[1:])) > 1]
     some = Table("Settings that differ", head, tuple(differing), text=True) if differing else None
     return some, Table("All settings", head, tuple(rows), text=True)
@@ -178,6 +233,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             found[prefix + key] = "none" if value is None else str(value)
     return found
+
+
+def within(report: RunReport, key: str, digits: int) -> str:
+    """Half the 95% interval of one of `best`, as it stands behind the value."""
+    half = report.half_width[key]
+    return f" ± {half:.{digits}f}" if np.isfinite(half) else ""
 
 
 def number(value: float, digits: int = 5) -> str:
