@@ -9,7 +9,11 @@ file's clicks, means over seeds:
     calibrated            the blend calibrated; `gain` over best_single, `gain_std` over seeds
     ceiling               the true probabilities at the balanced prior
     share                 calibrated / ceiling; share_above_chance is without what chance gives
-    wll_error             WLL of calibrated / that of the ceiling - 1
+    wll_error             WLL of calibrated / that of the ceiling - 1: what the model does not know
+                          as well as what calibration loses
+    calibration_wll_error the same for the true probabilities, distorted (scaled, shifted and bent,
+                          in order still) and calibrated as a model would be: what calibration
+                          alone loses; the largest over the seeds
     ap_change             largest change of AP by calibration
     oof_interval          the 95 % interval that held-out rows state for the test score (last seed),
                           `oof_within` the share of seeds whose test score lies in theirs
@@ -32,9 +36,11 @@ from tossctr import pipeline
 from tossctr.config.loader import load_experiment
 from tossctr.data.synthetic import synthesize
 from tossctr.ensemble.blend import blend
+from tossctr.ensemble.calibration import calibrate
 from tossctr.ensemble.held_out import calibrator, held_out
 from tossctr.ensemble.opening import open_scorer
 from tossctr.evaluation.ceiling import ceiling, read_truth
+from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate
 from tossctr.evaluation.uncertainty import interval, standard_errors
 from tossctr.inference.predict import predict_file
@@ -102,11 +108,31 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
         "chance": chance,
         "gain": after[SCORE] - singles[result.best_single],
         "wll_error": after["WLL"] / best["WLL"] - 1,
+        "calibration_wll_error": of_distorted_truth(folder, best["WLL"]),
         "ap_change": abs(after["AP"] - before["AP"]),
         "oof_score": oof,
         "oof_interval": [low, high],
         "oof_within": float(low <= after[SCORE] <= high),
     }
+
+
+def of_distorted_truth(folder: Path, best_wll: float) -> float:
+    """How far calibration brings back true probabilities that were bent on the way."""
+
+    def bent(probability: np.ndarray) -> np.ndarray:
+        natural = logit(probability)
+        return 0.6 * natural + 0.4 * np.tanh(natural + 4) - 1.5
+
+    label, probability = read_truth(folder / "truth.parquet", "train")
+    held = HeldOut(
+        row=np.arange(len(label)),
+        label=label.astype(np.float32),
+        logit=bent(probability),
+        prior=float(label.mean()),
+    )
+    mapped = calibrate(held, SCORE).calibrator
+    label, probability = read_truth(folder / "truth.parquet", "test")
+    return evaluate(label, mapped(bent(probability)), ["WLL"])["WLL"] / best_wll - 1
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -126,6 +152,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         "gain_std": statistics.stdev(gains) if len(gains) > 1 else 0.0,
         "share": means["calibrated"] / means["ceiling"],
         "share_above_chance": lift,
+        "calibration_wll_error": max((f["calibration_wll_error"] for f in found), key=abs),
         "ap_change": max(f["ap_change"] for f in found),
         "oof_interval": found[-1]["oof_interval"],
         "by_seed": found,
