@@ -14,6 +14,7 @@ from tossctr.config.recipe import Recipe
 from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.prepare import open_prepared, prepare
+from tossctr.data.preparing.parallel import Spread
 from tossctr.data.synthetic import synthesize
 from tossctr.ensemble.blend import blend
 from tossctr.ensemble.calibration import RAW, Calibrator
@@ -30,6 +31,7 @@ from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predict import gather, predict_file, predict_rows
 from tossctr.inference.scorer import Scorer
 from tossctr.inference.submission import write_submission
+from tossctr.location import Location, exists
 from tossctr.progress import say
 from tossctr.training.run_folder import FOLDS, Run
 from tossctr.training.trainer import check_model, train
@@ -48,24 +50,21 @@ def ensure_raw_files(dataset: DatasetConfig, *, seed: int, train_rows: int, test
     Raises:
         UserError: only one of train and test is there: that is an accident, not a fresh start.
     """
-    test = dataset.test_data
-    if dataset.train_data.exists():
-        if test is not None and not test.exists():
+    train, test = dataset.train_data, dataset.test_data
+    if exists(train):
+        if test is not None and not exists(test):
             raise UserError("the test file is not there", file=test, remedy="put it there")
         return False
-    if test is not None and test.exists():
-        raise UserError("the train file is not there", file=dataset.train_data)
-    say(
-        f"no raw files in {dataset.train_data.parent}: "
-        f"making {train_rows:,} + {test_rows:,} synthetic rows"
-    )
-    synthesize(dataset.train_data.parent, train_rows, test_rows, seed=seed)
+    if not isinstance(train, Path) or (test is not None and exists(test)):
+        raise UserError("the train file is not there", file=train)
+    say(f"no raw files in {train.parent}: making {train_rows:,} + {test_rows:,} synthetic rows")
+    synthesize(train.parent, train_rows, test_rows, seed=seed)
     return True
 
 
 def evaluate_run(
     run: Run | Scorer,
-    data: Path | None,
+    data: Location | None,
     *,
     device: torch.device,
     calibrator: Calibrator = RAW,
@@ -166,18 +165,19 @@ def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -
 def submit(
     run: Run | Scorer,
     *,
-    data: Path | None,
+    data: Location | None,
     sample: Path | None,
     output: Path,
     device: torch.device,
     fresh: bool = False,
     calibrator: Calibrator = RAW,
+    spread: Spread | None = None,
 ) -> tuple[int, EncodingReport]:
     """Score a test file into a submission; paths left out come from the run's data set. Where that
     names no id column, rows are known by their number, from 0. Logits go through `calibrator`.
 
     Rows that an earlier call with the same run, file and output had scored when it was killed are
-    not scored again, unless `fresh`.
+    not scored again, unless `fresh`. Given `spread`, workers score, to the same submission.
     """
     dataset = run.experiment.dataset
     source = data or dataset.test_data
@@ -190,7 +190,14 @@ def submit(
     folder = kept_folder(output)
     with locked(folder.with_suffix(".lock"), f"the output {output}", keep=False):
         parts = predict_kept(
-            run, source, folder, device=device, id_col=id_col, report=report, fresh=fresh
+            run,
+            source,
+            folder,
+            device=device,
+            id_col=id_col,
+            report=report,
+            fresh=fresh,
+            spread=spread,
         )
         calibrated = (replace(part, logit=calibrator(part.logit)) for part in parts)
         rows = write_submission(calibrated, output, sample=sample, id_col=id_col or ROW)

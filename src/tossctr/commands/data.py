@@ -13,9 +13,12 @@ from tossctr.commands.options import (
     AsJson,
     Config,
     Overrides,
+    RowsEngine,
+    RowsWorkers,
     app,
     print_result,
     stdout,
+    workers_of,
 )
 from tossctr.interop.formats import Format
 from tossctr.progress import say
@@ -48,13 +51,18 @@ def prepare(
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", "--force", help="Even if nothing has changed.")
     ] = False,
+    engine: RowsEngine = "local",
+    workers: RowsWorkers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Encode raw parquet or CSV into a training store, in bounded memory."""
+    """Encode raw parquet or CSV into a training store, in bounded memory.
+
+    The raw files may be folders of parquet files, or URLs of an object store."""
     chosen, _ = _dataset(config, expid, dataset, overrides)
     from tossctr.data.prepare import prepare as prepare_data
 
-    data = prepare_data(chosen, force=fresh)
+    with workers_of(engine, workers) as spread:
+        data = prepare_data(chosen, force=fresh, spread=spread)
     rows = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
     print_result({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.table import Table
 
 from tossctr.commands.group import EXIT_CODES, CommandGroup, hush, indented
 from tossctr.ensemble.choices import Objective
+
+if TYPE_CHECKING:
+    from tossctr.data.preparing.parallel import Spread
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -49,6 +53,13 @@ ForObjective = Annotated[
 Fresh = Annotated[
     bool, typer.Option("--fresh/--resume", help="Start over, or go on where a kill came between.")
 ]
+RowsEngine = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Who works on rows: this process, or workers by Ray."),
+]
+RowsWorkers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Ray's, of one CPU each. Default: 2.")
+]
 CONFIG = Path("configs")
 OUTPUT = Path("data/output/submission.csv")
 
@@ -61,6 +72,22 @@ def every_command(
     ] = False,
 ) -> None:
     """Options of every command; `CommandGroup` has them behind its name too."""
+
+
+@contextmanager
+def workers_of(
+    engine: Literal["local", "ray"], workers: int | None, *, gpus: bool = False
+) -> Iterator[Spread | None]:
+    """The workers that `--engine` and `--workers` ask for; None where this process is enough."""
+    if engine == "local":
+        if workers is not None:
+            raise typer.BadParameter("--workers are Ray's: add --engine ray")
+        yield None
+        return
+    from tossctr.cluster.tasks import workers as ray_workers
+
+    with ray_workers(workers or 2, gpus=gpus) as spread:
+        yield spread
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:

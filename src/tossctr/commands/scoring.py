@@ -20,14 +20,18 @@ from tossctr.commands.options import (
     Fresh,
     Gpu,
     Overrides,
+    RowsEngine,
+    RowsWorkers,
     RunFolder,
     app,
     metric_table,
     print_result,
     stdout,
+    workers_of,
 )
 from tossctr.commands.report import report_beside
 from tossctr.commands.training import train_experiment
+from tossctr.location import beside, located
 from tossctr.progress import peak_mb, say
 
 if TYPE_CHECKING:
@@ -47,7 +51,7 @@ def evaluate(
     expid: Expid = "FESeq_toy",
     run: RunFolder = None,
     data: Annotated[
-        Path | None, typer.Option(help="Labelled raw file. Default: the validation part.")
+        Any, typer.Option(parser=located, help="Labelled raw file. Default: the validation part.")
     ] = None,
     objective: ForObjective = "raw",
     gpu: Gpu = None,
@@ -70,8 +74,14 @@ def predict(
     expid: Expid = "FESeq_toy",
     run: RunFolder = None,
     data: Annotated[
-        Path | None,
-        typer.Option("--data", "--test_data", help="Raw test file. Default: the data set's."),
+        Any,
+        typer.Option(
+            "--data",
+            "--test_data",
+            parser=located,
+            metavar="PATH|URL",
+            help="Raw test file, or a folder of parquet files. Default: the data set's.",
+        ),
     ] = None,
     sample: Annotated[
         Path | None, typer.Option(help="Sample submission: order and header of the output.")
@@ -80,6 +90,8 @@ def predict(
     objective: ForObjective = "competition_score",
     gpu: Gpu = None,
     fresh: Fresh = False,
+    engine: RowsEngine = "local",
+    workers: RowsWorkers = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a raw test file into a submission, checked before it is written."""
@@ -87,15 +99,18 @@ def predict(
     from tossctr.training.device import resolve_device
 
     chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
-    rows, report = pipeline.submit(
-        chosen,
-        data=data,
-        sample=sample,
-        output=output,
-        device=device,
-        fresh=fresh,
-        calibrator=calibrated(chosen, objective, device),
-    )
+    calibrator = calibrated(chosen, objective, device)
+    with workers_of(engine, workers, gpus=device.type == "cuda") as spread:
+        rows, report = pipeline.submit(
+            chosen,
+            data=data,
+            sample=sample,
+            output=output,
+            device=device,
+            fresh=fresh,
+            calibrator=calibrator,
+            spread=spread,
+        )
     result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
     print_result(result, as_json, "submission")
 
@@ -163,8 +178,8 @@ def run_all(
         calibrator=calibrated(run, objective, device),
     )
     result |= {"output": str(out), "rows": rows, "unseen": dict(report.unseen)}
-    truth = dataset.train_data.parent / "truth.parquet"
-    if truth.exists():
+    truth = beside(dataset.train_data, "truth.parquet")
+    if truth is not None and truth.exists():
         result |= pipeline.against_truth(out, truth)
     if with_report:
         result["report"] = str(report_beside(out, run, device))

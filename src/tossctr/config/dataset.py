@@ -11,6 +11,7 @@ from tossctr.config.entries import absolute, own_keys, read_entry
 from tossctr.config.messages import Place, suggestion, validated
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import DatasetConfig, FeatureSpec
+from tossctr.location import located
 
 DATASET_KEYS = frozenset(DatasetConfig.model_fields) - {"dataset_id", "vocabulary"}
 _PATHS = ("data_root", "train_data", "valid_data", "test_data", "sample_submission")
@@ -32,7 +33,7 @@ def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override
         # Imported here: reading it takes the encoder, and with it torch, which takes seconds.
         from tossctr.interop.encoded_dataset import completed
 
-        train = absolute(Path(str(values["train_data"])), config_dir, "train_data", place)
+        train = absolute(located(str(values["train_data"])), config_dir, "train_data", place)
         values = completed(values, train, place)
     dataset = validated(DatasetConfig, {**values, "dataset_id": dataset_id}, place)
     _check_features(dataset, place)

@@ -11,6 +11,7 @@ from tossctr.config.fuxictr import Dialect
 from tossctr.config.messages import Place, refuse_unknown, suggestion
 from tossctr.config.yaml_file import read_mapping
 from tossctr.errors import UserError
+from tossctr.location import Location
 from tossctr.progress import say
 
 
@@ -84,12 +85,14 @@ def own_keys(
     return translated
 
 
-def absolute(path: Path, config_dir: Path, key: str, place: Place) -> Path:
-    """`path` taken from the project's root, the folder above `config_dir`.
+def absolute(path: Location, config_dir: Path, key: str, place: Place) -> Location:
+    """`path` taken from the project's root, the folder above `config_dir`; a URL as it is.
 
     Raises:
         UserError: a relative path that leaves the root.
     """
+    if isinstance(path, str):
+        return path
     root = config_dir.resolve().parent
     reached = Path(os.path.normpath(root / path))
     if ".." in path.parts and not path.is_absolute() and not reached.is_relative_to(root):

@@ -22,7 +22,7 @@ from tossctr.data.encoding.vocabulary import Vocabulary, frequent_tokens
 from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import ColumnType
-from tossctr.data.where import Where
+from tossctr.data.where import RowsIn, Where
 from tossctr.errors import UserError
 from tossctr.files import write_json
 from tossctr.progress import say
@@ -159,7 +159,7 @@ class Encoder:
         batch: pa.RecordBatch,
         *,
         first_row: int = 0,
-        file: Path | None = None,
+        file: RowsIn | None = None,
         rows: NDArray[np.int64] | None = None,
         labelled: bool = True,
         report: EncodingReport | None = None,
@@ -169,7 +169,7 @@ class Encoder:
         Args:
             batch: all feature columns, and the label where `labelled`.
             first_row: row of the file that the batch begins with, for errors.
-            file: the file, for errors.
+            file: the file or files, for errors.
             rows: (B,) rows of the file, where the batch's are not consecutive.
             labelled: read the label.
             report: counts unseen tokens and missing values there.

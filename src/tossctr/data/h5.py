@@ -44,8 +44,10 @@ class H5Source:
     """An H5 file: a one-dimensional dataset is a column, a two-dimensional one holds sequences,
     padded to one length (they come as lists, padding included)."""
 
+    ends = None
+
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
-        self.path = path
+        self.path = self.file = path
         with open_h5(path, "r") as file:
             shapes = {name: getattr(item, "shape", None) for name, item in file.items()}
             vocabulary = file.attrs.get(VOCABULARY)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +21,7 @@ from tossctr.data.encoding.tokens import SPLITTERS, IntTokens, is_list, split_to
 from tossctr.data.sources import open_source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
+from tossctr.location import Location, name_of
 from tossctr.progress import track
 
 Array = NDArray[Any]
@@ -197,7 +197,7 @@ class ColumnHealth:
 class Health:
     """What `check` found in a file; `drift` by column, where it was compared with another."""
 
-    file: Path
+    file: Location
     rows: int
     columns: dict[str, ColumnHealth]
     drift: dict[str, float | None] = field(default_factory=dict)
@@ -215,7 +215,7 @@ class Health:
         }
 
 
-def check(path: Path, against: Path | None = None) -> Health:
+def check(path: Location, against: Location | None = None) -> Health:
     """Read a file through and say what is in it.
 
     Args:
@@ -240,11 +240,11 @@ def check(path: Path, against: Path | None = None) -> Health:
     )
 
 
-def _profile(path: Path) -> Health:
+def _profile(path: Location) -> Health:
     source = open_source(path)
     columns: dict[str, ColumnHealth] = {}
     row = 0
-    with track(f"check {path.name}", source.num_rows) as advance:
+    with track(f"check {name_of(path)}", source.num_rows) as advance:
         for batch in source.batches():
             if not columns:
                 columns = {
@@ -252,7 +252,7 @@ def _profile(path: Path) -> Health:
                     for i, f in enumerate(batch.schema)
                 }
             for name, column in columns.items():
-                where = Where(row, path)
+                where = Where(row, source.file)
                 with where.reading(name):
                     column.update(batch.column(name), where)
             row += batch.num_rows

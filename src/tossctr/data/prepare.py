@@ -7,7 +7,7 @@ import json
 import os
 import resource
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from tossctr.data.encoding.columns import resolve
 from tossctr.data.encoding.statistics import Stats
 from tossctr.data.encoding.transform import EncodingReport
 from tossctr.data.preparing.fingerprint import Inputs
-from tossctr.data.preparing.parallel import ordered_map
-from tossctr.data.preparing.parts import PARTS, Chunk, Plan
+from tossctr.data.preparing.parallel import Spread
+from tossctr.data.preparing.parts import PARTS, Plan
+from tossctr.data.preparing.work import Here, OnWorkers, Work
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.data.store import StoreWriter, open_store
@@ -55,7 +56,11 @@ class Prepared:
 
 
 def prepare(
-    dataset: DatasetConfig, *, force: bool = False, batch_rows: int = BATCH_ROWS
+    dataset: DatasetConfig,
+    *,
+    force: bool = False,
+    batch_rows: int = BATCH_ROWS,
+    spread: Spread | None = None,
 ) -> Prepared:
     """Encode a data set's training and validation rows, in bounded memory.
 
@@ -69,6 +74,7 @@ def prepare(
         dataset: where the raw files are, and what their columns mean.
         force: prepare again even so.
         batch_rows: rows read at a time; the result does not depend on it.
+        spread: workers to do it on, with the same result; None does it in this process.
 
     Raises:
         UserError: a missing file or column, a value that cannot be encoded, no usable rows, or a
@@ -105,8 +111,11 @@ def prepare(
         started = time.monotonic()
         try:
             plan = Plan.of(dataset, sources)
-            encoder = _fit_kept(dataset, plan, folder / PARTIAL, inputs, batch_rows, force)
-            report = _transform(plan, encoder, folder / PARTIAL, batch_rows)
+            work: Work = Here(plan, batch_rows)
+            if spread is not None:
+                work = OnWorkers(plan, batch_rows, spread)
+            encoder = _fit_kept(dataset, plan, work, folder / PARTIAL, inputs, force)
+            report = _transform(plan, work, encoder, folder / PARTIAL)
             made = {
                 **_made_from(dataset, inputs),
                 "encoder": encoder.hash,
@@ -142,9 +151,9 @@ def open_prepared(dataset: DatasetConfig) -> Prepared:
 def _fit_kept(
     dataset: DatasetConfig,
     plan: Plan,
+    work: Work,
     folder: Path,
     inputs: Inputs,
-    batch_rows: int,
     force: bool,
 ) -> Encoder:
     """The encoder, kept in the folder; one that a killed process left there, if it still fits."""
@@ -156,7 +165,7 @@ def _fit_kept(
         pass  # none there, or damaged
     with writing(folder):
         remove(folder)
-    encoder = _fit(dataset, plan, batch_rows)
+    encoder = _fit(dataset, plan, work)
     encoder.save(folder)
     write_json(folder / FIT, _made_from(dataset, inputs))
     return encoder
@@ -188,16 +197,11 @@ def _put_in_place(folder: Path) -> None:
         remove(partial)
 
 
-def _fit(dataset: DatasetConfig, plan: Plan, batch_rows: int) -> Encoder:
-    def count(chunk: Chunk) -> tuple[Stats, int]:
-        stats = total.like()
-        batch, rows = chunk.of("train")
-        stats.update(batch, file=chunk.file, rows=rows)
-        return stats, chunk.batch.num_rows
-
+def _fit(dataset: DatasetConfig, plan: Plan, work: Work) -> Encoder:
     total = Stats.of(dataset)
-    with track("fit", plan.train_rows) as advance:
-        for stats, rows in ordered_map(count, plan.chunks(("train",), batch_rows)):
+    found = work.statistics(total.like())
+    with track("fit", plan.train_rows) as advance, closing(found):
+        for stats, rows in found:
             total.merge(stats)
             advance(rows)
     file, label = dataset.train_data, dataset.label_col.name
@@ -215,19 +219,7 @@ def _fit(dataset: DatasetConfig, plan: Plan, batch_rows: int) -> Encoder:
     return Encoder.from_stats(dataset, total)
 
 
-def _transform(
-    plan: Plan, encoder: Encoder, folder: Path, batch_rows: int
-) -> dict[str, EncodingReport]:
-    def encode(chunk: Chunk) -> dict[str, tuple[EncodedRows, EncodingReport]]:
-        done = {}
-        for part in PARTS:
-            batch, rows = chunk.of(part)
-            if len(rows):
-                report = EncodingReport()
-                encoded = encoder.transform(batch, file=chunk.file, rows=rows, report=report)
-                done[part] = (encoded, report)
-        return done
-
+def _transform(plan: Plan, work: Work, encoder: Encoder, folder: Path) -> dict[str, EncodingReport]:
     reports = {part: EncodingReport() for part in PARTS}
     with writing(folder), ExitStack() as stack:
         writers = {
@@ -235,11 +227,12 @@ def _transform(
             for part in PARTS
         }
         advance = stack.enter_context(track("transform", plan.rows))
-        for done in ordered_map(encode, plan.chunks(PARTS, batch_rows)):
-            for part, (encoded, report) in done.items():
-                writers[part].append(encoded)
+        done = stack.enter_context(closing(work.encoded(encoder, folder)))
+        for parts in done:
+            for part, (rows, report) in parts.items():
+                writers[part].append(rows)
                 reports[part].merge(report)
-                advance(len(encoded))
+                advance(len(rows))
         if not writers["valid"].rows:
             raise UserError(
                 "no rows to validate on",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,12 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from tossctr.data.preparing.parallel import ordered_map
+from tossctr.data.where import RowsIn
 from tossctr.errors import UserError
+from tossctr.location import Location, is_folder, located, opened, parquet_files
 
 ColumnType = Literal["str", "int", "float"]
 
 BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
 _READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
+_REQUEST_BYTES = 1 << 20  # the same where each read is a request to an object store
 _CSV_BLOCK_BYTES = (4 << 20, 64 << 20, 1 << 30)  # a row must fit into a block: larger if need be
 _CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _H5_SUFFIXES = (".h5", ".hdf5")
@@ -27,10 +33,15 @@ _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
 class Source(Protocol):
-    """A file that can be read in order, any number of times."""
+    """A file, or several as one, that can be read in order, any number of times."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Location: ...
+
+    @property
+    def file(self) -> RowsIn:
+        """What errors name rows by."""
+        ...
 
     @property
     def vocabulary(self) -> str | None:
@@ -51,6 +62,12 @@ class Source(Protocol):
         """Rows in the file, by reading it through where nothing else tells."""
         ...
 
+    @property
+    def ends(self) -> tuple[int, ...] | None:
+        """Rows that parts of the file end before, each part readable without those before it (a
+        Parquet row group); None where the file is read from its start."""
+        ...
+
     def batches(
         self,
         columns: Sequence[str] | None = None,
@@ -69,15 +86,16 @@ class Source(Protocol):
 
 
 def open_source(
-    path: str | Path,
+    path: Location,
     columns: Mapping[str, ColumnType] | None = None,
     *,
     encoded: bool = False,
 ) -> Source:
-    """Open a file by its suffix (`.csv`, `.tsv`, `.h5`, `.hdf5`; anything else must be Parquet).
+    """Open a file by its suffix (`.csv`, `.tsv`, `.h5`, `.hdf5`; anything else must be Parquet), or
+    a folder of Parquet files as one, in the order of their names.
 
     Args:
-        path: the file.
+        path: the file or the folder; as a URL, Parquet.
         columns: columns the caller needs (None: all), with the type to read them as. A CSV file has
             no types of its own: a column not named here is text, so that hour '00' stays '00'. A
             Parquet file keeps its own types.
@@ -87,27 +105,42 @@ def open_source(
         UserError: the file is missing, of another format, or lacks some of `columns`; it is
             encoded, and nothing says with which vocabulary.
     """
-    path = Path(path)
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise UserError(problem, file=path, remedy="check the path in the data set's config")
+    path = located(path)
     types = dict(columns or {})
-    source: Source
-    suffix = path.suffix.lower()
-    if suffix in _CSV_SUFFIXES:
-        source = CsvSource(path, types)
-    elif suffix in _H5_SUFFIXES:
-        from tossctr.data.h5 import H5Source
-
-        source = H5Source(path, types)
-    else:
-        source = ParquetSource(path, types)
+    source = _folder(path, types) if is_folder(path) else _file(path, types)
     require_columns(source, types)
-    if encoded or suffix in _H5_SUFFIXES or source.vocabulary is not None:
+    if encoded or source.vocabulary is not None or _suffix(path) in _H5_SUFFIXES:
         from tossctr.interop.encoded_source import EncodedSource
 
         source = EncodedSource(source)
     return source
+
+
+def _file(path: Location, types: Mapping[str, ColumnType]) -> Source:
+    if isinstance(path, str):
+        return ParquetSource(path, types)
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise UserError(problem, file=path, remedy="check the path in the data set's config")
+    if _suffix(path) in _CSV_SUFFIXES:
+        return CsvSource(path, types)
+    if _suffix(path) in _H5_SUFFIXES:
+        from tossctr.data.h5 import H5Source
+
+        return H5Source(path, types)
+    return ParquetSource(path, types)
+
+
+def _folder(path: Location, types: Mapping[str, ColumnType]) -> Source:
+    from tossctr.data.sources_folder import FolderSource
+
+    # Threads, because a footer in an object store is a few round trips.
+    parts = ordered_map(lambda file: ParquetSource(file, types), parquet_files(path))
+    return FolderSource(path, list(parts))
+
+
+def _suffix(path: Location) -> str:
+    return path.suffix.lower() if isinstance(path, Path) else ""
 
 
 def require_columns(source: Source, columns: Iterable[str]) -> None:
@@ -144,20 +177,25 @@ def _first(names: Sequence[str]) -> str:
 class ParquetSource:
     """A Parquet file, read through small buffers whatever the size of its row groups."""
 
-    def __init__(self, path: Path, columns: Iterable[str]) -> None:
-        self.path = path
+    def __init__(self, path: Location, columns: Iterable[str]) -> None:
+        self.path = self.file = path
         with self._open() as file:
-            self.names: tuple[str, ...] = tuple(file.schema_arrow.names)
+            self.schema = file.schema_arrow
+            self.names: tuple[str, ...] = tuple(self.schema.names)
             made_with = (file.schema_arrow.metadata or {}).get(VOCABULARY.encode())
             self.vocabulary = None if made_with is None else made_with.decode(errors="replace")
             self._group_rows = [
                 file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
             ]
-        self._columns = tuple(columns) or self.names
+        self.columns = tuple(columns) or self.names
 
     @property
     def num_rows(self) -> int:
         return sum(self._group_rows)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        return tuple(accumulate(self._group_rows))
 
     def count_rows(self) -> int:
         return self.num_rows
@@ -169,7 +207,7 @@ class ParquetSource:
         stop: int | None = None,
         batch_rows: int = BATCH_ROWS,
     ) -> Iterator[pa.RecordBatch]:
-        columns = self._columns if columns is None else columns
+        columns = self.columns if columns is None else columns
         require_columns(self, columns)
         stop = self.num_rows if stop is None else min(stop, self.num_rows)
         groups, skipped, position = [], 0, 0
@@ -188,27 +226,35 @@ class ParquetSource:
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(self.path, error) from error
 
-    def _open(self) -> pq.ParquetFile:
+    @contextmanager
+    def _open(self) -> Iterator[pq.ParquetFile]:
         # Without a buffer size, a column chunk (2 GB of sequences in a group of a million rows)
         # would be read whole.
-        try:
-            return pq.ParquetFile(self.path, buffer_size=_READ_BYTES, pre_buffer=False)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"not a readable Parquet file: {_short(error)}",
-                file=self.path,
-                remedy="write it again, or give a .parquet, .csv or .tsv file",
-            ) from error
+        with ExitStack() as stack:
+            try:
+                if isinstance(self.path, Path):
+                    file = pq.ParquetFile(self.path, buffer_size=_READ_BYTES, pre_buffer=False)
+                else:
+                    url = stack.enter_context(opened(self.path))
+                    file = pq.ParquetFile(url, buffer_size=_REQUEST_BYTES, pre_buffer=False)
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise UserError(
+                    f"not a readable Parquet file: {_short(error)}",
+                    file=self.path,
+                    remedy="write it again, or give a .parquet, .csv or .tsv file",
+                ) from error
+            yield stack.enter_context(file)
 
 
 class CsvSource:
     """A CSV (or tab-separated `.tsv`) file with a header line; only an empty field is missing."""
 
     num_rows = None
+    ends = None
     vocabulary = None
 
     def __init__(self, path: Path, types: Mapping[str, ColumnType]) -> None:
-        self.path = path
+        self.path = self.file = path
         self._types = types
         self._parsing = pa.csv.ParseOptions(delimiter=_CSV_SUFFIXES[path.suffix.lower()])
         self.names = self._header()
@@ -293,7 +339,7 @@ class CsvSource:
         )
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def _unreadable(path: Location, error: Exception) -> UserError:
     return UserError(f"cannot be read: {_short(error)}", file=path, remedy="write it again")
 
 

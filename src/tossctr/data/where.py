@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,30 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tossctr.errors import UserError
+from tossctr.location import Location
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files read as one: which of them holds a row.
+
+    Attributes:
+        folder: where they are.
+        paths: the files, in order.
+        ends: for each, how many rows it and those before it have.
+    """
+
+    folder: Location
+    paths: tuple[Location, ...]
+    ends: tuple[int, ...]
+
+    def find(self, row: int) -> tuple[Location, int]:
+        """The file with this row of all, and its row there."""
+        index = min(bisect_right(self.ends, row), len(self.paths) - 1)
+        return self.paths[index], row - (self.ends[index - 1] if index else 0)
+
+
+RowsIn = Location | Files
 
 
 @dataclass(frozen=True)
@@ -21,24 +45,26 @@ class Where:
 
     Attributes:
         first_row: row of the batch's first row in the file.
-        file: the file, where it is known.
+        file: the file, or the files with rows counted through, where it is known.
         rows: (B,) row of each position, for a batch whose rows are not consecutive.
     """
 
     first_row: int = 0
-    file: Path | None = None
+    file: RowsIn | None = None
     rows: NDArray[Any] | None = None
 
     def error(
         self, problem: str, column: str, at: int | None, value: object, remedy: str | None = None
     ) -> UserError:
         """The `UserError` for position `at` of the batch (None: the column as a whole)."""
-        row = None
-        if at is not None:
-            row = int(self.rows[at]) if self.rows is not None else self.first_row + int(at)
-        return UserError(
-            problem, file=self.file, column=column, row=row, value=value, remedy=remedy
-        )
+        row = self.first_row + (at or 0)
+        if self.rows is not None and len(self.rows):
+            row = int(self.rows[at or 0])
+        file = self.file
+        if isinstance(file, Files):
+            file, row = file.find(row)
+        shown = None if at is None else row
+        return UserError(problem, file=file, column=column, row=shown, value=value, remedy=remedy)
 
     @contextmanager
     def reading(self, column: str) -> Iterator[None]:

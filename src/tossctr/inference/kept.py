@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,22 @@ import torch
 
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.preparing.fingerprint import Inputs
+from tossctr.data.preparing.parallel import Spread
+from tossctr.data.sources import open_source
 from tossctr.errors import UserError
 from tossctr.files import remove, sha256_of, whole_file, write_json
 from tossctr.inference.predict import BATCH_ROWS, Predictions, predict_file
 from tossctr.inference.scorer import Scorer, marker_of
-from tossctr.progress import say
+from tossctr.location import Location, name_of
+from tossctr.progress import say, track
 from tossctr.training.run_folder import Run
 
 VERSION = 1
 PART_ROWS = 16 * BATCH_ROWS
 _MARK = "made_from.json"
 _KEY = b"tossctr"
+
+Part = tuple[Predictions, EncodingReport]  # and what was counted in its rows
 
 
 def kept_folder(output: Path) -> Path:
@@ -34,19 +41,24 @@ def kept_folder(output: Path) -> Path:
 
 def predict_kept(
     run: Run | Scorer,
-    path: Path,
+    path: Location,
     folder: Path,
     *,
     device: torch.device,
     id_col: str | None,
     report: EncodingReport,
     fresh: bool = False,
+    spread: Spread | None = None,
 ) -> Iterator[Predictions]:
     """As `predict_file` with ids, but what an earlier, killed call kept in `folder` is not scored
     again; the folder is left for the caller to remove.
 
+    Args:
+        spread: workers to score on, each a part of the file at a time; None scores in this process.
+
     Raises:
-        UserError: as `predict_file`; or the file has changed while it was read.
+        UserError: as `predict_file`; or the file has changed while it was read; or workers cannot
+            share it.
     """
     with Inputs({"data": path}) as inputs:
         made_from = {
@@ -67,25 +79,79 @@ def predict_kept(
             yield part
         if start:
             say(f"{start:,} rows had been scored before")
-        gathered: list[Predictions] = []
-        counts = EncodingReport()
-        for batch in predict_file(
-            run, path, device=device, id_col=id_col, report=counts, start=start
-        ):
-            gathered.append(batch)
-            if counts.rows >= PART_ROWS:
-                counted = counts.taken()
+        scored = _here if spread is None else partial(_on_workers, spread)
+        for part, counted in scored(run, path, device, id_col, start):
+            if counted.rows == PART_ROWS:
                 if not (folder / _MARK).exists():
                     write_json(folder / _MARK, {**made_from, "inputs": inputs.as_dict()})
-                _write(folder / _name(number), _joined(gathered), start, counted)
-                report.merge(counted)
-                number, start = number + 1, start + counted.rows
-                gathered = []
-            yield batch
-        report.merge(counts)
+                _write(folder / _name(number), part, start, counted)
+            report.merge(counted)
+            number, start = number + 1, start + counted.rows
+            yield part
         if not report.rows:
             raise UserError("has no rows to score", file=path)
         inputs.as_dict()
+
+
+def _here(
+    run: Run | Scorer, path: Location, device: torch.device, id_col: str | None, start: int
+) -> Iterator[Part]:
+    """The file from `start` on, in parts of `PART_ROWS` rows."""
+    gathered: list[Predictions] = []
+    counts = EncodingReport()
+    for batch in predict_file(run, path, device=device, id_col=id_col, report=counts, start=start):
+        gathered.append(batch)
+        if counts.rows >= PART_ROWS:
+            yield _joined(gathered), counts.taken()
+            gathered = []
+    if gathered:
+        yield _joined(gathered), counts
+
+
+def _on_workers(
+    spread: Spread,
+    run: Run | Scorer,
+    path: Location,
+    device: torch.device,
+    id_col: str | None,
+    start: int,
+) -> Iterator[Part]:
+    """The same; each part is scored by one worker, which reads its rows itself."""
+    if isinstance(path, Path):
+        path = path.absolute()  # workers have folders of their own
+    source = open_source(path, {}, encoded=run.experiment.dataset.encoded)
+    if source.ends is None or source.num_rows is None:
+        raise UserError(
+            "workers cannot share a file of this format",
+            file=path,
+            remedy="write it as Parquet, or score it with --engine local",
+        )
+    starts = range(start, source.num_rows, PART_ROWS)
+    score = partial(_score, run, path, device, id_col)
+    with (
+        track(f"score {name_of(path)}", source.num_rows) as advance,
+        closing(spread(score, starts)) as parts,
+    ):
+        advance(start)
+        for part, counted in parts:
+            yield part, counted
+            advance(counted.rows)
+
+
+def _score(
+    run: Run | Scorer, path: Location, device: torch.device, id_col: str | None, start: int
+) -> Part:
+    counts = EncodingReport()
+    parts = predict_file(
+        run,
+        path,
+        device=device,
+        id_col=id_col,
+        report=counts,
+        start=start,
+        stop=start + PART_ROWS,
+    )
+    return _joined(list(parts)), counts
 
 
 def _is_of(folder: Path, made_from: Mapping[str, Any], inputs: Inputs) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from tossctr.data.sources import Source, open_source
 from tossctr.data.where import Where
 from tossctr.inference.scorer import Scorer, members_of
 from tossctr.interop.encoded_source import require_vocabulary
+from tossctr.location import Location, name_of
 from tossctr.progress import track
 from tossctr.training.device import part_events, reuse_memory
 from tossctr.training.run_folder import Run
@@ -44,16 +44,18 @@ class Predictions:
 
 def predict_file(
     run: Run | Scorer,
-    path: Path,
+    path: Location,
     *,
     device: torch.device,
     labelled: bool = False,
     id_col: str | None = None,
     report: EncodingReport | None = None,
     start: int = 0,
+    stop: int | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Predictions]:
-    """Score a parquet, CSV or H5 file, `batch_rows` at a time; nothing else is held.
+    """Score a parquet, CSV or H5 file, or a folder of parquet files, `batch_rows` at a time;
+    nothing else is held.
 
     Args:
         run: the trained model and its encoder, or several: each reads the file for itself.
@@ -61,7 +63,7 @@ def predict_file(
         labelled: read the label column too.
         id_col: read this column as ids; without it the ids of unlabelled rows are their numbers.
         report: counts unseen categories and missing values.
-        start: the first row to score.
+        start, stop: the rows to score; `stop` of None is the end.
 
     Yields:
         `Predictions` of consecutive rows, in the file's order.
@@ -79,12 +81,13 @@ def predict_file(
             id_col=id_col,
             report=report if number == 0 else None,
             start=start,
+            stop=stop,
             batch_rows=batch_rows,
         )
         for number, runs in enumerate(members_of(run))
     ]
     rows = open_source(path, {}, encoded=run.experiment.dataset.encoded).num_rows
-    with track(f"score {path.name}", rows) as advance:
+    with track(f"score {name_of(path)}", rows) as advance:
         advance(start)
         for parts in zip(*streams, strict=True):
             first = parts[0]
@@ -96,13 +99,14 @@ def predict_file(
 
 def _predict_member(
     runs: Sequence[Run],
-    path: Path,
+    path: Location,
     *,
     device: torch.device,
     labelled: bool,
     id_col: str | None,
     report: EncodingReport | None,
     start: int,
+    stop: int | None,
     batch_rows: int,
 ) -> Iterator[Predictions]:
     """The mean logit of runs that share an encoder, on rows that are encoded once."""
@@ -114,10 +118,11 @@ def _predict_member(
     source = open_source(path, columns, encoded=run.experiment.dataset.encoded)
     encoder = _encoder_for(source, run)
     row = start
-    for batch in _even(source.batches(start=start, batch_rows=batch_rows), batch_rows):
-        where = Where(row, path)
+    raw = source.batches(start=start, stop=stop, batch_rows=batch_rows)
+    for batch in _even(raw, batch_rows):
+        where = Where(row, source.file)
         encoded = encoder.transform(
-            batch, first_row=row, file=path, labelled=labelled, report=report
+            batch, first_row=row, file=source.file, labelled=labelled, report=report
         )
         row += len(encoded)
         logit = np.mean([predict_rows(r, encoded, device=device) for r in runs], axis=0)

@@ -16,21 +16,26 @@ from tossctr.config.schema import FeatureSpec
 from tossctr.data.sources import open_source
 from tossctr.interop.encoded_source import vocab_size
 from tossctr.interop.feature_map import MAP, FuxiFeature, FuxiMap
+from tossctr.location import Location
 
 _DTYPES = {"categorical": "int", "sequence": "int", "meta": "int", "numeric": "float"}
 # What the config may choose of a feature that is encoded already.
 _CHOSEN = ("active", "source", "max_len", "truncating", "embedding_dim", "feature_encoder")
 
 
-def completed(values: Mapping[str, Any], train_data: Path, place: Place) -> dict[str, Any]:
+def completed(values: Mapping[str, Any], train_data: Location, place: Place) -> dict[str, Any]:
     """A data set's config with features, label and vocabulary of the map beside `train_data`.
 
     Features that the config declares are those used, in its order; without any, all of the map.
 
     Raises:
         UserError: no map, or a feature that is not in it, of another type there, or of a type
-            without counterpart.
+            without counterpart; a URL.
     """
+    if not isinstance(train_data, Path):
+        raise place.error(
+            "train_data", "indices in an object store are not read", remedy="copy them here"
+        )
     fuxi = FuxiMap.read(train_data.parent / MAP)
     declared: list[FeatureSpec] = values.get("feature_cols") or []
     if declared:

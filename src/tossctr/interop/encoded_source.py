@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from tossctr.data.encoding.tokens import flat_list, is_list
 from tossctr.data.sources import BATCH_ROWS, Source
+from tossctr.data.where import RowsIn
 from tossctr.errors import UserError
 from tossctr.interop.feature_map import MAP, FuxiFeature, FuxiMap, vocabulary_of
+from tossctr.location import Location
 
 Array = NDArray[Any]
 
@@ -37,13 +39,17 @@ class EncodedSource:
         self.vocabulary: str | None = inner.vocabulary
         self._features: dict[str, FuxiFeature] = {}
         if self.vocabulary is None:
-            folder = inner.path.parent
+            folder = _folder_of(inner)
             self.vocabulary = vocabulary_of(folder)
             self._features = dict(FuxiMap.read(folder / MAP).features)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Location:
         return self._inner.path
+
+    @property
+    def file(self) -> RowsIn:
+        return self._inner.file
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,6 +61,10 @@ class EncodedSource:
 
     def count_rows(self) -> int:
         return self._inner.count_rows()
+
+    @property
+    def ends(self) -> tuple[int, ...] | None:
+        return self._inner.ends
 
     def batches(
         self,
@@ -86,6 +96,16 @@ class EncodedSource:
             return array  # what is missing is the encoder's to name
         ids = array.cast(pa.int64()).to_numpy(zero_copy_only=False)
         return pa.array(reindexed(ids, feature))
+
+
+def _folder_of(source: Source) -> Path:
+    if not isinstance(source.path, Path):
+        raise UserError(
+            "indices in an object store, and nothing says what they mean",
+            file=source.path,
+            remedy="give a local file with its feature_map.json, or one that tossctr export made",
+        )
+    return source.path.parent
 
 
 def require_vocabulary(source: Source, vocabulary: str | None) -> None:

@@ -15,9 +15,10 @@ from tossctr.data.prepare import Prepared
 from tossctr.data.rows import Array, EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.errors import UserError
-from tossctr.interop.feature_map import FuxiMap, write_vocabularies
+from tossctr.interop.feature_map import MAP, FuxiMap, write_vocabularies
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_files import columns_of, writing
+from tossctr.location import Location, beside, name_of
 from tossctr.progress import say, track
 
 _IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")
@@ -69,7 +70,7 @@ class Export:
                 append(self._columns(rows, numbers))
                 advance(len(numbers))
 
-    def write_raw(self, source_path: Path, path: Path) -> int:
+    def write_raw(self, source_path: Location, path: Path) -> int:
         """Encode a raw file and write it, its ids too where the data set names their column.
 
         FuxiCTR reads no file without a label, so where the raw file has none, it is 0.
@@ -87,7 +88,9 @@ class Export:
         else:
             id_col = None
         if not labelled:
-            say(f"{source_path.name} has no {label}: written as 0, which FuxiCTR's loader needs")
+            say(
+                f"{name_of(source_path)} has no {label}: written as 0, which FuxiCTR's loader needs"
+            )
         source, row = open_source(source_path, columns, encoded=encoded), 0
         cut = 0
         with (
@@ -96,7 +99,7 @@ class Export:
         ):
             for batch in source.batches():
                 rows = self.encoder.transform(
-                    batch, first_row=row, file=source_path, labelled=labelled
+                    batch, first_row=row, file=source.file, labelled=labelled
                 )
                 if rows.label is None:
                     rows = replace(rows, label=np.zeros(len(rows), np.float32))
@@ -151,7 +154,8 @@ def export(
     Raises:
         UserError: the data set is encoded and its own files are in `folder`.
     """
-    if dataset.encoded and folder.resolve() == dataset.train_data.parent.resolve():
+    theirs = beside(dataset.train_data, MAP)
+    if dataset.encoded and theirs is not None and (folder / MAP).resolve() == theirs.resolve():
         raise UserError(
             "holds the files that would be exported", file=folder, remedy="name another folder"
         )

@@ -27,6 +27,7 @@ from tossctr.evaluation.metrics import evaluate
 from tossctr.evaluation.uncertainty import standard_errors
 from tossctr.files import sha256_of
 from tossctr.inference.scorer import Scorer, members_of
+from tossctr.location import beside
 from tossctr.progress import say
 from tossctr.report.distributions import distributions
 from tossctr.report.importance import attention, importance
@@ -161,8 +162,10 @@ def _truth(
 ) -> NDArray[np.float64] | None:
     """(n,) true probabilities of the scored rows, where they lie beside the data and validation is
     the end of the file, so that it is known which they are."""
-    file = dataset.train_data.parent / TRUTH
-    if dataset.valid_data is not None or dataset.valid_split.method != "time" or not file.is_file():
+    file = beside(dataset.train_data, TRUTH)
+    if file is None or not file.is_file():
+        return None
+    if dataset.valid_data is not None or dataset.valid_split.method != "time":
         return None
     table = pq.read_table(
         file, columns=["probability", "clicked"], filters=[("split", "=", "train")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from tossctr.data.health import ColumnHealth, stability_index
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
+from tossctr.location import Location, exists
 from tossctr.report.sample import evenly, subset
 from tossctr.training.run_folder import Run
 
@@ -63,7 +63,7 @@ def distributions(run: Run, prepared: Prepared) -> Distributions:
     """
     train = subset(prepared.train, evenly(ROWS, len(prepared.train)))
     test = run.experiment.dataset.test_data
-    if test is not None and test.is_file():
+    if test is not None and exists(test):
         parts, other = _of_file(run, test), "test"
     else:
         parts, other = [subset(prepared.valid, evenly(ROWS, len(prepared.valid)))], "validation"
@@ -86,7 +86,7 @@ def distributions(run: Run, prepared: Prepared) -> Distributions:
     )
 
 
-def _of_file(run: Run, path: Path) -> list[EncodedRows]:
+def _of_file(run: Run, path: Location) -> list[EncodedRows]:
     """Encoded rows from evenly spaced places of a file; the first ones of a file that does not say
     how many it has."""
     dataset = run.experiment.dataset
@@ -103,7 +103,9 @@ def _of_file(run: Run, path: Path) -> list[EncodedRows]:
     for start in starts:
         stop = start + (block if len(starts) > 1 else ROWS)
         for batch in source.batches(start=start, stop=stop, batch_rows=min(BATCH_ROWS, block)):
-            encoded.append(encoder.transform(batch, first_row=start, file=path, labelled=False))
+            encoded.append(
+                encoder.transform(batch, first_row=start, file=source.file, labelled=False)
+            )
             start += batch.num_rows
     return encoded
 

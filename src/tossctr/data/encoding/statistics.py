@@ -6,7 +6,6 @@ Mergeable, so that batches, threads and machines can each count their own part.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from tossctr.data.encoding.redundancy import ColumnHash, number_bits, text_bits
 from tossctr.data.encoding.texts import as_text, categories
 from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
 from tossctr.data.encoding.vocabulary import COUNTED_IN_ARRAY, TokenCounts
-from tossctr.data.where import Where
+from tossctr.data.where import RowsIn, Where
 
 _STANDARDISED = ("StandardScaler", "signed_log")
 
@@ -89,7 +88,7 @@ class Stats:
         batch: pa.RecordBatch,
         *,
         first_row: int = 0,
-        file: Path | None = None,
+        file: RowsIn | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
         """Count a batch of raw rows.
@@ -97,7 +96,7 @@ class Stats:
         Args:
             batch: all feature columns and the label.
             first_row: row of the file that the batch begins with, for errors.
-            file: the file, for errors.
+            file: the file or files, for errors.
             rows: (B,) rows of the file, where the batch's are not consecutive.
 
         Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,16 +11,19 @@ from typing import Any
 
 from tossctr.errors import UserError
 from tossctr.files import sha256_of
+from tossctr.location import Location, is_folder, opened, parquet_files, stamp
+
+_BLOCK_BYTES = 4 << 20
 
 
 class Inputs:
     """The files that something is made from; as a context manager it ends its hashing thread.
 
     Args:
-        paths: the files by the part they play.
+        paths: by the part they play, files or folders of files.
     """
 
-    def __init__(self, paths: Mapping[str, Path]) -> None:
+    def __init__(self, paths: Mapping[str, Location]) -> None:
         self._paths = dict(paths)
         self._stats = {part: _stat(path) for part, path in self._paths.items()}
         self._pool = ThreadPoolExecutor(1)
@@ -44,7 +49,8 @@ class Inputs:
             now = self._stats[part]
             if now["size"] != was["size"]:
                 return False
-            if str(self._paths[part]) == was["path"] and now["mtime_ns"] == was["mtime_ns"]:
+            same_time = now.items() <= was.items() and len(now) > 1
+            if str(self._paths[part]) == was["path"] and same_time:
                 known: Future[str] = Future()
                 known.set_result(was["sha256"])
                 self._hashes[part] = known
@@ -53,7 +59,8 @@ class Inputs:
         return True
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """By part: path, size in bytes, modification time and SHA-256.
+        """By part: path, size in bytes, modification time and SHA-256; of a folder, the size of
+        all its files, and one hash each of their times and of their content.
 
         Raises:
             UserError: a file has changed since this was made.
@@ -70,10 +77,42 @@ class Inputs:
 
     def _hash(self, part: str) -> Future[str]:
         if part not in self._hashes:
-            self._hashes[part] = self._pool.submit(sha256_of, self._paths[part])
+            self._hashes[part] = self._pool.submit(_content, self._paths[part])
         return self._hashes[part]
 
 
-def _stat(path: Path) -> dict[str, int]:
-    stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+def _stat(path: Location) -> dict[str, Any]:
+    if not is_folder(path):
+        return stamp(path)
+    files = parquet_files(path)
+    stamps = [stamp(file) for file in files]
+    size = sum(of["size"] for of in stamps)
+    if any(len(of) == 1 for of in stamps):  # a store that knows nothing but sizes
+        return {"size": size}
+    named = [[_within(path, file), of] for file, of in zip(files, stamps, strict=True)]
+    return {"size": size, "files": len(files), "times": _hash_of(named)}
+
+
+def _content(path: Location) -> str:
+    """SHA-256 of a file's content; of a folder, of the names and contents in it. A store's own tag
+    of a content stands for it, so that nothing is read from there twice."""
+    if is_folder(path):
+        return _hash_of([[_within(path, file), _content(file)] for file in parquet_files(path)])
+    if isinstance(path, Path):
+        return sha256_of(path)
+    of = stamp(path)
+    if "etag" in of:
+        return _hash_of(of)
+    with opened(path) as file:
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _within(folder: Location, file: Location) -> str:
+    return str(file).removeprefix(str(folder))
+
+
+def _hash_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,12 +1,12 @@
-"""Work on a stream with a few threads, results in the stream's order."""
+"""Work on a stream by several at once, results in the stream's order."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -14,7 +14,17 @@ R = TypeVar("R")
 THREADS = min(4, os.cpu_count() or 1)
 
 
-def ordered_map(work: Callable[[T], R], items: Iterable[T], threads: int = THREADS) -> Iterator[R]:
+class Spread(Protocol):
+    """`map(work, items)` in other processes, here or elsewhere: results in the order of the items,
+    a bounded number at a time; closed, it ends when nobody is at work any more. An error of the
+    user's in `work` is raised here."""
+
+    def __call__(self, work: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]: ...
+
+
+def ordered_map(
+    work: Callable[[T], R], items: Iterable[T], threads: int = THREADS
+) -> Generator[R, None, None]:
     """`map(work, items)` on threads, for work that releases the GIL (Arrow, Numba, hashing).
 
     The caller's thread reads `items` ahead of the work, at most `threads` items, so that memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoding.decode import labels
 from tossctr.data.preparing.split import RandomSplit
 from tossctr.data.sources import Source
-from tossctr.data.where import Where
+from tossctr.data.where import RowsIn, Where
 
 PARTS = ("train", "valid")
 
@@ -25,7 +25,7 @@ class Chunk:
 
     batch: pa.RecordBatch
     first_row: int
-    file: Path
+    file: RowsIn
     valid: NDArray[np.bool_]
 
     def of(self, part: str) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
@@ -33,6 +33,24 @@ class Chunk:
         chosen = self.valid if part == "valid" else ~self.valid
         rows = self.first_row + np.flatnonzero(chosen)
         return (self.batch if chosen.all() else self.batch.filter(pa.array(chosen))), rows
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive rows of a source, for anyone to read.
+
+    Attributes:
+        source: `train` or `valid`.
+        start, stop: the rows; `stop` of None is the end.
+        part: what the rows are for; `split` by the data set's `valid_split`.
+        seen: for a stratified split, the rows of label 0 and of label 1 before `start`.
+    """
+
+    source: str
+    start: int
+    stop: int | None
+    part: Literal["train", "valid", "split"]
+    seen: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -70,36 +88,54 @@ class Plan:
             return None
         return self.train_rows + self.valid_rows
 
-    def chunks(self, parts: tuple[str, ...], batch_rows: int) -> Iterator[Chunk]:
+    def spans(self, parts: tuple[str, ...]) -> list[Span]:
         """The rows of these parts; where both come from one mixed range, all of it."""
-        train, limit = self.sources["train"], self.dataset.max_rows
+        limit = self.dataset.max_rows
         if "valid" in self.sources:
-            yield from _read(train, 0, limit, batch_rows, valid=False)
-            if "valid" in parts:
-                yield from _read(self.sources["valid"], 0, None, batch_rows, valid=True)
+            train, valid = Span("train", 0, limit, "train"), Span("valid", 0, None, "valid")
         elif self.dataset.valid_split.method == "time":
             assert self.train_rows is not None
-            assert self.valid_rows is not None
-            yield from _read(train, 0, self.train_rows, batch_rows, valid=False)
-            if "valid" in parts:
-                end = self.train_rows + self.valid_rows
-                yield from _read(train, self.train_rows, end, batch_rows, valid=True)
+            train = Span("train", 0, self.train_rows, "train")
+            valid = Span("train", self.train_rows, self.rows, "valid")
         else:
-            split, name = RandomSplit(self.dataset.valid_split), self.dataset.label_col.name
-            for chunk in _read(train, 0, limit, batch_rows, valid=False):
-                label = labels(chunk.batch, name, Where(chunk.first_row, chunk.file))
-                yield replace(chunk, valid=split.next(label))
+            return [Span("train", 0, limit, "split")]
+        return [train, valid] if "valid" in parts else [train]
+
+    def read(self, span: Span, batch_rows: int) -> Iterator[Chunk]:
+        """The rows of a span, at most `batch_rows` at a time."""
+        source, row = self.sources[span.source], span.start
+        split = RandomSplit(self.dataset.valid_split, span.start, span.seen)
+        for batch in source.batches(start=span.start, stop=span.stop, batch_rows=batch_rows):
+            chunk = Chunk(batch, row, source.file, np.full(batch.num_rows, span.part == "valid"))
+            row += batch.num_rows
+            if span.part == "split":
+                chunk = replace(
+                    chunk, valid=split.next(self._labels(batch, chunk.first_row, source))
+                )
+            yield chunk
+
+    def chunks(self, parts: tuple[str, ...], batch_rows: int) -> Iterator[Chunk]:
+        """All rows of `spans`."""
+        for span in self.spans(parts):
+            yield from self.read(span, batch_rows)
+
+    @property
+    def splits_by_label(self) -> bool:
+        """Whether the part of a row depends on the labels before it."""
+        return "valid" not in self.sources and self.dataset.valid_split.method == "stratified"
+
+    def labels(self, span: Span, batch_rows: int) -> Iterator[NDArray[np.float32]]:
+        """The labels of a span, 0 or 1, read without the other columns."""
+        source, row = self.sources[span.source], span.start
+        name = [self.dataset.label_col.name]
+        for batch in source.batches(name, span.start, span.stop, batch_rows):
+            yield self._labels(batch, row, source)
+            row += batch.num_rows
+
+    def _labels(self, batch: pa.RecordBatch, row: int, source: Source) -> NDArray[np.float32]:
+        return labels(batch, self.dataset.label_col.name, Where(row, source.file))
 
 
 def _least(rows: int | None, limit: int | None) -> int | None:
     known = [n for n in (rows, limit) if n is not None]
     return min(known) if rows is not None else None
-
-
-def _read(
-    source: Source, start: int, stop: int | None, batch_rows: int, *, valid: bool
-) -> Iterator[Chunk]:
-    row = start
-    for batch in source.batches(start=start, stop=stop, batch_rows=batch_rows):
-        yield Chunk(batch, row, source.path, np.full(batch.num_rows, valid))
-        row += batch.num_rows

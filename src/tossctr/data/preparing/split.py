@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,17 @@ class RandomSplit:
 
     Args:
         split: method `random` or `stratified`, fraction and seed.
+        row: of the file, that it begins with.
+        seen: rows of label 0 and of label 1 before it; only `stratified` asks.
     """
 
-    def __init__(self, split: ValidSplit) -> None:
+    def __init__(self, split: ValidSplit, row: int = 0, seen: Sequence[int] = (0, 0)) -> None:
         self._stratified = split.method == "stratified"
         self._seed = split.seed
         # In units of 2^-32, so that windows of rows are exact in integers.
         self._share = max(1, round(split.fraction * _ONE))
-        self._seen = [0, 0]
-        self._row = 0
+        self._seen = list(seen)
+        self._row = row
 
     def next(self, labels: Array) -> Array:
         """(B,) bool: which of the next B rows, of these labels (0 or 1), are for validation."""

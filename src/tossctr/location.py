@@ -1,0 +1,164 @@
+"""Where raw files are: paths of this machine, and URLs of object stores through fsspec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+from pydantic import BeforeValidator
+
+from tossctr.errors import UserError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+PARQUET = ".parquet"
+_SCHEME = "://"
+_LOCAL = "file://"
+
+
+def located(value: Any) -> Path | str:
+    """A text with `://` as it is (`file://`: the path), any other as a path.
+
+    Raises:
+        ValueError: neither a text nor a path.
+    """
+    if not isinstance(value, str | Path):
+        raise ValueError("is neither a path nor a URL")
+    text = str(value)
+    if text.startswith(_LOCAL):
+        return Path(text.removeprefix(_LOCAL))
+    return text.rstrip("/") if _SCHEME in text else Path(text)
+
+
+# A path, or the URL of a file or of a folder (s3://bucket/prefix) as text.
+Location = Annotated[Path | str, BeforeValidator(located)]
+
+
+def name_of(location: Location) -> str:
+    """The last part, for progress and messages."""
+    return PurePosixPath(str(location)).name
+
+
+def beside(location: Location, name: str) -> Path | None:
+    """That file in the same folder; None where the folder is not this machine's."""
+    return location.parent / name if isinstance(location, Path) else None
+
+
+def exists(location: Location) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    if isinstance(location, Path):
+        return location.exists()
+    with _remote(location) as (system, path):
+        return bool(system.exists(path))
+
+
+def is_folder(location: Location) -> bool:
+    """Whether it is a folder, or a prefix of an object store.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    if isinstance(location, Path):
+        return location.is_dir()
+    with _remote(location) as (system, path):
+        return bool(system.isdir(path))
+
+
+def parquet_files(folder: Location) -> list[Location]:
+    """The Parquet files in a folder and those below it, in the order of their names. What begins
+    with `_` or `.` is an engine's own, and left out.
+
+    Raises:
+        UserError: there is none, or the store cannot be reached.
+    """
+    found: list[Location]
+    if isinstance(folder, Path):
+        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob(f"*{PARQUET}"))
+        found = [folder / name for name in names if _is_data(name) and (folder / name).is_file()]
+    else:
+        with _remote(folder) as (system, path):
+            prefix = path.rstrip("/") + "/"
+            names = sorted(str(p).removeprefix(prefix) for p in system.find(path))
+        found = [f"{folder}/{n}" for n in names if n.endswith(PARQUET) and _is_data(n)]
+    if not found:
+        raise UserError(
+            f"a folder without any {PARQUET} file",
+            file=folder,
+            remedy="name the file or its folder",
+        )
+    return found
+
+
+def _is_data(name: str) -> bool:
+    return not any(part[0] in "_." for part in name.split("/") if part)
+
+
+def opened(url: str) -> BinaryIO:
+    """A file of an object store for reading at any place; each read is one request.
+
+    Raises:
+        UserError: it is not there, or the store cannot be reached.
+    """
+    with _remote(url) as (system, path):
+        file: BinaryIO = system.open(path, "rb", cache_type="none")
+        return file
+
+
+def stamp(location: Location) -> dict[str, Any]:
+    """Of one file: `size` in bytes, and what changes when it does: `mtime_ns` of a path; of a URL
+    the `etag`, or the time `modified`, where the store has one.
+
+    Raises:
+        UserError: a URL leads nowhere.
+        OSError: a path does.
+    """
+    if isinstance(location, Path):
+        stat = location.stat()
+        return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    with _remote(location) as (system, path):
+        system.invalidate_cache()
+        info = {str(k).lower(): v for k, v in system.info(path).items()}
+    of = {"size": int(info["size"])}
+    tags = ("etag", "md5hash", "md5", "content_md5")
+    times = ("lastmodified", "last_modified", "mtime", "updated", "created")
+    for name, keys in (("etag", tags), ("modified", times)):
+        known = [str(info[key]) for key in keys if info.get(key)]
+        if known:
+            return {**of, name: known[0]}
+    return of
+
+
+@contextmanager
+def _remote(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
+    """The file system of a URL and the path in it.
+
+    Raises:
+        UserError: no such protocol, its package is not installed, or the store refuses.
+    """
+    from fsspec.core import url_to_fs
+
+    protocol = url.split(_SCHEME)[0]
+    try:
+        system, path = url_to_fs(url)
+        yield system, path
+    except ImportError as error:  # fsspec says which package
+        raise UserError(
+            f"{protocol}{_SCHEME} needs a package that is not installed",
+            file=url,
+            remedy=str(error).split(". ")[0],
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError("does not exist", file=url, remedy="check the URL") from error
+    except Exception as error:  # each store's client has errors of its own
+        raise UserError(
+            f"cannot be reached: {type(error).__name__}: {str(error)[:200]}",
+            file=url,
+            remedy="check the URL, the credentials and the network",
+        ) from error
