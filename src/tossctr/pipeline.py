@@ -10,6 +10,7 @@ import pyarrow.csv
 import torch
 from scipy.special import logit
 
+from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.recipe import Recipe
 from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.encoder import EncodingReport
@@ -33,6 +34,7 @@ from tossctr.inference.scorer import Scorer
 from tossctr.inference.submission import write_submission
 from tossctr.location import Location, exists
 from tossctr.progress import say
+from tossctr.training.joint import check_joint
 from tossctr.training.run_folder import FOLDS, Run
 from tossctr.training.trainer import check_model, train
 
@@ -98,14 +100,27 @@ def evaluate_run(
     return evaluate(valid.label, logit, names, group=group)
 
 
-def train_experiment(experiment: Experiment, device: torch.device, *, fresh: bool = False) -> Run:
+def train_experiment(
+    experiment: Experiment,
+    device: torch.device,
+    *,
+    fresh: bool = False,
+    processes: Processes = ALONE,
+) -> Run:
     """Prepare what is needed, train into `run_folder`, and keep the validation part's predictions
-    there, with the calibrator to the score that is fit on them."""
-    check_model(experiment)
-    data = prepare(experiment.dataset)
-    run = train(experiment, data, device, run_folder(experiment), fresh=fresh)
-    keep_validation(run, data, device)
-    fit_calibrator(run, "competition_score", device)
+    there, with the calibrator to the score that is fit on them. Of several processes, the first one
+    prepares and keeps; the others open what it made."""
+    processes.everywhere(lambda: check_model(experiment))
+    processes.everywhere(lambda: check_joint(experiment, processes.world_size))
+    dataset = experiment.dataset
+    data = processes.first(lambda: prepare(dataset), others=lambda: open_prepared(dataset))
+    run = train(experiment, data, device, run_folder(experiment), fresh=fresh, processes=processes)
+
+    def keep() -> None:
+        keep_validation(run, data, device)
+        fit_calibrator(run, "competition_score", device)
+
+    processes.first(keep, others=lambda: None)
     return run
 
 

@@ -89,8 +89,8 @@ class Killer(pl.Callback):
 def killed_at(monkeypatch, hook, at):
     made = module._trainer
 
-    def trainer(config, device, logs, callbacks):
-        return made(config, device, logs, [*callbacks, Killer(hook, at)])
+    def trainer(config, device, logs, callbacks, processes):
+        return made(config, device, logs, [*callbacks, Killer(hook, at)], processes)
 
     monkeypatch.setattr(module, "_trainer", trainer)
 

@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tossctr train --expid FESeq_medium --gpu 0",
         "tossctr train --expid FESeq_toy --set max_len=500 --set learning_rate=5e-4",
         "tossctr train --expid FESeq_toy --folds 5 --quiet",
+        "tossctr train --expid FESeq_toy --engine torchrun --workers 2",
     ),
     "plan": (
         "tossctr plan --expid FESeq_full --memory 14GB",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tossctr.cluster.choices import Engine
 from tossctr.commands.group import hush
 from tossctr.commands.options import (
     CONFIG,
@@ -22,8 +26,10 @@ from tossctr.commands.options import (
     print_result,
 )
 from tossctr.ensemble.splits import Method as FoldMethod
+from tossctr.progress import say
 
 if TYPE_CHECKING:
+    from tossctr.cluster.place import Place
     from tossctr.config.schema import Experiment
     from tossctr.training.run_folder import Run
 
@@ -43,13 +49,41 @@ def train(
     seeds: Annotated[
         int, typer.Option(min=1, help="Train all folds with so many seeds (seed, seed + 1, ...).")
     ] = 1,
+    engine: Annotated[
+        Engine | None, typer.Option(help="What starts processes. Default: torchrun if several.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share each batch.")] = 1,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train an experiment (preparing its data first, if need be), or folds of it."""
+    """Train an experiment (preparing its data first, if need be), or folds of it.
+
+    Started by torchrun or srun, each process takes its part in one training."""
+    from tossctr.cluster.place import find_place
     from tossctr.config.loader import load_experiment
 
+    place = find_place()
+    several = place is not None or workers > 1 or engine in ("torchrun", "ray")
+    if several and folds is not None:
+        raise typer.BadParameter("folds are trained by one process; see the cluster page of docs")
+    if engine == "local" and workers > 1:
+        raise typer.BadParameter("one process is local; choose --engine torchrun or ray for more")
+    if place is not None:
+        if workers > 1 or engine is not None:
+            raise typer.BadParameter("torchrun or srun started this: leave out --engine, --workers")
+        _train_together(
+            place, partial(load_experiment, config, expid, overrides or []), gpu, fresh, as_json
+        )
+        return
     experiment = load_experiment(config, expid, overrides or [])
+    if several:
+        from tossctr.cluster.launch import train_with
+
+        hush(experiment.training.verbose == 0)
+        chosen = engine or "torchrun"
+        run = train_with(chosen, experiment, workers=workers, gpu=gpu, fresh=fresh)
+        print_result(run.metrics["best"], as_json, f"best validation of {expid}")
+        return
     if folds is None:
         if seeds > 1:
             raise typer.BadParameter("seeds are an axis of --folds; see also tossctr compare")
@@ -139,3 +173,38 @@ def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Ru
 
     hush(experiment.training.verbose == 0)
     return pipeline.train_experiment(experiment, resolve_device(gpu), fresh=fresh)
+
+
+def _train_together(
+    place: Place, load: Callable[[], Experiment], gpu: int | None, fresh: bool, as_json: bool
+) -> None:
+    """Take part in a training as one of several processes, of which one tells how it ended."""
+    import torch
+
+    from tossctr import pipeline
+    from tossctr.cluster.errors import LOST, ErrorElsewhere, PeerLost
+    from tossctr.cluster.processes import joined
+    from tossctr.training.device import device_of_process
+    from tossctr.training.interruption import Stopped
+
+    hush(place.rank > 0)
+    try:
+        with joined(place, cuda=gpu != -1 and torch.cuda.is_available()) as processes:
+            experiment = processes.everywhere(load)
+            hush(experiment.training.verbose == 0)
+            device = processes.everywhere(lambda: device_of_process(gpu, place.local_rank))
+            run = pipeline.train_experiment(
+                experiment, device, fresh=fresh and place.restarts == 0, processes=processes
+            )
+    except ErrorElsewhere:
+        sys.exit(2)
+    except Stopped as stopped:
+        if place.rank > 0:
+            sys.exit(128 + stopped.number)
+        raise
+    except PeerLost as lost:
+        say(f"{lost}; the same command goes on from the last checkpoint")
+        sys.exit(LOST)
+    if place.rank == 0:
+        title = f"best validation of {experiment.expid}"
+        print_result(run.metrics["best"], as_json, title)

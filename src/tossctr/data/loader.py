@@ -68,6 +68,10 @@ class BatchRows(Sampler[Array]):
     def rows_per_epoch(self) -> int:
         return self._count
 
+    def rows_of(self, batch: int) -> int:
+        """How many rows the batch of that number has."""
+        return min(self.batch_size, self._count - batch * self.batch_size)
+
     def __len__(self) -> int:
         return math.ceil(self._count / self.batch_size)
 
@@ -97,10 +101,16 @@ class RowsDataset(Dataset[Batch]):
 
     Sorting brings similar lengths together, so that attention pads little within its groups;
     `Batch.row` says where each row came from.
+
+    Args:
+        rows: all rows.
+        share: (r, n) of n processes that share each batch, this is r: it takes each n-th row after
+            sorting, so that shares are alike in number and lengths. A short batch may leave none.
     """
 
-    def __init__(self, rows: EncodedRows) -> None:
+    def __init__(self, rows: EncodedRows, share: tuple[int, int] = (0, 1)) -> None:
         self.rows = rows
+        self.share = share
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -113,15 +123,22 @@ class RowsDataset(Dataset[Batch]):
                 limit = self.rows.features[name].max_len
                 lengths = np.maximum(lengths, own if limit is None else np.minimum(own, limit))
             numbers = numbers[np.argsort(lengths, kind="stable")]
-        return self.rows.take(numbers)
+        own, processes = self.share
+        return self.rows.take(numbers[own::processes])
 
 
 def batches(
-    rows: EncodedRows, order: BatchRows, *, num_workers: int = 0, pin_memory: bool = False
+    rows: EncodedRows,
+    order: BatchRows,
+    *,
+    share: tuple[int, int] = (0, 1),
+    num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader[Batch]:
-    """A loader of the batches that `order` says, made by `num_workers` processes ahead of need."""
+    """A loader of the batches that `order` says, or of a `share` of each (see `RowsDataset`), made
+    by `num_workers` processes ahead of need."""
     return DataLoader(
-        RowsDataset(rows),
+        RowsDataset(rows, share),
         sampler=order,
         batch_size=None,  # the dataset makes whole batches: no Python per row
         num_workers=num_workers,

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from tossctr.config.schema import TrainingConfig
-from tossctr.data.batch import Batch
+from tossctr.data.loader import BatchRows
 from tossctr.progress import say, track
 from tossctr.training.module import CTRModule
 
@@ -95,22 +95,25 @@ class MonitorRule(pl.Callback):
 class RowProgress(pl.Callback):
     """A bar in rows for each epoch and each validation.
 
+    Args:
+        train, valid: which rows are in which batch; of several processes, in their joint ones.
+
     Attributes:
         trained_rows, train_seconds: rows trained on, and the time that took without validation.
     """
 
-    def __init__(self, train_rows: int, valid_rows: int) -> None:
+    def __init__(self, train: BatchRows, valid: BatchRows) -> None:
         self.trained_rows = 0
         self.train_seconds = 0.0
         self._since = 0.0
         self._rows_of_epoch = 0
-        self.rows = {"train": train_rows, "valid": valid_rows}
+        self.order = {"train": train, "valid": valid}
         self._open: dict[str, ExitStack] = {}
         self._advance: dict[str, Callable[[int], None]] = {}
 
     def _start(self, stage: str, name: str) -> None:
         stack = ExitStack()
-        self._advance[stage] = stack.enter_context(track(name, self.rows[stage]))
+        self._advance[stage] = stack.enter_context(track(name, self.order[stage].rows_per_epoch))
         self._open[stage] = stack
 
     def _stop(self, stage: str) -> None:
@@ -141,9 +144,10 @@ class RowProgress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        self.trained_rows += _rows(batch)
-        self._rows_of_epoch += _rows(batch)
-        self._advance["train"](_rows(batch))
+        rows = self.order["train"].rows_of(index)
+        self.trained_rows += rows
+        self._rows_of_epoch += rows
+        self._advance["train"](rows)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if "train" in self._open:
@@ -160,7 +164,7 @@ class RowProgress(pl.Callback):
         index: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._advance["valid"](_rows(batch))
+        self._advance["valid"](self.order["valid"].rows_of(index))
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._stop("valid")
@@ -175,7 +179,3 @@ class RowProgress(pl.Callback):
     ) -> None:
         self._stop("valid")
         self._stop("train")
-
-
-def _rows(parts: list[Batch]) -> int:
-    return sum(len(part) for part in parts)

@@ -32,6 +32,25 @@ def resolve_device(gpu: int | None) -> torch.device:
     return torch.device("cuda", gpu)
 
 
+def device_of_process(gpu: int | None, local_rank: int) -> torch.device:
+    """`--gpu` for one of several processes: each on this machine takes the GPU of its own number;
+    -1 is the CPU.
+
+    Raises:
+        UserError: a GPU is named, or there are fewer GPUs than processes.
+    """
+    if gpu is None:
+        return resolve_device(local_rank if torch.cuda.is_available() else -1)
+    if gpu >= 0:
+        raise UserError(
+            "several processes cannot share a GPU",
+            column="--gpu",
+            value=gpu,
+            remedy="leave it out, and each takes one; CUDA_VISIBLE_DEVICES says which there are",
+        )
+    return resolve_device(gpu)
+
+
 def part_events(device: torch.device) -> int:
     """Events to be executed at once where neither the config nor a count of memory says it."""
     return CPU_PART if device.type == "cpu" else GPU_PART

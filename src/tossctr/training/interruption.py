@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+ECHO_SECONDS = 1.0  # a launcher passes on what a terminal has sent to all: not a second Ctrl-C
 
 
 class Stopped(BaseException):
@@ -28,13 +31,16 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self._process = os.getpid()
+        self._since = 0.0
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a loader process: it ends when the main one says so
-        if self.number is not None and number == signal.SIGINT:
+        echo = time.monotonic() - self._since < ECHO_SECONDS
+        if self.number is not None and number == signal.SIGINT and not echo:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
         self.number = number
+        self._since = time.monotonic()
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.batch import Batch
 from tossctr.errors import UserError
@@ -18,6 +19,7 @@ from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.models.base import CTRModel
 from tossctr.progress import say
 from tossctr.training.device import CPU_PART
+from tossctr.training.joint import sum_gradients
 from tossctr.training.losses import Loss
 from tossctr.training.regularization import Penalty
 
@@ -49,8 +51,13 @@ class CTRModule(pl.LightningModule):
     among all rows, so the loss is taken at logit - log(r): the model's own output stays calibrated
     to all rows (the exact correction of King and Zeng, Political Analysis 2001, section 3).
 
+    Several processes each take their share of a batch. Its gradients add up in the same way, in one
+    exchange a step, so that all take the step that one process would take with the whole batch; a
+    validation's logits are gathered, and its metrics those of all rows.
+
     Args:
         valid_group: (N,) the group of each validation row, where a metric needs it.
+        processes: those that train together.
 
     Attributes:
         metrics: of the last validation, in float64.
@@ -67,6 +74,7 @@ class CTRModule(pl.LightningModule):
         model: CTRModel,
         config: TrainingConfig,
         valid_group: NDArray[Any] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -85,6 +93,7 @@ class CTRModule(pl.LightningModule):
         self._labels: list[Tensor] = []
         self._rows: list[Tensor] = []
         self._valid_group = valid_group
+        self._processes = processes
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return new_optimizer(self.model, self.config)
@@ -96,31 +105,37 @@ class CTRModule(pl.LightningModule):
     def training_step(self, parts: list[Batch], batch_idx: int) -> Tensor:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        losses = self._backward(parts, optimizer)
-        while losses is None:
-            parts = self._halved(parts)
+        losses, failure = None, None
+        try:
             losses = self._backward(parts, optimizer)
+            while losses is None:
+                parts = self._halved(parts)
+                losses = self._backward(parts, optimizer)
+        except UserError as error:
+            if self._processes.alone:
+                raise
+            failure = error  # told once the others are not waiting for gradients
+        mean, rows = self._mean(parts, losses or [], failure)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # fp16 only
         if scaler is not None:
             scaler.unscale_(optimizer.optimizer)
         self._embedding_penalty.add_gradient(self.model.embedding_parameters())
         self._net_penalty.add_gradient(self.model.other_parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
-        mean = torch.stack(losses).sum()
         # A scaler skips a step with infinite gradients by itself, and lowers its scale.
         if not torch.isfinite(mean if scaler is not None else mean + norm):
-            self._refuse(_not_finite(parts, losses, mean))
+            self._refuse(_not_finite(parts, losses or [], mean, self._processes))
             if scaler is None:
                 return mean
         optimizer.step()
-        rows = sum(len(part) for part in parts)
         self.log("train_loss", mean, on_step=True, on_epoch=False, batch_size=rows)
         return mean
 
     def _backward(self, parts: list[Batch], optimizer: LightningOptimizer) -> list[Tensor] | None:
         """Gradients of the mean loss, and each part's share of it; None if memory ran out."""
         optimizer.zero_grad()
-        rows = sum(len(part) for part in parts)
+        # Of the whole batch, which only together they know: `_mean` sets a short one right.
+        rows = _rows(parts) if self._processes.alone else self.config.batch_size
         losses = []
         try:
             pairs = self._pairs(parts) if self._loss.pairs else None
@@ -138,6 +153,25 @@ class CTRModule(pl.LightningModule):
         except torch.OutOfMemoryError:
             return None  # handled by the caller, when this frame's tensors are gone
         return losses
+
+    def _mean(
+        self, parts: list[Batch], losses: list[Tensor], failure: UserError | None
+    ) -> tuple[Tensor, int]:
+        """() the mean loss of the whole batch, and its rows; gradients become those of the mean."""
+        own = torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)
+        if self._processes.alone:
+            return own, _rows(parts)
+        numbers = (own, _rows(parts), failure is not None)
+        mean, rows, failures = sum_gradients(self.model, numbers, self._processes)
+        if failures:
+            self._processes.fail_together(failure)
+        if rows < self.config.batch_size:
+            scale = self.config.batch_size / rows
+            mean = mean * scale
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        return mean, int(rows)
 
     def _pairs(self, parts: list[Batch]) -> _Pairs:
         """Pairs span the parts, so all logits are computed once before any gradient; dropout then
@@ -166,7 +200,7 @@ class CTRModule(pl.LightningModule):
     def _refuse(self, error: UserError) -> None:
         """Stop, or go on without the batch."""
         if self.config.on_nonfinite == "stop":
-            raise error
+            self._processes.fail_together(error)
         self.skipped_batches += 1
         say(f"batch skipped ({self.skipped_batches} so far): {error.line()}")
 
@@ -188,19 +222,44 @@ class CTRModule(pl.LightningModule):
                 self._rows.append(part.row.cpu())
 
     def on_validation_epoch_end(self) -> None:
-        label, logit = torch.cat(self._labels).numpy(), torch.cat(self._logits).numpy()
-        group = None
-        if self._valid_group is not None:
-            group = self._valid_group[torch.cat(self._rows).numpy()]
+        label, logit, row = (
+            self._processes.gather(torch.cat([torch.empty(0, dtype=kind), *found]))
+            for kind, found in (
+                (torch.float32, self._labels),
+                (torch.float32, self._logits),
+                (torch.int64, self._rows),
+            )
+        )
         self._labels, self._logits, self._rows = [], [], []
-        self.metrics = evaluate(label, logit, self._metric_names, group=group)
+        metrics: dict[str, float] = {}
+        if label is not None and logit is not None and row is not None:  # the first process
+            order = row.argsort()  # sums do not depend on who had which rows
+            group = None if self._valid_group is None else self._valid_group[row[order].numpy()]
+            metrics = evaluate(
+                label[order].numpy(), logit[order].numpy(), self._metric_names, group=group
+            )
+        self.metrics = self._processes.tell(metrics)
         self.log_dict(self.metrics)
 
 
-def _not_finite(parts: list[Batch], losses: list[Tensor], mean: Tensor) -> UserError:
+def _rows(parts: list[Batch]) -> int:
+    return sum(len(part) for part in parts)
+
+
+def _not_finite(
+    parts: list[Batch], losses: list[Tensor], mean: Tensor, processes: Processes
+) -> UserError:
     bad = [part for part, loss in zip(parts, losses, strict=True) if not torch.isfinite(loss)]
-    rows = [int(row) for part in bad or parts if part.row is not None for row in part.row]
-    what = "loss" if bad else "gradient"
+    own = [
+        [int(row) for part in some if part.row is not None for row in part.row]
+        for some in (bad, parts)
+    ]
+    known, all_ = (
+        [row for rows in of_processes for row in rows]
+        for of_processes in zip(*processes.all_tell(own), strict=True)
+    )
+    rows = sorted(known or all_)
+    what = "loss" if known else "gradient"
     return UserError(
         f"the training {what} is not finite",
         value=float(mean),

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 
+from tossctr.cluster.processes import ALONE, Processes
 from tossctr.progress import say
 from tossctr.training.checkpoint import keep_newest, path_of_step
 from tossctr.training.interruption import Stopped, StopSignal
@@ -31,12 +33,17 @@ class Checkpoints(pl.Callback):
     repeated. Not after a batch that a validation or the end of the epoch follows: Lightning would
     leave that out when going on.
 
+    Of several processes, a signal to any stops all, and the clock is the first one's. Any number of
+    processes can go on from what is written; one whose generators' state is not there begins anew.
+
     Args:
         folder: where the checkpoints go.
         minutes: between two.
         eval_steps: batches between validations; None: one an epoch.
         stop: asked after each batch.
         best: the weights that the monitor chose so far, to be put beside the current ones.
+        seed: of the generators of processes that have no state to go on from.
+        processes: those that train together.
     """
 
     def __init__(
@@ -47,22 +54,32 @@ class Checkpoints(pl.Callback):
         eval_steps: int | None,
         stop: StopSignal,
         best: Callable[[], dict[str, Tensor]],
+        seed: int = 0,
+        processes: Processes = ALONE,
     ) -> None:
         self.folder = folder
         self.seconds = 60 * minutes
         self.eval_steps = eval_steps
         self.stop = stop
         self.best = best
+        self.seed = seed
+        self.processes = processes
         self._last = time.monotonic()
-        self._generators: dict[str, Any] = {}
+        self._generators: dict[str, Tensor] = {}
         self._restored: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.stop.keep_listening()
         self._last = time.monotonic()
-        if self._restored is not None:  # only now: setting up draws random numbers too
-            _set_generators(self._restored)
-            self._restored = None
+        # Only now: setting up draws random numbers too.
+        rank = self.processes.rank
+        if self._restored is not None and rank < len(self._restored["cpu"]):
+            _set_generators({k: states[rank].clone() for k, states in self._restored.items()})
+        elif not self.processes.alone:
+            # Or each row's dropout would be that of a row in every other process.
+            drawn = np.random.default_rng([self.seed, trainer.global_step, rank])
+            torch.manual_seed(int(drawn.integers(2**63)))
+        self._restored = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
@@ -89,14 +106,17 @@ class Checkpoints(pl.Callback):
         self._look(trainer)
 
     def _look(self, trainer: pl.Trainer) -> None:
-        if self.stop.number is None and time.monotonic() - self._last < self.seconds:
+        late = self.processes.is_first and time.monotonic() - self._last >= self.seconds
+        stop, due = self.processes.largest([self.stop.number or 0, late])
+        if not stop and not due:
             return
         trainer.save_checkpoint(path_of_step(self.folder, trainer.global_step))
-        keep_newest(self.folder)
+        if self.processes.is_first:
+            keep_newest(self.folder)
         self._last = time.monotonic()
-        if self.stop.number is not None:
+        if stop:
             raise Stopped(
-                self.stop.number,
+                stop,
                 f"stopped in epoch {trainer.current_epoch + 1} after step {trainer.global_step:,}: "
                 "the same command goes on from here",
             )
@@ -107,8 +127,11 @@ class Checkpoints(pl.Callback):
         loops = checkpoint["loops"]["fit_loop"]
         if trainer.validating:
             loops["epoch_loop.val_loop.batch_progress"] = _VALIDATION_BEGUN
-        checkpoint["generators"] = self._generators or _generators()
-        checkpoint["best"] = self.best()
+        own = self._generators or _generators()
+        checkpoint["generators"] = {
+            name: self.processes.gather(state[None]) for name, state in own.items()
+        }
+        checkpoint["best"] = self.best() if self.processes.is_first else {}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -124,14 +147,14 @@ def position(checkpoint: dict[str, Any]) -> tuple[int, int]:
     return epoch, int(loops["epoch_loop.batch_progress"]["current"]["processed"])
 
 
-def _generators() -> dict[str, Any]:
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+def _generators() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = torch.cuda.get_rng_state()  # of the device that Lightning set
     return state
 
 
-def _set_generators(state: dict[str, Any]) -> None:
+def _set_generators(state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
-    if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -43,6 +43,7 @@ from tossctr.trees.features import TreeFeatures
 from tossctr.trees.lightgbm import BOOSTER, LightGBM
 
 VERSION = 1
+CHECKPOINTS = 2  # version of what is in a checkpoint
 WEIGHTS = "model.safetensors"
 FOLDS = "folds"  # where the folds of the experiment go, which outlive a single run
 HASHED = ("experiment.json", "encoder.json", "features.json", WEIGHTS)
@@ -64,22 +65,24 @@ class RunWriter:
     """Writes a run beside its final place and puts it there whole.
 
     An earlier run in the same folder stays as it was until `finish`. What an earlier writer left
-    unfinished is continued if it was made from the same, otherwise (or if `fresh`) removed.
+    unfinished is continued if it was made from the same, otherwise (or if `fresh`) removed: `begin`
+    decides. Of several processes only one begins and writes.
 
     Args:
         folder: the final place.
-        experiment, encoder, features: what the run is made from, and keeps.
-        data: says which rows the run is trained on; not kept.
-        fresh: continue nothing.
 
     Attributes:
         folder: where the run is while it is unfinished.
         checkpoints: where training keeps what it needs to go on.
     """
 
-    def __init__(
+    def __init__(self, folder: Path) -> None:
+        self.final = folder
+        self.folder = folder.with_name(folder.name + ".partial")
+        self.checkpoints = self.folder / "checkpoints"
+
+    def begin(
         self,
-        folder: Path,
         experiment: Experiment,
         encoder: Encoder,
         features: FeatureMap,
@@ -87,12 +90,17 @@ class RunWriter:
         data: Mapping[str, Any],
         fresh: bool = False,
     ) -> None:
-        self.final = folder
-        self.folder = folder.with_name(folder.name + ".partial")
-        self.checkpoints = self.folder / "checkpoints"
+        """Make the unfinished run's folder, or keep what is there.
+
+        Args:
+            experiment, encoder, features: what the run is made from, and keeps.
+            data: says which rows the run is trained on; not kept.
+            fresh: continue nothing.
+        """
         mark = self.checkpoints / "made_from.json"
         made_from = {
             "version": VERSION,
+            "checkpoints": CHECKPOINTS,
             "experiment": experiment.model_dump(mode="json", serialize_as_any=True),
             "encoder": encoder.hash,
             "features": features.model_dump(mode="json"),

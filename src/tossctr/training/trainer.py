@@ -6,7 +6,8 @@ import logging
 import math
 import resource
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.encoding.columns import resolve
 from tossctr.data.features import FeatureMap
@@ -30,9 +32,10 @@ from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
 from tossctr.training.callbacks import MonitorRule, RowProgress
-from tossctr.training.checkpoint import SafeCheckpointIO, newest
+from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoint
 from tossctr.training.device import reuse_memory
 from tossctr.training.interruption import StopSignal
+from tossctr.training.joint import JointStrategy, check_joint
 from tossctr.training.mlflow_log import log_run, require_mlflow
 from tossctr.training.module import CTRModule
 from tossctr.training.parts import Parts, fitting_parts
@@ -83,11 +86,13 @@ def train(
     fresh: bool = False,
     memory: float | None = None,
     after_validation: Callable[[int, float], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """Train to the end of patience or epochs and keep the best weights.
 
     A training that was cut short goes on from its last checkpoint, to the same end as if it had not
-    been; on SIGINT and SIGTERM it keeps one more and stops.
+    been; on SIGINT and SIGTERM it keeps one more and stops. Several processes share each batch and
+    take the same steps; the first one writes. Any number of them goes on from a checkpoint.
 
     Args:
         experiment: what to train and how.
@@ -98,45 +103,83 @@ def train(
         memory: bytes to fit into; None takes a GPU's free ones, and on a CPU counts nothing.
         after_validation: called after each with its number, from 0, and the monitor; what it raises
             ends the training.
+        processes: those that train together, each calling this; the run folder is one that all see.
 
     Returns:
         The run, loaded back from its folder with the best weights.
 
     Raises:
         UserError: settings that do not fit the data, a loss or monitor that is not finite, another
-            process at work in the folder, a disk that refuses.
+            process at work in the folder, a disk that refuses, what several processes cannot train.
         Stopped: a signal asked for it.
+        PeerLost: another of the processes has ended.
     """
+    processes.everywhere(lambda: check_joint(experiment, processes.world_size))
     if device.type == "cpu":
         reuse_memory()
-    with locked(folder.with_name(f".{folder.name}.lock"), f"the run folder {folder}"):
+    with ExitStack() as stack:
+        lock = locked(folder.with_name(f".{folder.name}.lock"), f"the run folder {folder}")
+        processes.first(lambda: stack.enter_context(lock), others=_nothing)
         config = experiment.training
         features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
-        writer = RunWriter(
-            folder, experiment, data.encoder, features, data=_identity(data), fresh=fresh
+        writer = RunWriter(folder)
+        processes.first(
+            lambda: writer.begin(
+                experiment, data.encoder, features, data=_identity(data), fresh=fresh
+            ),
+            others=_nothing,
         )
-        if writer.finished:
-            writer.place()
+        if processes.tell(writer.finished):
+            processes.first(writer.place, others=_nothing)
         else:
             train_rows = replace(data.train, features=features)
             valid_rows = replace(data.valid, features=features)
-            _check_monitor(config, valid_rows)
+            processes.everywhere(lambda: _check_monitor(config, valid_rows))
             if experiment.model in TREES:
                 metrics = fit_trees(experiment, train_rows, valid_rows, writer, after_validation)
             else:
-                if memory is None and device.type == "cpu":
-                    parts = Parts.uncounted(config, train_rows, device)
-                else:
-                    parts = fitting_parts(experiment, train_rows, device, memory)
-                metrics = _fit(
-                    experiment, train_rows, valid_rows, device, writer, parts, after_validation
+                parts = processes.everywhere(
+                    lambda: _parts(experiment, train_rows, device, memory, processes.world_size)
                 )
-            writer.finish({**metrics, "peak_mb": _peak_mb(device)})
-            append_result(folder.parent, experiment, metrics["best"])
-            if config.mlflow_uri is not None:
-                log_run(config.mlflow_uri, experiment, metrics)
-            say(f"run kept in {folder}")
-        return load_run(folder)
+                metrics = _fit(
+                    experiment,
+                    train_rows,
+                    valid_rows,
+                    device,
+                    writer,
+                    parts,
+                    after_validation,
+                    processes,
+                )
+
+            def finish() -> None:
+                writer.finish({**metrics, "peak_mb": _peak_mb(device)})
+                append_result(folder.parent, experiment, metrics["best"])
+                if config.mlflow_uri is not None:
+                    log_run(config.mlflow_uri, experiment, metrics)
+                say(f"run kept in {folder}")
+
+            processes.first(finish, others=_nothing)
+        return processes.everywhere(lambda: load_run(folder))
+
+
+def _nothing() -> None:
+    """What the others do while the first process writes."""
+
+
+def _parts(
+    experiment: Experiment,
+    rows: EncodedRows,
+    device: torch.device,
+    memory: float | None,
+    processes: int,
+) -> Parts:
+    """The parts of a process's share of a batch."""
+    if memory is None and device.type == "cpu":
+        parts = Parts.uncounted(experiment.training, rows, device)
+    else:
+        parts = fitting_parts(experiment, rows, device, memory)
+    return replace(parts, step_events=parts.step_events / processes)
 
 
 def _fit(
@@ -147,6 +190,7 @@ def _fit(
     writer: RunWriter,
     parts: Parts,
     after_validation: Callable[[int, float], None] | None,
+    processes: Processes,
 ) -> dict[str, Any]:
     """Train, keeping weights and checkpoints with `writer`; the content of metrics.json."""
     config = experiment.training
@@ -155,7 +199,8 @@ def _fit(
     parameters = sum(p.numel() for p in model.parameters())
     say(
         f"{experiment.expid}: {experiment.model}, {parameters:,} parameters, "
-        f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on {device}"
+        f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on "
+        + (f"{device}" if processes.alone else f"{processes.world_size} processes ({device.type})")
     )
     say(f"batches of {config.batch_size:,} rows: {parts}")
     if config.verbose == 2:
@@ -169,12 +214,17 @@ def _fit(
         negative_sampling=config.negative_sampling,
     )
     group = None if config.group_id is None else valid_rows.groups(config.group_id)
-    module = CTRModule(model, config, group)
+    valid_order = BatchRows(len(valid_rows), config.batch_size, shuffle=False)
+    module = CTRModule(model, config, group, processes)
     module.micro_batch_events = parts.micro_batch_events
     execute(model, checkpointing=parts.gradient_checkpointing)
-    start = _go_on(writer, module, order)
-    progress = RowProgress(order.rows_per_epoch, len(valid_rows))
-    rule = MonitorRule(config, keep=lambda: writer.keep(model.state_dict()), after=after_validation)
+    start = _go_on(writer, module, order, processes)
+    progress = RowProgress(order, valid_order)
+    rule = MonitorRule(
+        config,
+        keep=lambda: processes.first(lambda: writer.keep(model.state_dict()), others=_nothing),
+        after=after_validation,
+    )
     stop = StopSignal()
     checkpoints = Checkpoints(
         writer.checkpoints,
@@ -182,23 +232,34 @@ def _fit(
         eval_steps=config.eval_steps,
         stop=stop,
         best=writer.best,
+        seed=config.seed,
+        processes=processes,
     )
-    trainer = _trainer(config, device, writer.folder / "logs", [rule, progress, checkpoints])
-    loader = partial(batches, num_workers=config.num_workers, pin_memory=device.type == "cuda")
+    callbacks = [rule, progress, checkpoints]
+    trainer = _trainer(config, device, writer.folder / "logs", callbacks, processes)
+    loader = partial(
+        batches,
+        share=(processes.rank, processes.world_size),
+        num_workers=config.num_workers,
+        pin_memory=device.type == "cuda",
+    )
     with stop.listening():
         trainer.fit(
             module,
             loader(train_rows, order),
-            loader(valid_rows, BatchRows(len(valid_rows), config.batch_size, shuffle=False)),
+            loader(valid_rows, valid_order),
             ckpt_path=start,
         )
     if rule.best_row is None:
-        raise UserError(
-            "no validation gave a usable monitor",
-            column="monitor",
-            value=dict(config.monitor),
-            remedy="look at the validation part: it needs clicks and non-clicks",
+        processes.fail_together(
+            UserError(
+                "no validation gave a usable monitor",
+                column="monitor",
+                value=dict(config.monitor),
+                remedy="look at the validation part: it needs clicks and non-clicks",
+            )
         )
+    assert rule.best_row is not None
     say(f"best in epoch {rule.best_row['epoch']:.0f}")
     return {
         "best": rule.best_row,
@@ -225,30 +286,47 @@ def _check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
             )
 
 
-def _go_on(writer: RunWriter, module: CTRModule, order: BatchRows) -> Path | None:
+def _go_on(
+    writer: RunWriter, module: CTRModule, order: BatchRows, processes: Processes
+) -> Path | None:
     """Set the rows' order and the best weights back to the newest checkpoint, and name it."""
-    found = newest(writer.checkpoints)
-    if found is None:
-        writer.forget_best()
+    found = newest(writer.checkpoints) if processes.is_first else None
+    name = processes.tell(None if found is None else found[0].name)
+    if name is None:
+        if processes.is_first:
+            writer.forget_best()
         return None
-    path, checkpoint = found
-    state = checkpoint["state_dict"]
-    if {k: v.shape for k, v in state.items()} != {
-        k: v.shape for k, v in module.state_dict().items()
-    }:
-        raise UserError(
-            "the checkpoint is of another version of the model", file=path, remedy="give --fresh"
-        )
-    if checkpoint["best"]:
-        writer.keep(checkpoint["best"])
-    else:
-        writer.forget_best()
-    order.resume(*position(checkpoint))
+    path = writer.checkpoints / name
+
+    def restore() -> None:
+        checkpoint = read_checkpoint(path) if found is None else found[1]
+        if _shapes(checkpoint["state_dict"]) != _shapes(module.state_dict()):
+            raise UserError(
+                "the checkpoint is of another version of the model",
+                file=path,
+                remedy="give --fresh",
+            )
+        if processes.is_first:
+            if checkpoint["best"]:
+                writer.keep(checkpoint["best"])
+            else:
+                writer.forget_best()
+        order.resume(*position(checkpoint))
+
+    processes.everywhere(restore)
     return path
 
 
+def _shapes(state: Mapping[str, Any]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
 def _trainer(
-    config: TrainingConfig, device: torch.device, logs: Path, callbacks: list[pl.Callback]
+    config: TrainingConfig,
+    device: torch.device,
+    logs: Path,
+    callbacks: list[pl.Callback],
+    processes: Processes,
 ) -> pl.Trainer:
     _quieten_lightning()
     # A CSV logger begins its file anew, so a run that goes on gets another beside it.
@@ -256,6 +334,8 @@ def _trainer(
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index] if device.type == "cuda" else 1,
+        strategy="auto" if processes.alone else JointStrategy(processes),
+        use_distributed_sampler=False,  # `batches` shares rows out
         precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
         val_check_interval=config.eval_steps,
@@ -263,7 +343,9 @@ def _trainer(
         logger=[
             TensorBoardLogger(logs, name="", version="tensorboard"),
             CSVLogger(logs, name="", version=f"csv_{number}" if number else "csv"),
-        ],
+        ]
+        if processes.is_first
+        else False,
         callbacks=callbacks,
         plugins=[SafeCheckpointIO()],
         log_every_n_steps=LOG_EVERY_STEPS,
@@ -298,6 +380,7 @@ def _quieten_lightning() -> None:
         ".*log_every_n_steps.*",
         ".*is not available.*",
         ".*your dataloader is not resumable.*",  # BatchRows is
+        ".*sync_dist=True.*",  # metrics are of all rows already
         ".*LeafSpec.* is deprecated.*",  # in Lightning's own code
     ):
         warnings.filterwarnings("ignore", message=text)

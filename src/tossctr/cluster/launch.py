@@ -1,0 +1,185 @@
+"""`tossctr train --workers N`: the processes, started by torch's elastic agent or by Ray Train.
+
+Both start all of them anew when one is lost; the training then goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from tossctr import pipeline
+from tossctr.cluster.choices import Engine
+from tossctr.cluster.errors import LOST, PeerLost
+from tossctr.cluster.place import Place, find_place
+from tossctr.cluster.processes import ALONE, joined
+from tossctr.config.schema import Experiment
+from tossctr.errors import UserError
+from tossctr.files import locked, remove
+from tossctr.progress import console, say
+from tossctr.training.device import device_of_process
+from tossctr.training.interruption import Stopped
+from tossctr.training.joint import check_joint
+from tossctr.training.run_folder import Run, RunWriter, load_run
+from tossctr.training.trainer import check_model
+
+MAX_RESTARTS = 3  # times that all are started anew because one was lost
+STOP_SECONDS = 120  # for a last step and its checkpoint, once a signal has come
+_HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What each process does."""
+
+    experiment: Experiment
+    gpu: int | None
+    quiet: bool
+
+
+def train_with(
+    engine: Engine, experiment: Experiment, *, workers: int, gpu: int | None, fresh: bool
+) -> Run:
+    """Train an experiment with so many processes: `torchrun`'s are on this machine, Ray's where its
+    cluster has room.
+
+    Raises:
+        UserError: what training itself raises, what several processes cannot train, an engine that
+            is not installed, processes that are lost again and again.
+        Stopped: a signal asked for it.
+    """
+    check_model(experiment)
+    check_joint(experiment, workers)
+    folder = pipeline.run_folder(experiment)
+    if fresh:  # here, as a restart has to go on
+        lock = folder.with_name(f".{folder.name}.lock")
+        with locked(lock, f"the run folder {folder}"):
+            remove(RunWriter(folder).folder)
+    job = _Job(experiment, gpu, console.quiet)
+    outcome = (_with_ray if engine == "ray" else _with_torchrun)(job, workers)
+    if "error" in outcome:
+        raise UserError(outcome["error"])
+    if "stopped" in outcome:
+        raise Stopped(outcome["stopped"], outcome["message"])
+    return load_run(folder)
+
+
+def _work(job: _Job, place: Place | None) -> dict[str, Any]:
+    """Train as one of several; how that ended, as JSON would have it."""
+    console.quiet = job.quiet or (place is not None and place.rank > 0)
+    cuda = job.gpu != -1 and torch.cuda.is_available()
+    try:
+        if place is None:
+            device = device_of_process(job.gpu, 0)
+            pipeline.train_experiment(job.experiment, device, processes=ALONE)
+            return {}
+        with joined(place, cuda=cuda) as processes:
+            if processes.restarts:
+                say(f"a process was lost: all start again ({processes.restarts} of {MAX_RESTARTS})")
+            device = processes.everywhere(lambda: device_of_process(job.gpu, processes.local_rank))
+            pipeline.train_experiment(job.experiment, device, processes=processes)
+            return {}
+    except UserError as error:
+        return {"error": error.line()}
+    except Stopped as stopped:
+        return {"stopped": int(stopped.number), "message": str(stopped)}
+
+
+def _torchrun_worker(job: _Job) -> dict[str, Any]:
+    try:
+        return _work(job, find_place())
+    except PeerLost:
+        sys.exit(LOST)
+
+
+def _with_torchrun(job: _Job, workers: int) -> dict[str, Any]:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    with tempfile.TemporaryDirectory() as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=workers,
+            run_id=f"{job.experiment.expid}-{os.getpid()}",
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"{_HERE}:0",
+            local_addr=_HERE,
+            max_restarts=MAX_RESTARTS,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            shutdown_timeout=STOP_SECONDS,
+        )
+        try:
+            outcomes = elastic_launch(config, _torchrun_worker)(job)
+        except SignalException as stopped:
+            raise Stopped(
+                int(stopped.sigval), "stopped: the same command goes on from the last checkpoint"
+            ) from None
+        except ChildFailedError as error:
+            codes = sorted({f.exitcode for f in error.failures.values()} - {LOST}) or [LOST]
+            raise UserError(
+                f"a process was lost {MAX_RESTARTS + 1} times",
+                value=", ".join(_exit(code) for code in codes),
+                remedy="see what it said above; the same command goes on from the last checkpoint",
+            ) from None
+    return dict(outcomes[0])
+
+
+def _exit(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _with_ray(job: _Job, workers: int) -> dict[str, Any]:
+    try:
+        import ray
+        from ray import train
+        from ray.train.torch import TorchConfig, TorchTrainer
+    except ImportError as error:
+        raise UserError(
+            "Ray is not installed",
+            column="--engine",
+            value="ray",
+            remedy="pip install 'tossctr[ray]'",
+        ) from error
+    here = Path.cwd()
+
+    def work() -> None:
+        os.chdir(here)  # Ray has a folder of its own for each worker
+        place = Place(
+            rank=dist.get_rank(),
+            world_size=dist.get_world_size(),
+            local_rank=train.get_context().get_local_rank(),
+            address="",  # the group is there already
+            port=0,
+            restarts=0,
+        )
+        train.report(_work(job, place if place.world_size > 1 else None))
+
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING)
+    gpus = job.gpu != -1 and ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
+    storage = job.experiment.training.model_root / ".ray"  # what Ray writes of its own
+    trainer = TorchTrainer(
+        work,
+        scaling_config=train.ScalingConfig(num_workers=workers, use_gpu=gpus),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        run_config=train.RunConfig(
+            name=job.experiment.expid,
+            storage_path=str(storage),
+            failure_config=train.FailureConfig(max_failures=MAX_RESTARTS),
+        ),
+    )
+    try:
+        return dict(trainer.fit().metrics or {})
+    finally:
+        remove(storage)
