@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-from pydantic import BeforeValidator
+from pydantic import PlainSerializer, PlainValidator
 
 from tossctr.errors import UserError
 
@@ -34,7 +34,7 @@ def located(value: Any) -> Path | str:
 
 
 # A path, or the URL of a file or of a folder (s3://bucket/prefix) as text.
-Location = Annotated[Path | str, BeforeValidator(located)]
+Location = Annotated[Path | str, PlainValidator(located), PlainSerializer(str, when_used="json")]
 
 
 def name_of(location: Location) -> str:

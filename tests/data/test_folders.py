@@ -1,0 +1,262 @@
+"""A folder of parquet files, here or in an object store, is read as one long file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from frames import FEATURES, dataset, raw_table, write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tossctr.config.schema import DatasetConfig, ValidSplit
+from tossctr.data.prepare import prepare
+from tossctr.data.preparing.fingerprint import Inputs
+from tossctr.data.sources import open_source
+from tossctr.data.where import Files, Where
+from tossctr.errors import UserError
+from tossctr.location import located, parquet_files
+
+TABLE = raw_table(300, seed=8)
+URL = "memory://bucket/rows"
+
+
+def parts_of(table: pa.Table, cuts: list[int]) -> list[pa.Table]:
+    return [table.slice(a, b - a) for a, b in pairwise([0, *sorted(cuts), len(table)])]
+
+
+def folder_of(root: Path, parts: list[pa.Table]) -> Path:
+    root.mkdir(exist_ok=True)
+    for number, part in enumerate(parts):
+        write(part, root / f"part-{number:03d}.parquet", row_group_size=40)
+    return root
+
+
+@pytest.fixture
+def store() -> Iterator[Any]:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+
+
+def put(system: Any, url: str, table: pa.Table) -> None:
+    with system.open(url, "wb") as file:
+        pq.write_table(table, file)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "prepare.json"
+    }
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+    start=st.integers(0, 70),
+    length=st.none() | st.integers(0, 70),
+    batch_rows=st.integers(1, 40),
+)
+def test_any_range_of_files_of_any_size_gives_those_rows(
+    tmp_path_factory: pytest.TempPathFactory,
+    cuts: list[int],
+    start: int,
+    length: int | None,
+    batch_rows: int,
+) -> None:
+    table = TABLE.slice(0, 60).append_column("row", pa.array(range(60)))
+    folder = folder_of(tmp_path_factory.mktemp("some"), parts_of(table, cuts))
+    source = open_source(folder, {"row": "int", "hour": "str"})
+    assert source.num_rows == source.count_rows() == 60
+    assert source.ends is not None
+    assert source.ends[-1] == 60
+    stop = None if length is None else start + length
+    batches = list(source.batches(start=start, stop=stop, batch_rows=batch_rows))
+    assert all(0 < batch.num_rows <= batch_rows for batch in batches)
+    expected = table.select(["row", "hour"]).slice(start, length).to_pydict()
+    for name in ("row", "hour"):
+        assert [v for b in batches for v in b.column(name).to_pylist()] == expected[name]
+    # An error names the file that really holds the row, and the row's place there.
+    for row in range(60):
+        error = Where(0, source.file).error("odd", "row", row, None)
+        assert error.row is not None
+        assert pq.read_table(error.file)["row"][error.row].as_py() == row
+
+
+@pytest.mark.parametrize("method", ["time", "random", "stratified"])
+def test_the_store_of_a_folder_is_that_of_the_joined_file(tmp_path: Path, method: str) -> None:
+    split: Any = ValidSplit(method=method, fraction=0.2)  # type: ignore[arg-type]
+    whole = write(TABLE, tmp_path / "train.parquet")
+    folder = folder_of(tmp_path / "raw", parts_of(TABLE, [0, 17, 17, 290]))
+    stores = [
+        content(prepare(dataset(tmp_path / str(i), raw, *FEATURES, valid_split=split)).folder)
+        for i, raw in enumerate((whole, folder))
+    ]
+    assert stores[0] == stores[1]
+
+
+def test_names_give_the_order_and_engines_own_files_are_left_out(tmp_path: Path) -> None:
+    parts = parts_of(TABLE, [100, 200])
+    for name, part in zip(("b/0.parquet", "a.parquet", "c.snappy.parquet"), parts, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(part, tmp_path / name)
+    for name in ("_SUCCESS", ".hidden.parquet", "notes.txt", "_delta/x.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("not rows")
+    rows = [b.column(0) for b in open_source(tmp_path, {"at": "float"}).batches()]
+    expected = pa.concat_tables([parts[1], parts[0], parts[2]])["at"]
+    assert pa.chunked_array(rows).to_pylist() == expected.to_pylist()
+
+
+def test_types_that_differ_from_file_to_file_are_joined_or_named(tmp_path: Path) -> None:
+    small, large = pa.table({"x": pa.array([1], pa.int8())}), pa.table({"x": pa.array([2**40])})
+    folder_of(tmp_path, [small, large, pa.table({"x": pa.nulls(1)})])
+    table = pa.Table.from_batches(open_source(tmp_path).batches())
+    assert table.to_pydict() == {"x": [1, 2**40, None]}
+    write(pa.table({"x": [[1]]}), tmp_path / "part-009.parquet")
+    with pytest.raises(UserError, match=r"part-009\.parquet, column x: holds list"):
+        list(open_source(tmp_path).batches())
+
+
+def test_a_file_without_the_column_a_damaged_one_and_a_bad_value_are_named(
+    tmp_path: Path,
+) -> None:
+    folder = folder_of(tmp_path / "raw", parts_of(TABLE, [100, 200]))
+    third = folder / "part-002.parquet"
+    score = TABLE["score"].to_numpy()[200:].copy()
+    score[7] = np.inf
+    write(TABLE.slice(200).set_column(2, "score", pa.array(score)), third)
+    data = dataset(tmp_path, folder, *FEATURES)
+    with pytest.raises(UserError, match=r"part-002\.parquet, column score, row 7: .*inf"):
+        prepare(data)
+    write(TABLE.slice(200).drop_columns(["score"]), third)
+    with pytest.raises(UserError, match=r"part-002\.parquet: no column 'score'"):
+        prepare(data)
+    third.write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"part-002\.parquet: not a readable Parquet file"):
+        prepare(data)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match=r"empty: a folder without any \.parquet file"):
+        prepare(dataset(tmp_path, empty, *FEATURES))
+
+
+@pytest.mark.parametrize("change", ["content", "name", "more", "fewer"])
+def test_any_change_in_a_folder_is_seen(tmp_path: Path, change: str) -> None:
+    folder = folder_of(tmp_path / "raw", parts_of(TABLE, [100, 200]))
+    with Inputs({"train": folder}) as inputs:
+        before = inputs.as_dict()
+    with Inputs({"train": folder}) as inputs:
+        assert inputs.same_as(before)
+    files = parquet_files(folder)
+    assert all(isinstance(file, Path) for file in files)
+    first, last = Path(files[0]), Path(files[-1])
+    if change == "content":  # of the same size
+        data = bytearray(first.read_bytes())
+        data[50] ^= 1
+        first.write_bytes(data)
+    elif change == "name":
+        last.rename(folder / "a.parquet")
+    elif change == "more":
+        write(TABLE.slice(0, 0), folder / "z.parquet")
+    else:
+        last.unlink()
+    with Inputs({"train": folder}) as inputs:
+        assert not inputs.same_as(before)
+
+
+def test_a_copy_of_a_folder_is_the_same(tmp_path: Path) -> None:
+    parts = parts_of(TABLE, [100, 200])
+    data = dataset(tmp_path, folder_of(tmp_path / "raw", parts), *FEATURES)
+    first = prepare(data)
+    stamp = (first.folder / "encoder.json").stat().st_mtime_ns
+    prepare(dataset(tmp_path, folder_of(tmp_path / "copy", parts), *FEATURES))
+    assert (first.folder / "encoder.json").stat().st_mtime_ns == stamp
+
+
+# --- object stores ---
+
+
+def test_a_url_of_a_file_or_a_prefix_gives_the_same_store(tmp_path: Path, store: Any) -> None:
+    expected = prepare(dataset(tmp_path / "a", write(TABLE, tmp_path / "t.parquet"), *FEATURES))
+    for number, part in enumerate(parts_of(TABLE, [120])):
+        put(store, f"{URL}/{number}.parquet", part)
+    put(store, "memory://bucket/one.parquet", TABLE)
+    for name, url in (("b", f"{URL}/"), ("c", "memory://bucket/one.parquet")):
+        data = DatasetConfig.model_validate(
+            {**dataset(tmp_path / name, tmp_path, *FEATURES).model_dump(), "train_data": url}
+        )
+        assert content(prepare(data).folder) == content(expected.folder)
+        assert DatasetConfig.model_validate_json(data.model_dump_json()) == data
+
+
+def test_a_change_in_a_store_is_seen(store: Any) -> None:
+    put(store, f"{URL}/0.parquet", TABLE)
+    with Inputs({"train": URL}) as inputs:
+        before = inputs.as_dict()
+        assert inputs.same_as(before)
+    put(store, f"{URL}/0.parquet", raw_table(300, seed=9))
+    with Inputs({"train": URL}) as inputs:
+        assert not inputs.same_as(before)
+
+
+def test_an_etag_stands_for_the_content(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, f"{URL}/0.parquet", TABLE)
+    info = type(store).info
+
+    def tagged(tag: str) -> None:
+        monkeypatch.setattr(type(store), "info", lambda *a, **k: {**info(*a, **k), "ETag": tag})
+
+    monkeypatch.setattr("tossctr.data.preparing.fingerprint.opened", None)  # nothing is read
+    tagged("one")
+    with Inputs({"train": URL}) as inputs:
+        before = inputs.as_dict()
+    with Inputs({"train": URL}) as inputs:
+        assert inputs.same_as(before)
+    tagged("two")
+    with Inputs({"train": URL}) as inputs:
+        assert not inputs.same_as(before)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://bucket/none", "memory://bucket/none: does not exist"),
+        ("nowhere://bucket", "cannot be reached: ValueError: Protocol not known"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_one_line(store: Any, url: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        open_source(url, {"at": "float"})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(url: str) -> Any:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(UserError, match=r"s3:// needs a package .*; Install s3fs to access S3"):
+        open_source("s3://bucket/rows", {"at": "float"})
+
+
+def test_a_file_url_is_a_path() -> None:
+    assert located("file:///data/x.parquet") == Path("/data/x.parquet")
+    assert located("s3://bucket/prefix/") == "s3://bucket/prefix"
+
+
+def test_a_column_as_a_whole_is_named_with_the_file_of_the_batch() -> None:
+    files = Files("memory://x", ("memory://x/a", "memory://x/b"), (10, 20))
+    error = Where(10, files).error("odd", "c", None, None)
+    assert (error.file, error.row) == ("memory://x/b", None)
