@@ -14,16 +14,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # workers look there, too
 
 from frames import FEATURES, dataset, feature, raw_table, write
 
 from tossctr.cluster import tasks
+from tossctr.config.loader import load_experiment
 from tossctr.config.schema import ValidSplit
 from tossctr.data.prepare import prepare
 from tossctr.data.preparing import work
+from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.inference import kept
+from tossctr.inference.predict import BATCH_ROWS
+from tossctr.inference.scorer import Scorer
+from tossctr.pipeline import submit
+from tossctr.training.run_folder import Run
+from tossctr.training.trainer import train
 
 TABLE = raw_table(900, seed=8)
 
@@ -161,6 +170,39 @@ def test_few_items_are_taken_ahead() -> None:
         assert next(results) == 0
         assert taken <= 1 + 2 * tasks.AHEAD
         results.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("data")
+    synthesize(root, 300, 10_000, seed=3)
+    keys = [f"data_root={root}", f"train_data={root / 'train.parquet'}",
+            f"test_data={root / 'test.parquet'}", "sample_submission=null",
+            "valid_split.method=stratified", "valid_split.fraction=0.3",
+            "max_len=8", "epochs=1", "num_workers=0"]  # fmt: skip
+    experiment = load_experiment(Path(__file__).parents[2] / "configs", "FESeq_toy", keys)
+    return train(experiment, prepare(experiment.dataset), torch.device("cpu"), root / "run")
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("several", [False, True], ids=["run", "folds"])
+def test_workers_score_to_the_bytes_of_one_process(
+    run: Run, several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "PART_ROWS", BATCH_ROWS)
+    scored = (
+        Scorer(run.folder / "run.json", ((run, run),), lambda logits: logits[0]) if several else run
+    )
+    outputs = [tmp_path / "alone.csv", tmp_path / "together.csv"]
+    device = torch.device("cpu")
+    alone = submit(scored, data=None, sample=None, output=outputs[0], device=device)
+    with tasks.workers(2) as spread:
+        together = submit(
+            scored, data=None, sample=None, output=outputs[1], device=device, spread=spread
+        )
+    assert together == alone
+    assert alone[0] == 10_000
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -178,3 +179,43 @@ def test_ids_that_are_none_are_refused(run, tmp_path, ids, message):
     with pytest.raises(UserError, match=message):
         submit(run, path, tmp_path / "out.csv")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["odd.parquet"]
+
+
+def in_turn(work, items):
+    """Workers, as far as the caller can see: each takes its work as bytes and its own items."""
+    shared = cloudpickle.dumps(work)
+    for item in items:
+        yield cloudpickle.loads(shared)(item)
+
+
+@pytest.mark.parametrize("data", ["parquet"], indirect=True)
+def test_workers_score_to_the_same_bytes_and_go_on_where_they_were(
+    run, data, tmp_path, monkeypatch
+):
+    expected = submit(run, data, tmp_path / "whole.csv")
+    with monkeypatch.context() as patch:
+        killed_after(patch, 9)  # in the middle of the fifth part
+        with pytest.raises(KeyboardInterrupt):
+            submit(run, data, tmp_path / "out.csv", spread=in_turn)
+    with monkeypatch.context() as patch:
+        calls = killed_after(patch, 99)
+        assert submit(run, data, tmp_path / "out.csv", spread=in_turn) == expected
+    assert len(calls) == 15 - 8
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("data", ["csv"], indirect=True)
+def test_workers_cannot_share_a_csv_file(run, data, tmp_path):
+    with pytest.raises(UserError, match="write it as Parquet"):
+        submit(run, data, tmp_path / "out.csv", spread=in_turn)
+
+
+@pytest.mark.parametrize("data", ["parquet"], indirect=True)
+def test_a_folder_is_scored_as_the_joined_file(run, data, tmp_path):
+    table = pq.read_table(data)
+    (tmp_path / "parts").mkdir()
+    for number, (start, rows) in enumerate([(0, 0), (0, 777), (777, 3), (780, 670)]):
+        pq.write_table(table.slice(start, rows), tmp_path / "parts" / f"{number}.parquet")
+    expected = submit(run, data, tmp_path / "whole.csv")
+    assert submit(run, tmp_path / "parts", tmp_path / "out.csv") == expected
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -126,11 +126,12 @@ def _on_workers(
             file=path,
             remedy="write it as Parquet, or score it with --engine local",
         )
-    starts = range(start, source.num_rows, PART_ROWS)
+    rows = range(source.num_rows)
+    spans = (rows[at : at + PART_ROWS] for at in rows[start::PART_ROWS])
     score = partial(_score, run, path, device, id_col)
     with (
         track(f"score {name_of(path)}", source.num_rows) as advance,
-        closing(spread(score, starts)) as parts,
+        closing(spread(score, spans)) as parts,
     ):
         advance(start)
         for part, counted in parts:
@@ -139,7 +140,7 @@ def _on_workers(
 
 
 def _score(
-    run: Run | Scorer, path: Location, device: torch.device, id_col: str | None, start: int
+    run: Run | Scorer, path: Location, device: torch.device, id_col: str | None, rows: range
 ) -> Part:
     counts = EncodingReport()
     parts = predict_file(
@@ -148,8 +149,8 @@ def _score(
         device=device,
         id_col=id_col,
         report=counts,
-        start=start,
-        stop=start + PART_ROWS,
+        start=rows.start,
+        stop=rows.stop,
     )
     return _joined(list(parts)), counts
 
