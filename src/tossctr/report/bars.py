@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from tossctr.data.health import LARGE_DRIFT
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
+from tossctr.report.slices import order
 from tossctr.report.svg import DASHED, INK, LINE, MUTED, SERIES, Plot, plot
 
 
@@ -45,7 +46,7 @@ def sliced(reports: Sequence[RunReport], field: str, name: str) -> Plot:
     of, colours = zip(
         *((r, c) for r, c in zip(reports, SERIES, strict=False) if field in r.slices), strict=True
     )
-    names = list(dict.fromkeys(s.name for r in of for s in r.slices[field]))
+    names = sorted({s.name for r in of for s in r.slices[field]}, key=order)
     by = [{s.name: s for s in r.slices[field]} for r in of]
     shown = [n for n in names if any(n in s and np.isfinite(s[n].auc) for s in by)]
     missing = (float("nan"), float("nan"))
@@ -106,14 +107,14 @@ def gains(reports: Sequence[RunReport], shown: int = 15) -> Plot:
             at = places - (i - (len(of) - 1) / 2) * high
             axes.barh(at, [report.gain.get(n, 0.0) for n in names], 0.9 * high, color=colour,
                       alpha=0.55, linewidth=0)  # fmt: skip
-        axes.set_yticks(places, [_short(n, 30) for n in names])
+        axes.set_yticks(places, [_short(n, 24) for n in names])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.set_xlim(0)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("share of the gain")
 
     said = "; ".join(

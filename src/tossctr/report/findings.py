@@ -87,7 +87,7 @@ def _members(report: RunReport) -> list[Finding | None]:
     mean, _, error = found.gain
     if mean > 2 * error:
         return [Finding("good", found.said)]
-    return [Finding("watch", found.said, f"That may be luck: {found.best_single} alone may do.")]
+    return [Finding("watch", found.said, f"No more than luck: {found.best_single} alone may do.")]
 
 
 def _calibrated(report: RunReport) -> list[Finding | None]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from tossctr.ensemble import blend
 from tossctr.evaluation.held_out import HeldOut
-from tossctr.evaluation.metrics import METRICS
 from tossctr.inference.scorer import Scorer
 from tossctr.training.run_folder import Run
 
+RANKING = ("AUC", "AP", "logloss")  # the score of folds means little before calibration
 Value = tuple[float, float]  # of a metric, and its standard deviation over folds (NaN: of one fold)
 
 
@@ -79,10 +79,10 @@ def _folds(run: Scorer, about: Mapping[str, Any], held: HeldOut) -> Members:
                 name,
                 f"{inside.sum():,} rows, {held.label[inside].sum():,.0f} clicks, epoch {best:.0f}",
                 1 / len(runs),
-                {key: (scores[key], nan) for key in METRICS},
+                {key: (scores[key], nan) for key in RANKING},
             )
         mean = {key: (of["mean"], of["std"]) for key, of in about["cross_validated"].items()}
-        whole = {key: (about["metrics"][key], nan) for key in METRICS}
+        whole = {key: (about["metrics"][key], nan) for key in RANKING}
         yield Member("mean over folds", "", None, mean)
         text = f"{len(held):,} rows, {held.label.sum():,.0f} clicks"
         yield Member("together", text, None, whole, chosen=True)
@@ -93,7 +93,7 @@ def _folds(run: Scorer, about: Mapping[str, Any], held: HeldOut) -> Members:
         f"{about['folds']} folds ({about['method']}){times}: the AUC is {auc['mean']:.4f} ± "
         f"{auc['std']:.4f} from fold to fold."
     )
-    return Members(said, tuple(METRICS), tuple(rows()))
+    return Members(said, RANKING, tuple(rows()))
 
 
 def _blend(run: Scorer, about: Mapping[str, Any]) -> Members:
@@ -114,7 +114,7 @@ def _blend(run: Scorer, about: Mapping[str, Any]) -> Members:
         for name, of in about["methods"].items()
     ]
     said = (
-        f"The {chosen} of {len(run.members)} members scores {gain['mean']:+.4f} ± "
+        f"Blended by {chosen}, its {len(run.members)} members score {gain['mean']:+.4f} ± "
         f"{gain['std']:.4f} over the best of them, {about['best_single']}, from fold to fold."
     )
     return Members(

@@ -220,6 +220,9 @@ def _sections(reports: Sequence[RunReport]) -> list[Section]:
     """The chapters that there is something to say in."""
     several = len(reports) > 1
     fields = list(dict.fromkeys(name for r in reports for name in r.slices))
+    told = [
+        n for n in fields if any(np.isfinite(s.auc) for r in reports for s in r.slices.get(n, ()))
+    ]
     made = [r for r in reports if r.members is not None]
     explained = [r for r in reports if r.importance]
     boosted = [r for r in reports if r.gain]
@@ -249,8 +252,9 @@ def _sections(reports: Sequence[RunReport]) -> list[Section]:
             figures.calibration(reports),
         ),
         Section(
-            "where", "Where it works", "The same model, apart for each value of a field.",
-            [bars.sliced(reports, field, f"slice-{i}") for i, field in enumerate(fields)],
+            "where", "Where it works", "The same model, apart for each value of a field."
+            + ("" if told else " There are too few clicks to tell."),
+            [bars.sliced(reports, field, f"slice-{i}") for i, field in enumerate(told)],
             [tables.sliced(r, field) for field in fields for r in reports if field in r.slices],
         ),
         Section(

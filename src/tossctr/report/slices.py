@@ -65,17 +65,19 @@ def _of_categories(run: Run, name: str, ids: NDArray[np.int64], scored: Scored) 
     values, counts = np.unique(ids, return_counts=True)
     common = values[np.argsort(-counts, kind="stable")][:VALUES]
     found = [_slice(token_name(run.encoder, name, int(v)), ids == v, scored) for v in common]
-    found.sort(key=lambda one: _natural(one.name))
+    found.sort(key=lambda one: order(one.name))
     rest = ~np.isin(ids, common)
     return [*found, _slice(REST, rest, scored)] if rest.any() else found
 
 
-def _natural(text: str) -> tuple[int, float, str]:
-    """Numbers by size, then texts."""
+def order(name: str) -> tuple[int, float, str]:
+    """Where a slice comes among others: numbers by size, ranges by their start, texts, the rest."""
+    if name == REST:
+        return (2, 0.0, name)
     try:
-        return (0, float(text), text)
+        return (0, float(name.split("–")[0].replace(",", "")), name)
     except ValueError:
-        return (1, 0.0, text)
+        return (1, 0.0, name)
 
 
 def _of_lengths(lengths: NDArray[np.int64], scored: Scored) -> list[Slice]:

@@ -105,17 +105,18 @@ def members(report: RunReport) -> Table:
     """Folds, or a blend's members and the ways to combine them, each with its own scores."""
     assert report.members is not None
     found = report.members
-    names = [METRICS[key].removesuffix(", raw") for key in found.metrics]
+    short = {"competition_score": "Score", "logloss": "Log loss"}
+    names = [short.get(key, key) for key in found.metrics]
 
     def cell(value: float, std: float) -> str:
         return f"{value:.4f} ± {std:.4f}" if np.isfinite(std) else f"{value:.4f}"
 
     return Table(
         f"{report.name}, out of fold",
-        ("Part", "Of", *names, "Weight"),
+        ("Part", "Weight", *names, "Of"),
         tuple(
-            (one.name, one.about, *(cell(*one.scores[key]) for key in found.metrics),
-             "" if one.weight is None else f"{one.weight:.3f}")
+            (one.name, "" if one.weight is None else f"{one.weight:.3f}",
+             *(cell(*one.scores[key]) for key in found.metrics), one.about)
             for one in found.rows
         ),
         marked=frozenset(i for i, one in enumerate(found.rows) if one.chosen),
