@@ -112,7 +112,7 @@ def members(report: RunReport) -> Table:
         return f"{value:.4f} ± {std:.4f}" if np.isfinite(std) else f"{value:.4f}"
 
     return Table(
-        f"{report.name}, out of fold",
+        f"The parts of {report.name} on held-out rows",
         ("Part", "Weight", *names, "Of"),
         tuple(
             (one.name, "" if one.weight is None else f"{one.weight:.3f}",
