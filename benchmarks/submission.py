@@ -4,9 +4,11 @@ For each seed, on rows of its own: trains every model in folds, blends them on w
 held-out rows, calibrates to the competition's score, and scores a test file. Scores are of the test
 file's clicks, means over seeds:
 
-    singles, best_single  each model's folds, calibrated; the one that is best out of fold
-    blend                 the blend at the natural prior, as a submission without calibration
-    calibrated            the blend calibrated; `gain` over best_single, `gain_std` over seeds
+    singles               each model's folds: as they are, and calibrated
+    best_single           the best of them out of fold, as it is; `best_single_calibrated`
+    blend                 the blend as it is, at the natural prior
+    calibrated            the blend calibrated: what is submitted. `gain` is over best_single,
+                          `gain_calibrated` over best_single_calibrated; `_std` is over seeds
     ceiling               the true probabilities at the balanced prior
     share                 calibrated / ceiling; share_above_chance is without what chance gives
     wll_error             WLL of calibrated / that of the ceiling - 1: what the model does not know
@@ -81,8 +83,11 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
             experiment, device, folds=options.folds, method="stratified", seeds=[seed]
         )
         members[expid] = scorer
-        mapped = calibrator(scorer, SCORE, device)(logits_of(scorer, test, device))
-        singles[expid] = evaluate(label, mapped)[SCORE]
+        raw = logits_of(scorer, test, device)
+        mapped = calibrator(scorer, SCORE, device)(raw)
+        singles[expid] = {
+            "raw": evaluate(label, raw)[SCORE], "calibrated": evaluate(label, mapped)[SCORE]
+        }  # fmt: skip
     result = blend(members, folder / "runs" / "blend", device)
     blended = open_scorer(folder / "runs" / "blend")
     raw = logits_of(blended, test, device)
@@ -97,7 +102,8 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
     chance = evaluate(label, np.full(len(label), float(logit(0.5))))[SCORE]
     return {
         "singles": singles,
-        "best_single": singles[result.best_single],
+        "best_single": singles[result.best_single]["raw"],
+        "best_single_calibrated": singles[result.best_single]["calibrated"],
         "best_single_name": result.best_single,
         "method": result.combination.method,
         "weights": dict(zip(members, result.combination.weights, strict=True)),
@@ -106,7 +112,8 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
         "calibrated": after[SCORE],
         "ceiling": best[SCORE],
         "chance": chance,
-        "gain": after[SCORE] - singles[result.best_single],
+        "gain": after[SCORE] - singles[result.best_single]["raw"],
+        "gain_calibrated": after[SCORE] - singles[result.best_single]["calibrated"],
         "wll_error": after["WLL"] / best["WLL"] - 1,
         "calibration_wll_error": of_distorted_truth(folder, best["WLL"]),
         "ap_change": abs(after["AP"] - before["AP"]),
@@ -139,17 +146,26 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     def mean(name: str) -> float:
         return statistics.fmean(f[name] for f in found)
 
-    names = ("best_single", "blend", "calibrated", "ceiling", "wll_error", "oof_within", "gain")
+    def std(name: str) -> float:
+        values = [f[name] for f in found]
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+    names = (
+        "best_single", "best_single_calibrated", "blend", "calibrated", "ceiling", "wll_error",
+        "oof_within", "gain", "gain_calibrated",
+    )  # fmt: skip
     means = {name: mean(name) for name in names}
     lift = (means["calibrated"] - mean("chance")) / (means["ceiling"] - mean("chance"))
-    gains = [f["gain"] for f in found]
     return {
         "singles": {
-            name: statistics.fmean(f["singles"][name] for f in found)
-            for name in found[0]["singles"]
+            name: {
+                kind: statistics.fmean(f["singles"][name][kind] for f in found) for kind in kinds
+            }
+            for name, kinds in found[0]["singles"].items()
         },
         **means,
-        "gain_std": statistics.stdev(gains) if len(gains) > 1 else 0.0,
+        "gain_std": std("gain"),
+        "gain_calibrated_std": std("gain_calibrated"),
         "share": means["calibrated"] / means["ceiling"],
         "share_above_chance": lift,
         "calibration_wll_error": max((f["calibration_wll_error"] for f in found), key=abs),
