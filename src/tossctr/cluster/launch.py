@@ -23,7 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from tossctr import pipeline
 from tossctr.cluster.choices import Engine
 from tossctr.cluster.errors import LOST, PeerLost
-from tossctr.cluster.place import Place, find_place
+from tossctr.cluster.place import OWN_STORE, Place, find_place
 from tossctr.cluster.processes import ALONE, joined
 from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
@@ -106,6 +106,8 @@ def _torchrun_worker(job: _Job) -> dict[str, Any]:
 
 def _with_torchrun(job: _Job, workers: int) -> dict[str, Any]:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    os.environ[OWN_STORE] = "1"
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").addFilter(_one_line)
     with tempfile.TemporaryDirectory() as logs:
         config = LaunchConfig(
             min_nodes=1,
@@ -133,6 +135,12 @@ def _with_torchrun(job: _Job, workers: int) -> dict[str, Any]:
                 remedy="see what it said above; the same command goes on from the last checkpoint",
             ) from None
     return dict(outcomes[0])
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    """Of a lost process, its number and exit code; not the traceback of who found it missing."""
+    record.exc_info = None
+    return True
 
 
 def _exit(code: int) -> str:

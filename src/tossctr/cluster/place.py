@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from tossctr.errors import UserError
 
+# Without it, processes started again may find the addresses of those before them: torch keeps
+# one store for all of them.
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -19,6 +23,7 @@ class Place:
         local_rank: its number among those of its machine.
         address, port: where the first one listens.
         restarts: how often all have been started again because one was lost.
+        may_go_astray: whether a restart may find addresses of processes that are gone.
     """
 
     rank: int
@@ -27,6 +32,7 @@ class Place:
     address: str
     port: int
     restarts: int
+    may_go_astray: bool = False
 
 
 def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
@@ -45,6 +51,8 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
                 address=environment["MASTER_ADDR"],
                 port=int(environment["MASTER_PORT"]),
                 restarts=int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)),
+                may_go_astray=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+                and int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0,
             )
         # Not SLURM_NTASKS: a batch script's own process has that too, and is none of the tasks.
         elif "SLURM_PROCID" in environment and "SLURM_STEP_NUM_TASKS" in environment:

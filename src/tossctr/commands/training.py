@@ -183,11 +183,14 @@ def _train_together(
 
     from tossctr import pipeline
     from tossctr.cluster.errors import LOST, ErrorElsewhere, PeerLost
+    from tossctr.cluster.place import OWN_STORE
     from tossctr.cluster.processes import joined
     from tossctr.training.device import device_of_process
     from tossctr.training.interruption import Stopped
 
     hush(place.rank > 0)
+    if place.may_go_astray:
+        say(f"--max-restarts may not find all processes again: give torchrun {OWN_STORE}=1")
     try:
         with joined(place, cuda=gpu != -1 and torch.cuda.is_available()) as processes:
             experiment = processes.everywhere(load)
