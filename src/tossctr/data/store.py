@@ -62,7 +62,7 @@ class _ArrayWriter:
         self._file.write(data)
         self.length += len(values)
 
-    def close(self) -> StoredArray:
+    def close(self, durable: bool) -> StoredArray:
         shape = (self.length,) if self.columns is None else (self.length, self.columns)
         stored = StoredArray(
             file=self.path.name,
@@ -73,7 +73,8 @@ class _ArrayWriter:
         self._file.seek(0)
         self._file.write(header(stored))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if durable:
+            os.fsync(self._file.fileno())
         self._file.close()
         return stored
 
@@ -91,10 +92,13 @@ class StoreWriter:
         folder: where the store goes.
         features: the fields of every batch.
         encoder_hash: `Encoder.hash` of what encoded them.
+        durable: outlives a crash of the machine; a store that is to be joined to another need not.
     """
 
-    def __init__(self, folder: Path, features: FeatureMap, encoder_hash: str) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, features: FeatureMap, encoder_hash: str, *, durable: bool = True
+    ) -> None:
+        self.folder, self._durable = folder, durable
         self._features, self._encoder_hash = features, encoder_hash
         self._temporary = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(self._temporary, ignore_errors=True)
@@ -129,7 +133,7 @@ class StoreWriter:
             rows=self.rows,
             encoder=self._encoder_hash,
             features=self._features,
-            arrays={name: array.close() for name, array in self._arrays.items()},
+            arrays={name: array.close(self._durable) for name, array in self._arrays.items()},
         )
         write_json(self._temporary / FILE, manifest.model_dump(mode="json"))
         sync_folder(self._temporary)

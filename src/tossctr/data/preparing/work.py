@@ -158,7 +158,9 @@ def _write_shard(
         for chunk in plan.read(span, batch_rows):
             for part, (rows, report) in _encode(encoder, chunk).items():
                 if part not in writers:
-                    writer = StoreWriter(shard / part, encoder.features, encoder.hash)
+                    writer = StoreWriter(
+                        shard / part, encoder.features, encoder.hash, durable=False
+                    )
                     writers[part] = stack.enter_context(writer)
                     reports[part] = EncodingReport()
                 writers[part].append(rows)

@@ -1,0 +1,146 @@
+"""What do Ray's workers cost and give in preparing and scoring? Synthetic data in the Toss layout.
+
+For each of the two steps, on a folder of parquet files; the start of Ray, paid once, is left out:
+
+    *_efficiency     time of one worker over twice the time of two
+    *_against_local  time of one process without Ray (its threads on all cores) over that of two
+                     workers of one core each
+    *_identical      whether both give, byte for byte, what the process without Ray gives
+    *_start_s        from asking for two workers to the end of their first, tiny work
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import harness
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from tossctr.cluster.tasks import workers
+from tossctr.config.loader import load_dataset, load_experiment
+from tossctr.data.prepare import prepare
+from tossctr.data.preparing import work
+from tossctr.data.preparing.parallel import Spread
+from tossctr.data.synthetic import synthesize
+from tossctr.inference import kept
+from tossctr.inference.predict import BATCH_ROWS
+from tossctr.pipeline import submit
+from tossctr.training.run_folder import Run
+from tossctr.training.trainer import train
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = 24
+
+Step = Callable[[Path, str, Spread | None], dict[str, bytes]]  # data and a name: what comes out
+
+
+def files_of(table: pa.Table, folder: Path) -> Path:
+    """The table as a folder of files."""
+    folder.mkdir()
+    for number in range(FILES):
+        start, end = (len(table) * n // FILES for n in (number, number + 1))
+        pq.write_table(table.slice(start, end - start), folder / f"{number:04d}.parquet")
+    return folder
+
+
+def preparing(root: Path) -> Step:
+    """Preparing `tossctr_full`."""
+
+    def step(data: Path, name: str, spread: Spread | None) -> dict[str, bytes]:
+        keys = {"train_data": data, "data_root": root / name}
+        dataset = load_dataset(CONFIGS, "tossctr_full").model_copy(update=keys)
+        folder = prepare(dataset, force=True, spread=spread).folder
+        files = (p for p in folder.rglob("*") if p.is_file() and p.name != "prepare.json")
+        return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+    return step
+
+
+def scoring(run: Run, root: Path) -> Step:
+    """Scoring to a submission."""
+
+    def step(data: Path, name: str, spread: Spread | None) -> dict[str, bytes]:
+        output = root / f"{name}.csv"
+        submit(
+            run,
+            data=data,
+            sample=None,
+            output=output,
+            device=torch.device("cpu"),
+            fresh=True,
+            spread=spread,
+        )
+        return {"submission": output.read_bytes()}
+
+    return step
+
+
+def measure(name: str, step: Step, data: Path, few: Path) -> dict[str, object]:
+    """One step with no, one and two workers, each after the same on `few` rows."""
+    seconds: dict[int, float] = {}
+    made: list[dict[str, bytes]] = []
+    start_s = 0.0
+    for count in (0, 1, 2):
+        engine: AbstractContextManager[Spread | None] = workers(count) if count else nullcontext()
+        asked = time.monotonic()
+        with engine as spread:
+            step(few, f"few{count}", spread)
+            start = time.monotonic()
+            start_s = start - asked
+            made.append(step(data, f"all{count}", spread))
+            seconds[count] = time.monotonic() - start
+    return {
+        f"{name}_s": " ".join(f"{seconds[n]:.1f}" for n in seconds),
+        f"{name}_efficiency": seconds[1] / (2 * seconds[2]),
+        f"{name}_against_local": seconds[0] / seconds[2],
+        f"{name}_identical": all(other == made[0] for other in made),
+        f"{name}_start_s": start_s,
+    }
+
+
+def prepare_step(folder: Path, rows: int) -> dict[str, object]:
+    """Figures of preparing so many rows."""
+    folder.mkdir()
+    table = pq.read_table(synthesize(folder, rows, 1).train)
+    data, few = files_of(table, folder / "all"), files_of(table.slice(0, 4800), folder / "few")
+    before, work.SPAN_ROWS = work.SPAN_ROWS, 1  # a task for each file
+    try:
+        return measure("prepare", preparing(folder), data, few)
+    finally:
+        work.SPAN_ROWS = before
+
+
+def score_step(folder: Path, rows: int) -> dict[str, object]:
+    """Figures of scoring so many rows with the toy experiment."""
+    folder.mkdir()
+    raw = synthesize(folder, 2000, rows)
+    keys = [f"data_root={folder}", f"train_data={raw.train}", "sample_submission=null", "epochs=1"]
+    experiment = load_experiment(CONFIGS, "FESeq_toy", [*keys, f"model_root={folder}"])
+    run = train(experiment, prepare(experiment.dataset), torch.device("cpu"), folder / "run")
+    table = pq.read_table(raw.test)
+    few = files_of(table.slice(0, 2 * BATCH_ROWS), folder / "few")
+    before, kept.PART_ROWS = kept.PART_ROWS, BATCH_ROWS
+    try:
+        return measure("score", scoring(run, folder), files_of(table, folder / "all"), few)
+    finally:
+        kept.PART_ROWS = before
+
+
+def main() -> None:
+    options = harness.arguments(str(__doc__)).parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        figures = {"prepare_rows": 48_000 if options.quick else 400_000}
+        figures["score_rows"] = 8 * BATCH_ROWS if options.quick else 48 * BATCH_ROWS
+        figures |= prepare_step(Path(root) / "prepare", figures["prepare_rows"])
+        figures |= score_step(Path(root) / "score", figures["score_rows"])
+    harness.finish(figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
