@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tossctr import cli, progress
 from tossctr.commands.examples import EXAMPLES
@@ -99,6 +101,20 @@ def test_plain_progress_has_rows_rate_time_and_memory(
     assert re.fullmatch(r"prepare: 4/10 rows, [\d,]+ rows/s, \d+ s left, [\d,]+ MB", between)
     assert re.fullmatch(r"prepare: 4 rows in 0\.0 s \([\d,]+ rows/s, [\d,]+ MB\)", end)
     assert 50 < progress.resident_mb() < 20_000
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_bar_is_one_line_with_whole_numbers(width: int) -> None:
+    bars = progress.bars()
+    task = bars.add_task("score test.parquet", total=1_527_298)
+    bars.advance(task, 1_234_567)
+    bars.tasks[0].start_time = bars.get_time() - 30
+    screen = Console(width=width, record=True, file=io.StringIO())
+    screen.print(bars.get_renderable())
+    (line,) = screen.export_text().splitlines()
+    for part in ("score test.parquet", "1234567/1527298", " rows/s", " MB", "0:00:30"):
+        assert part in line
+    assert "━" in line
 
 
 HEAVY = {"torch", "lightning", "sklearn", "matplotlib", "lightgbm"}

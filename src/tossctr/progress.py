@@ -21,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 console = Console(stderr=True)
@@ -65,17 +66,23 @@ class MemoryColumn(ProgressColumn):
 
 
 def bars() -> Progress:
-    """The project's progress display: name, bar, rows, rows/s, memory, elapsed, ETA."""
+    """The project's progress display: name, bar, rows, rows/s, memory, elapsed, ETA; one line,
+    whose bar takes what the numbers leave."""
+
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
     return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        MemoryColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        SpinnerColumn(table_column=whole()),
+        TextColumn("{task.description}", table_column=whole()),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        MofNCompleteColumn(table_column=whole()),
+        RateColumn(table_column=whole()),
+        MemoryColumn(table_column=whole()),
+        TimeElapsedColumn(table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
         console=console,
+        expand=True,
     )
 
 
