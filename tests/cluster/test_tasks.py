@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # workers look ther
 
 from frames import FEATURES, dataset, feature, raw_table, write
 
+from tossctr import cli
 from tossctr.cluster import tasks
 from tossctr.config.loader import load_experiment
 from tossctr.config.schema import ValidSplit
@@ -203,6 +205,36 @@ def test_workers_score_to_the_bytes_of_one_process(
     assert together == alone
     assert alone[0] == 10_000
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_commands_take_workers(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = run.experiment.dataset
+    raw = folder_of(tmp_path / "raw", pq.read_table(dataset.train_data), [100, 250])
+    configs = str(Path(__file__).parents[2] / "configs")
+    ray = ["--engine", "ray", "--workers", "2", "--json"]
+    keys = ["--set", f"train_data={raw}", "--set", f"data_root={tmp_path}"]
+    assert ended(["prepare", "--config", configs, "--dataset", "tossctr_toy", *keys, *ray]) == 0
+    assert '"train_rows": 270' in capsys.readouterr().out
+    test = folder_of(tmp_path / "test", pq.read_table(dataset.test_data).slice(0, 900), [800])
+    scored = ["predict", "--run", str(run.folder), "--gpu", "-1", "--data", str(test)]
+    assert ended([*scored, "--output", "out.csv", *ray]) == 0
+    assert '"rows": 900' in capsys.readouterr().out
+    assert ended([*scored, "--output", "alone.csv"]) == 0
+    assert Path("out.csv").read_bytes() == Path("alone.csv").read_bytes()
+    assert ended(["predict", "--run", str(run.folder), "--workers", "2"]) == 2
+    assert "add --engine ray" in capsys.readouterr().err
+
+
+def ended(line: list[str]) -> int | str | None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        cli.main(line)
+    signal.signal(signal.SIGTERM, before)
+    return end.value.code
 
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,20 +41,12 @@ def workers(count: int, *, gpus: bool = False) -> Iterator[Spread]:
         UserError: Ray is not installed, there is no such cluster, it has no room, or processes are
             lost again and again.
     """
-    try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with connected(count):
         import ray
         from ray.exceptions import GetTimeoutError
         from ray.util.placement_group import placement_group, remove_placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-    except ImportError as error:
-        raise UserError(
-            "Ray is not installed",
-            column="--engine",
-            value="ray",
-            remedy="pip install 'tossctr[ray]'",
-        ) from error
-    with _connected(count):
+
         bundle = {"CPU": 1, "GPU": 1} if gpus else {"CPU": 1}
         group = placement_group([bundle] * count, strategy="SPREAD")
         try:
@@ -80,8 +72,23 @@ def workers(count: int, *, gpus: bool = False) -> Iterator[Spread]:
 
 
 @contextmanager
-def _connected(count: int) -> Iterator[None]:
-    import ray
+def connected(count: int, *, tell: bool = False) -> Iterator[None]:
+    """Ray's cluster that `RAY_ADDRESS` names, or one of so many CPUs on this machine, which ends
+    with the context. `tell`: what its processes say is said here.
+
+    Raises:
+        UserError: Ray is not installed, or there is no such cluster.
+    """
+    try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+    except ImportError as error:
+        raise UserError(
+            "Ray is not installed",
+            column="--engine",
+            value="ray",
+            remedy="pip install 'tossctr[ray]'",
+        ) from error
 
     if ray.is_initialized():  # by the caller, whose it stays
         yield
@@ -96,7 +103,7 @@ def _connected(count: int) -> Iterator[None]:
     try:
         ray.init(
             address=address or "local",  # not a cluster that happens to run here
-            log_to_driver=False,
+            log_to_driver=tell,
             logging_level=logging.ERROR,
             **({} if address else started_here),
         )
@@ -105,7 +112,7 @@ def _connected(count: int) -> Iterator[None]:
             f"no Ray cluster answers: {error}",
             column="RAY_ADDRESS",
             value=address,
-            remedy="start one (ray start --head), or unset it to work on this machine",
+            remedy="start one: ray start --head; or give its token: RAY_AUTH_MODE=token",
         ) from error
     signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process with another code
     try:

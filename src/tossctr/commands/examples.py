@@ -10,6 +10,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "prepare": (
         "tossctr prepare --expid FESeq_medium",
         "tossctr prepare --dataset tossctr_toy --set min_categr_count=5 --json",
+        "tossctr prepare --expid FESeq_full --engine ray --workers 2",
     ),
     "check": (
         "tossctr check data/raw/train.parquet",
@@ -44,6 +45,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tossctr predict --expid FESeq_full --output data/output/submission.csv",
         "tossctr predict --run checkpoints/FESeq_toy --data data/toy/test.parquet",
         "tossctr predict --blend checkpoints/blend --objective logloss",
+        "tossctr predict --expid FESeq_full --engine ray --workers 2",
     ),
     "run": (
         "tossctr run",
