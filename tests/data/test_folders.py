@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tossctr.config.schema import DatasetConfig, ValidSplit
+from tossctr.data.health import check
 from tossctr.data.prepare import prepare
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.sources import open_source
@@ -150,6 +151,13 @@ def test_a_file_without_the_column_a_damaged_one_and_a_bad_value_are_named(
     empty.mkdir()
     with pytest.raises(UserError, match=r"empty: a folder without any \.parquet file"):
         prepare(dataset(tmp_path, empty, *FEATURES))
+
+
+def test_a_folder_can_be_checked(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "raw", parts_of(TABLE, [100, 200]))
+    whole = check(write(TABLE, tmp_path / "train.parquet"), folder)
+    assert whole.rows == check(folder).rows == 300
+    assert {drift for drift in whole.drift.values() if drift is not None} == {0.0}
 
 
 @pytest.mark.parametrize("change", ["content", "name", "more", "fewer"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from tossctr.commands.options import (
     workers_of,
 )
 from tossctr.interop.formats import Format
+from tossctr.location import located
 from tossctr.progress import say
 
 if TYPE_CHECKING:
@@ -69,9 +70,11 @@ def prepare(
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="Raw parquet or CSV file.")],
+    file: Annotated[
+        Any, typer.Argument(parser=located, metavar="FILE", help="Raw parquet or CSV file.")
+    ],
     against: Annotated[
-        Path | None, typer.Option(help="Another file to compare with: train with test.")
+        Any, typer.Option(parser=located, help="Another file to compare with: train with test.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

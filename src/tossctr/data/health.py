@@ -219,7 +219,7 @@ def check(path: Location, against: Location | None = None) -> Health:
     """Read a file through and say what is in it.
 
     Args:
-        path: a raw parquet or CSV file.
+        path: a raw parquet or CSV file, or a folder of parquet files.
         against: another, to compare the columns of both (train with test).
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tossctr.data.preparing.parallel import ordered_map
@@ -25,11 +22,9 @@ ColumnType = Literal["str", "int", "float"]
 BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
 _READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
 _REQUEST_BYTES = 1 << 20  # the same where each read is a request to an object store
-_CSV_BLOCK_BYTES = (4 << 20, 64 << 20, 1 << 30)  # a row must fit into a block: larger if need be
-_CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
+CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _H5_SUFFIXES = (".h5", ".hdf5")
 VOCABULARY = "tossctr_vocabulary"  # attribute of an H5 file, key of a Parquet file's metadata
-_ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
 class Source(Protocol):
@@ -122,7 +117,9 @@ def _file(path: Location, types: Mapping[str, ColumnType]) -> Source:
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
         raise UserError(problem, file=path, remedy="check the path in the data set's config")
-    if _suffix(path) in _CSV_SUFFIXES:
+    if _suffix(path) in CSV_SUFFIXES:
+        from tossctr.data.csv_source import CsvSource
+
         return CsvSource(path, types)
     if _suffix(path) in _H5_SUFFIXES:
         from tossctr.data.h5 import H5Source
@@ -132,7 +129,7 @@ def _file(path: Location, types: Mapping[str, ColumnType]) -> Source:
 
 
 def _folder(path: Location, types: Mapping[str, ColumnType]) -> Source:
-    from tossctr.data.sources_folder import FolderSource
+    from tossctr.data.folder_source import FolderSource
 
     # Threads, because a footer in an object store is a few round trips.
     parts = ordered_map(lambda file: ParquetSource(file, types), parquet_files(path))
@@ -222,9 +219,9 @@ class ParquetSource:
         with self._open() as file:
             try:
                 stream = file.iter_batches(batch_rows, row_groups=groups, columns=list(columns))
-                yield from _between(stream, start - skipped, stop - skipped, columns, batch_rows)
+                yield from between(stream, start - skipped, stop - skipped, columns, batch_rows)
             except (pa.ArrowException, OSError) as error:
-                raise _unreadable(self.path, error) from error
+                raise unreadable(self.path, error) from error
 
     @contextmanager
     def _open(self) -> Iterator[pq.ParquetFile]:
@@ -239,115 +236,24 @@ class ParquetSource:
                     file = pq.ParquetFile(url, buffer_size=_REQUEST_BYTES, pre_buffer=False)
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise UserError(
-                    f"not a readable Parquet file: {_short(error)}",
+                    f"not a readable Parquet file: {short(error)}",
                     file=self.path,
                     remedy="write it again, or give a .parquet, .csv or .tsv file",
                 ) from error
             yield stack.enter_context(file)
 
 
-class CsvSource:
-    """A CSV (or tab-separated `.tsv`) file with a header line; only an empty field is missing."""
-
-    num_rows = None
-    ends = None
-    vocabulary = None
-
-    def __init__(self, path: Path, types: Mapping[str, ColumnType]) -> None:
-        self.path = self.file = path
-        self._types = types
-        self._parsing = pa.csv.ParseOptions(delimiter=_CSV_SUFFIXES[path.suffix.lower()])
-        self.names = self._header()
-        self._columns = tuple(types) or self.names
-
-    def _header(self) -> tuple[str, ...]:
-        for block_bytes in _CSV_BLOCK_BYTES:
-            options = pa.csv.ReadOptions(block_size=block_bytes)
-            try:
-                with pa.csv.open_csv(
-                    self.path, read_options=options, parse_options=self._parsing
-                ) as reader:
-                    return tuple(reader.schema.names)
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    "is not UTF-8 text", file=self.path, remedy="save it as UTF-8"
-                ) from error
-            except (pa.ArrowException, OSError) as error:
-                if "straddl" not in str(error):
-                    raise _unreadable(self.path, error) from error
-        raise UserError("a row is too long", file=self.path, remedy="write it as Parquet")
-
-    def count_rows(self) -> int:
-        return sum(batch.num_rows for batch in self.batches(self.names[:1]))
-
-    def batches(
-        self,
-        columns: Sequence[str] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        batch_rows: int = BATCH_ROWS,
-    ) -> Iterator[pa.RecordBatch]:
-        columns = self._columns if columns is None else columns
-        require_columns(self, columns)
-        if stop is not None and start >= stop:
-            return
-        for block_bytes in _CSV_BLOCK_BYTES:
-            try:
-                with self._open(columns, block_bytes) as reader:
-                    for batch in _between(reader, start, stop, columns, batch_rows):
-                        start += batch.num_rows
-                        yield batch
-                return
-            except (pa.ArrowException, OSError) as error:
-                too_long = "straddl" in str(error) and block_bytes != _CSV_BLOCK_BYTES[-1]
-                if not too_long:
-                    raise self._wrong_value(error) or _unreadable(self.path, error) from error
-
-    def _open(self, columns: Sequence[str], block_bytes: int) -> pa.csv.CSVStreamingReader:
-        options = pa.csv.ConvertOptions(
-            include_columns=list(columns),
-            column_types={name: _ARROW_TYPES[self._types.get(name, "str")] for name in columns},
-            null_values=[""],
-            strings_can_be_null=True,
-        )
-        return pa.csv.open_csv(
-            self.path,
-            read_options=pa.csv.ReadOptions(block_size=block_bytes),
-            parse_options=self._parsing,
-            convert_options=options,
-        )
-
-    def _wrong_value(self, error: Exception) -> UserError | None:
-        """Arrow names column and value of a failed conversion, but no row: look for it."""
-        found = re.search(r"In CSV column #(\d+): .* invalid value '(.*)'$", str(error), re.DOTALL)
-        if found is None:
-            return None
-        column, row = self.names[int(found[1])], 0
-        for batch in CsvSource(self.path, {}).batches([column]):
-            at = pc.index(batch.column(column), found[2]).as_py()
-            if at >= 0:
-                row += at
-                break
-            row += batch.num_rows
-        return UserError(
-            f"not of type {self._types[column]}",
-            file=self.path,
-            column=column,
-            row=row,
-            value=found[2],
-            remedy="correct the value, or the column's dtype in the data set's config",
-        )
+def unreadable(path: Location, error: Exception) -> UserError:
+    """The error for a file that Arrow cannot read on."""
+    return UserError(f"cannot be read: {short(error)}", file=path, remedy="write it again")
 
 
-def _unreadable(path: Location, error: Exception) -> UserError:
-    return UserError(f"cannot be read: {_short(error)}", file=path, remedy="write it again")
-
-
-def _short(error: object) -> str:
+def short(error: object) -> str:
+    """The first line of what Arrow says."""
     return str(error).split("\n")[0][:200].rstrip(". ")
 
 
-def _between(
+def between(
     stream: Iterable[pa.RecordBatch],
     start: int,
     stop: int | None,
