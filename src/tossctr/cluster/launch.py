@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -25,6 +24,7 @@ from tossctr.cluster.choices import Engine
 from tossctr.cluster.errors import LOST, PeerLost
 from tossctr.cluster.place import OWN_STORE, Place, find_place
 from tossctr.cluster.processes import ALONE, joined
+from tossctr.cluster.tasks import connected
 from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
 from tossctr.files import locked, remove
@@ -148,33 +148,31 @@ def _exit(code: int) -> str:
 
 
 def _with_ray(job: _Job, workers: int) -> dict[str, Any]:
-    try:
-        import ray
-        from ray import train
-        from ray.train.torch import TorchConfig, TorchTrainer
-    except ImportError as error:
-        raise UserError(
-            "Ray is not installed",
-            column="--engine",
-            value="ray",
-            remedy="pip install 'tossctr[ray]'",
-        ) from error
+    with connected(workers, tell=not job.quiet):
+        return _in_cluster(job, workers)
+
+
+def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
+    import ray
+    from ray import train
+    from ray.train import TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     here = Path.cwd()
 
     def work() -> None:
         os.chdir(here)  # Ray has a folder of its own for each worker
+        context = train.get_context()
         place = Place(
-            rank=dist.get_rank(),
-            world_size=dist.get_world_size(),
-            local_rank=train.get_context().get_local_rank(),
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            local_rank=context.get_local_rank(),
             address="",  # the group is there already
             port=0,
             restarts=0,
         )
         train.report(_work(job, place if place.world_size > 1 else None))
 
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING)
     gpus = job.gpu != -1 and ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
     storage = job.experiment.training.model_root / ".ray"  # what Ray writes of its own
     trainer = TorchTrainer(
@@ -189,5 +187,10 @@ def _with_ray(job: _Job, workers: int) -> dict[str, Any]:
     )
     try:
         return dict(trainer.fit().metrics or {})
+    except TrainingFailedError as error:
+        raise UserError(
+            f"a process was lost {MAX_RESTARTS + 1} times: {error}",
+            remedy="the same command goes on from the last checkpoint",
+        ) from error
     finally:
         remove(storage)

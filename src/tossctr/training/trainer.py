@@ -265,6 +265,7 @@ def _fit(
         "best": rule.best_row,
         "history": rule.history,
         "parameters": parameters,
+        "trained_rows": progress.trained_rows,
         "rows_per_s": progress.trained_rows / progress.train_seconds,
         "seconds": progress.train_seconds,
         "skipped_batches": module.skipped_batches,
