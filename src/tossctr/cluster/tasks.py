@@ -96,7 +96,7 @@ def connected(count: int, *, tell: bool = False) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     started_here: dict[str, Any] = {
         "num_cpus": count,
-        "include_dashboard": False,
+        "include_dashboard": tell,  # Ray Train asks it how its own processes are
         "object_store_memory": _STORE_BYTES,
     }
     handler = signal.getsignal(signal.SIGTERM)
