@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from types import FrameType
 from typing import Any, TypeVar
 
 from tossctr.data.preparing.parallel import Spread
@@ -108,17 +110,37 @@ def connected(count: int, *, tell: bool = False) -> Iterator[None]:
             **({} if address else started_here),
         )
     except (ConnectionError, ValueError) as error:
+        signal.signal(signal.SIGTERM, handler)
         raise UserError(
             f"no Ray cluster answers: {error}",
             column="RAY_ADDRESS",
             value=address,
             remedy="start one: ray start --head; or give its token: RAY_AUTH_MODE=token",
         ) from error
-    signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process with another code
+    except Exception as error:  # Ray has no type of its own for a start that takes too long
+        signal.signal(signal.SIGTERM, handler)
+        raise UserError(
+            f"Ray does not start: {error}", remedy="give the same command again"
+        ) from error
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        terminated.append(number)
+        if callable(handler):
+            handler(number, frame)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except SystemExit:
+        # While Ray waits it catches what a handler raises, and raises another SystemExit.
+        if terminated and callable(handler):
+            handler(terminated[0], None)
+        raise
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)
 
 
 class _Tasks:
