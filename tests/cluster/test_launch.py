@@ -14,6 +14,7 @@ from together import together
 from tossctr import pipeline
 from tossctr.cluster import launch
 from tossctr.cluster.launch import train_with
+from tossctr.cluster.tasks import connected
 from tossctr.data.prepare import open_prepared, prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
@@ -118,3 +119,22 @@ def test_processes_lost_again_and_again_are_one_line(root, tmp_path, monkeypatch
     monkeypatch.setattr(pipeline, "check_model", die)
     with pytest.raises(UserError, match=r"a process was lost 2 times \(found 'SIGKILL'\)"):
         train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
+
+
+def test_ray_trains_the_same_and_says_mistakes(root, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    chosen = experiment(root, *KEYS, f"model_root={tmp_path / 'runs'}")
+    data = open_prepared(chosen.dataset)
+    together(2, lambda p: train(chosen, data, CPU, tmp_path / "whole", processes=p) and None)
+    with connected(2):
+        run = train_with("ray", chosen, workers=2, gpu=-1, fresh=True)
+        weights, history = outcome(run.folder)
+        expected, expected_history = outcome(tmp_path / "whole")
+        assert history == expected_history
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+        kept = {path.name for path in (tmp_path / "runs").iterdir()}
+        assert kept == {"FESeq_toy", ".FESeq_toy.lock", "results.csv"}
+        nowhere = experiment(root, f"model_root={tmp_path}", "train_data=nowhere.parquet")
+        with pytest.raises(UserError, match=r"nowhere\.parquet"):
+            train_with("ray", nowhere, workers=2, gpu=-1, fresh=False)

@@ -5,6 +5,7 @@ Both start all of them anew when one is lost; the training then goes on from its
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -27,7 +28,7 @@ from tossctr.cluster.processes import ALONE, joined
 from tossctr.cluster.tasks import connected
 from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
-from tossctr.files import locked, remove
+from tossctr.files import locked, remove, write_json
 from tossctr.progress import console, say
 from tossctr.training.device import device_of_process
 from tossctr.training.interruption import Stopped
@@ -37,6 +38,7 @@ from tossctr.training.trainer import check_model
 
 MAX_RESTARTS = 3  # times that all are started anew because one was lost
 STOP_SECONDS = 120  # for a last step and its checkpoint, once a signal has come
+OUTCOME = "outcome.json"  # what the first of Ray's processes says at the end
 _HERE = "127.0.0.1"
 
 
@@ -159,6 +161,7 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     here = Path.cwd()
+    storage = job.experiment.training.model_root / ".ray"  # what Ray writes of its own
 
     def work() -> None:
         os.chdir(here)  # Ray has a folder of its own for each worker
@@ -171,10 +174,11 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
             port=0,
             restarts=0,
         )
-        train.report(_work(job, place if place.world_size > 1 else None))
+        outcome = _work(job, place if place.world_size > 1 else None)
+        if place.rank == 0:
+            write_json(storage / OUTCOME, outcome)
 
     gpus = job.gpu != -1 and ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
-    storage = job.experiment.training.model_root / ".ray"  # what Ray writes of its own
     trainer = TorchTrainer(
         work,
         scaling_config=train.ScalingConfig(num_workers=workers, use_gpu=gpus),
@@ -186,7 +190,8 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
         ),
     )
     try:
-        return dict(trainer.fit().metrics or {})
+        trainer.fit()
+        return dict(json.loads((storage / OUTCOME).read_bytes()))
     except TrainingFailedError as error:
         raise UserError(
             f"a process was lost {MAX_RESTARTS + 1} times: {error}",
