@@ -1,5 +1,6 @@
 # make demo    from nothing to data/output/submission.csv, on synthetic data
 # make test    the tests; ARGS goes to pytest (make test ARGS="tests/data -x")
+# make test-cluster  training and preparing on Ray, torchrun and two hosts, with kills (minutes)
 # make test-fuxictr  files, feature maps and metrics against the released FuxiCTR (Linux, minutes)
 # make docs    the documentation's site, into site/; warnings are errors
 # make lint    ruff and mypy
@@ -13,13 +14,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FUXICTR := .venv-fuxictr
 
-.PHONY: demo test test-fuxictr docs lint format clean
+.PHONY: demo test test-cluster test-fuxictr docs lint format clean
 
 demo: $(READY)
 	$(BIN)/tossctr run --config configs --expid FESeq_toy
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+# One at a time: each starts processes of its own.
+test-cluster: $(READY)
+	$(BIN)/python -m pytest -m cluster $(ARGS)
 
 test-fuxictr: $(READY) $(FUXICTR)/.ready
 	FUXICTR_PYTHON=$(FUXICTR)/bin/python $(BIN)/python -m pytest -m fuxictr $(ARGS)

@@ -23,6 +23,8 @@ from tossctr.training.resume import Checkpoints
 from tossctr.training.run_folder import load_run
 from tossctr.training.trainer import train
 
+pytestmark = pytest.mark.cluster
+
 CPU = torch.device("cpu")
 KEYS = ["net_dropout=0.3", "optimizer=adam", "learning_rate=0.01", "checkpoint_minutes=1e-9"]
 

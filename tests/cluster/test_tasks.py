@@ -36,6 +36,8 @@ from tossctr.pipeline import submit
 from tossctr.training.run_folder import Run
 from tossctr.training.trainer import train
 
+pytestmark = pytest.mark.cluster
+
 TABLE = raw_table(900, seed=8)
 
 

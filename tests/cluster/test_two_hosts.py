@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cluster
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "two_hosts_train.py"
 NAMESPACES = ["unshare", "-r", "-n", "--pid", "--fork", "--kill-child", "--mount-proc"]
 LINK = ["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"]

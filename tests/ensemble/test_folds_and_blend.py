@@ -108,6 +108,7 @@ def test_a_recipe_is_its_folds_blended_and_goes_on_where_it_was(
     assert scorer.held_out_metrics == evaluate(*_held(tmp_path / "by_hand"))
     assert by_hand.combination == scorer.combine
     assert (scorer.folder / "calibration_competition_score.json").is_file()
+    shutil.rmtree(scorer.folder)  # other tests count what is there
 
 
 def _held(folder):
