@@ -79,7 +79,7 @@ def needs(rows: float, m: dict[str, float], gpu_flops: float, batch: int) -> dic
             rows / DAY * m["train_mflop"] * 1e6 / gpu_flops
         ),
         "reads of the store while training": _bytes(rows / DAY * m["store_bytes"]) + "/s",
-        "random rows while training": _si(rows / DAY) + " rows/s",
+        "random rows while training": f"{_si(rows / DAY).strip()} rows/s",
         f"optimiser steps, batches of {batch:,} (assumed)": _count(rows / batch),
         "gradients, sent by each worker at that batch": _bytes(rows / batch / DAY * gradient)
         + "/s",

@@ -5,7 +5,10 @@ For each of the two steps, on a folder of parquet files; the start of Ray, paid 
     *_efficiency     time of one worker over twice the time of two
     *_against_local  time of one process without Ray (its threads on all cores) over that of two
                      workers of one core each
-    *_identical      whether both give, byte for byte, what the process without Ray gives
+    *_identical      whether both give what the process without Ray gives: byte for byte the store;
+                     of a submission the same ids and probabilities within 1e-6, as sums are
+                     rounded by how many threads share them (byte for byte with OMP_NUM_THREADS=1)
+    score_error      the largest difference of probabilities
     *_start_s        from asking for two workers to the end of their first, tiny work
 """
 
@@ -18,7 +21,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import harness
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
@@ -81,6 +86,16 @@ def scoring(run: Run, root: Path) -> Step:
     return step
 
 
+def probability_error(made: dict[str, bytes], other: dict[str, bytes]) -> float:
+    """Largest difference between two submissions; infinite where their ids are not the same."""
+    (ids, ours), (other_ids, theirs) = (
+        pyarrow.csv.read_csv(pa.py_buffer(m["submission"])).columns for m in (made, other)
+    )
+    if ids != other_ids:
+        return float("inf")
+    return float(np.abs(ours.to_numpy() - theirs.to_numpy()).max())
+
+
 def measure(name: str, step: Step, data: Path, few: Path) -> dict[str, object]:
     """One step with no, one and two workers, each after the same on `few` rows."""
     seconds: dict[int, float] = {}
@@ -95,11 +110,17 @@ def measure(name: str, step: Step, data: Path, few: Path) -> dict[str, object]:
             start_s = start - asked
             made.append(step(data, f"all{count}", spread))
             seconds[count] = time.monotonic() - start
+    errors = {}
+    identical = all(other == made[0] for other in made)
+    if "submission" in made[0]:
+        errors[f"{name}_error"] = max(probability_error(made[0], other) for other in made[1:])
+        identical = errors[f"{name}_error"] <= 1e-6
     return {
         f"{name}_s": " ".join(f"{seconds[n]:.1f}" for n in seconds),
         f"{name}_efficiency": seconds[1] / (2 * seconds[2]),
         f"{name}_against_local": seconds[0] / seconds[2],
-        f"{name}_identical": all(other == made[0] for other in made),
+        f"{name}_identical": identical,
+        **errors,
         f"{name}_start_s": start_s,
     }
 
