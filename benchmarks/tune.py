@@ -14,6 +14,7 @@ the same command started again; once, both are. Then the study is read.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -67,7 +68,8 @@ def main() -> None:
         ]  # fmt: skip
 
         def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # or two share each core
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=one_thread)
 
         at_work = [start(), start()]
         victims, both = cycle((0, 1)), True

@@ -171,12 +171,14 @@ def main() -> None:
         )
         sys.exit(done.returncode)
     with subprocess.Popen(["unshare", "-n", "sleep", "inf"]) as other:
-        time.sleep(1)  # until it has its own network
-        connect(other.pid)
-        rows = 24_000 if options.quick else 120_000
-        with tempfile.TemporaryDirectory() as folder:
-            figures = measure(Path(folder), rows, options.kill_one)
-        other.kill()
+        try:
+            time.sleep(1)  # until it has its own network
+            connect(other.pid)
+            rows = 24_000 if options.quick else 120_000
+            with tempfile.TemporaryDirectory() as folder:
+                figures = measure(Path(folder), rows, options.kill_one)
+        finally:
+            other.kill()
     harness.finish(figures, options.json)
     if not figures["identical"] or len(str(figures["hosts"]).split()) < 2:
         sys.exit("one host did all the work, or the store is another one")

@@ -130,7 +130,7 @@ def comments(model: type[BaseModel]) -> dict[str, str]:
             for token in tokenize.generate_tokens(io.StringIO(source).readline)
             if token.type == tokenize.COMMENT
         }
-        for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+        for node in ast.parse(source).body[0].body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
                 found[node.target.id] = " ".join(at[line] for line in lines if line in at)
@@ -149,8 +149,8 @@ def commands() -> str:
         "| exit code | |\n|---|---|\n"
         + "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()),
     ]
-    for name in group.list_commands(context):  # type: ignore[attr-defined]
-        command = group.get_command(context, name)  # type: ignore[attr-defined]
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         rows = ["| option | default | |", "|---|---|---|"]
         for option in command.params:
             names = ", ".join(f"`{text}`" for text in (*option.opts, *option.secondary_opts))

@@ -19,11 +19,11 @@ from tossctr.data.preparing.parallel import Spread
 from tossctr.data.synthetic import synthesize
 from tossctr.ensemble.blend import blend
 from tossctr.ensemble.calibration import RAW, Calibrator
+from tossctr.ensemble.choices import FoldMethod
 from tossctr.ensemble.folds import train_folds
 from tossctr.ensemble.held_out import calibrator as fit_calibrator
 from tossctr.ensemble.held_out import held_out, keep_validation
 from tossctr.ensemble.opening import load_blend
-from tossctr.ensemble.splits import Method
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
 from tossctr.evaluation.metrics import METRICS, evaluate
@@ -129,7 +129,7 @@ def train_in_folds(
     device: torch.device,
     *,
     folds: int,
-    method: Method,
+    method: FoldMethod,
     seeds: Sequence[int],
     fresh: bool = False,
 ) -> Scorer:

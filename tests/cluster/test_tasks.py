@@ -6,7 +6,6 @@ import builtins
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # workers look there, too
-
 from frames import FEATURES, dataset, feature, raw_table, write
 
 from tossctr import cli

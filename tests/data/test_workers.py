@@ -71,12 +71,11 @@ def test_the_same_store_however_rows_are_cut_for_workers(
 MEASURE = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from frames import dataset, feature
 from test_workers import in_turn
 from tossctr.data.prepare import prepare
 
-data = dataset(Path(sys.argv[3]), Path(sys.argv[2]), feature("seq", "sequence", "str"))
+data = dataset(Path(sys.argv[2]), Path(sys.argv[1]), feature("seq", "sequence", "str"))
 prepare(data, spread=in_turn, batch_rows=1000)
 peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))  # of itself alone
 print(int(peak.split()[1]) / 1024)
@@ -99,10 +98,9 @@ def test_neither_worker_nor_caller_holds_a_span(tmp_path: Path) -> None:
         )
         raw = tmp_path / f"{rows}.parquet"
         pa.parquet.write_table(table, raw, row_group_size=rows, use_dictionary=False)
-        command = [sys.executable, "-c", MEASURE, str(Path(__file__).parent), str(raw)]
-        done = subprocess.run(
-            [*command, str(tmp_path / str(rows))], check=True, capture_output=True, text=True
-        )
+        command = [sys.executable, "-c", MEASURE, str(raw), str(tmp_path / str(rows))]
+        here = Path(__file__).parent  # where it imports from
+        done = subprocess.run(command, cwd=here, check=True, capture_output=True, text=True)
         return float(done.stdout)
 
     # What of the shard is mapped counts, too, 28 MB; the system has it back when it likes.

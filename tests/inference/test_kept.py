@@ -1,8 +1,8 @@
 """A scoring that was cut short ends as if it had not been, without scoring rows twice."""
 
+import copy
 from pathlib import Path
 
-import cloudpickle
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -182,10 +182,9 @@ def test_ids_that_are_none_are_refused(run, tmp_path, ids, message):
 
 
 def in_turn(work, items):
-    """Workers, as far as the caller can see: each takes its work as bytes and its own items."""
-    shared = cloudpickle.dumps(work)
+    """Workers, as far as the caller can see: each has a copy of the work, and its own items."""
     for item in items:
-        yield cloudpickle.loads(shared)(item)
+        yield copy.deepcopy(work)(item)
 
 
 @pytest.mark.parametrize("data", ["parquet"], indirect=True)

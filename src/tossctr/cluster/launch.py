@@ -178,7 +178,7 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
         if place.rank == 0:
             write_json(storage / OUTCOME, outcome)
 
-    gpus = job.gpu != -1 and ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
+    gpus = job.gpu != -1 and ray.cluster_resources().get("GPU", 0) > 0
     trainer = TorchTrainer(
         work,
         scaling_config=train.ScalingConfig(num_workers=workers, use_gpu=gpus),

@@ -153,9 +153,9 @@ class _Tasks:
         import ray
         from ray import cloudpickle
 
-        # As bytes, which make arrays that can be written; in a list, so that a process fetches
-        # them once and not with each task.
-        shared = [ray.put(cloudpickle.dumps(work))]  # type: ignore[no-untyped-call]
+        # From this process to its workers, never from a file. As bytes, which make arrays that can
+        # be written; in a list, so that a process fetches them once and not with each task.
+        shared = [ray.put(cloudpickle.dumps(work))]
         pending: deque[Any] = deque()
         try:
             for item in items:

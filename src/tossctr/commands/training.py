@@ -25,7 +25,7 @@ from tossctr.commands.options import (
     app,
     print_result,
 )
-from tossctr.ensemble.splits import Method as FoldMethod
+from tossctr.ensemble.choices import FoldMethod
 from tossctr.progress import say
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ def train(
         seeds=range(first, first + seeds),
         fresh=fresh,
     )
-    about = json.loads(scorer.marker.read_text(encoding="utf-8"))
-    print_result(about["metrics"], as_json, f"{expid} out of fold")
+    print_result(scorer.held_out_metrics, as_json, f"{expid} out of fold")
 
 
 @app.command()

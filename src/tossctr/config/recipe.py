@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,10 +12,10 @@ from tossctr.config.loader import load_experiment
 from tossctr.config.messages import Place, suggestion, validated
 from tossctr.config.schema import Experiment
 from tossctr.config.yaml_file import read_mapping
+from tossctr.ensemble.choices import FoldMethod
 from tossctr.errors import UserError
 
 FILE = "recipes.yaml"
-FoldMethod = Literal["stratified", "random", "time", "group"]
 
 
 class _Entry(BaseModel):

@@ -8,3 +8,5 @@ Objective = Literal["competition_score", "logloss", "raw"]  # of calibration
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 Method = Literal["logit_mean", "mean", "rank_mean", "weights"]  # of a blend
 METHODS: tuple[Method, ...] = get_args(Method)  # from the simplest
+FoldMethod = Literal["stratified", "random", "time", "group"]  # which rows go to which fold
+FOLD_METHODS: tuple[FoldMethod, ...] = get_args(FoldMethod)

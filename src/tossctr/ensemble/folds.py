@@ -25,9 +25,10 @@ from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.data.subset import subset
+from tossctr.ensemble.choices import FoldMethod
 from tossctr.ensemble.held_out import OUT_OF_FOLD
 from tossctr.ensemble.marker import read_marker, verified
-from tossctr.ensemble.splits import Method, split
+from tossctr.ensemble.splits import split
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
 from tossctr.evaluation.metrics import METRICS, evaluate
@@ -51,7 +52,7 @@ def train_folds(
     folder: Path,
     *,
     folds: int,
-    method: Method = "stratified",
+    method: FoldMethod = "stratified",
     seeds: Sequence[int],
     fresh: bool = False,
 ) -> Scorer:
@@ -216,7 +217,7 @@ def _finish(
     folder: Path,
     held: HeldOut,
     logits: Sequence[NDArray[np.float64]],
-    method: Method,
+    method: FoldMethod,
     folds: int,
     seeds: Sequence[int],
 ) -> None:

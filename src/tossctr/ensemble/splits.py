@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tossctr.ensemble.choices import FoldMethod
 from tossctr.errors import UserError
-
-Method = Literal["stratified", "random", "time", "group"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def split(
-    method: Method,
+    method: FoldMethod,
     folds: int,
     label: NDArray[Any],
     *,
