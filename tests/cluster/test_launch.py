@@ -113,6 +113,9 @@ def test_a_mistake_is_one_line_and_no_reason_to_start_again(root, tmp_path, monk
 def test_processes_lost_again_and_again_are_one_line(root, tmp_path, monkeypatch):
     chosen = experiment(root, f"model_root={tmp_path}")
     monkeypatch.setattr(launch, "MAX_RESTARTS", 1)
+    # The agent looks so seldom that the other process has long noticed, and may end before it.
+    seldom = partial(launch.LaunchConfig, monitor_interval=1)
+    monkeypatch.setattr(launch, "LaunchConfig", seldom)
 
     def die(*args, **keys):
         if os.environ["RANK"] == "1":

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from tossctr.training.trainer import check_model
 
 MAX_RESTARTS = 3  # times that all are started anew because one was lost
 STOP_SECONDS = 120  # for a last step and its checkpoint, once a signal has come
+CAUSE_SECONDS = 5  # the agent names the process that it first finds ended: let that be the cause
 OUTCOME = "outcome.json"  # what the first of Ray's processes says at the end
 _HERE = "127.0.0.1"
 
@@ -103,6 +105,7 @@ def _torchrun_worker(job: _Job) -> dict[str, Any]:
     try:
         return _work(job, find_place())
     except PeerLost:
+        time.sleep(CAUSE_SECONDS)
         sys.exit(LOST)
 
 
