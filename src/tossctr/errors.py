@@ -8,13 +8,14 @@ from pathlib import Path
 class UserError(Exception):
     """Something the user can mend: bad input, a wrong config, a missing file.
 
-    Renders as one line that names file, column, row and the value found, and says what to do.
+    Renders as one line that names file, column or key, row and the value found, and the remedy.
     The command line prints that line and exits with code 2; every other exception is a bug of ours.
 
     Args:
         problem: what is wrong, in the user's words; no trailing full stop.
         file: the file it was found in.
-        column: the column or config key.
+        column: the column.
+        key: a config key, an option or a variable, shown as it is.
         row: 0-based row of the file.
         value: the offending value (shown with ``repr``, cut to 60 characters).
         remedy: what to do about it; no trailing full stop.
@@ -26,6 +27,7 @@ class UserError(Exception):
         *,
         file: str | Path | None = None,
         column: str | None = None,
+        key: str | None = None,
         row: int | None = None,
         value: object = None,
         remedy: str | None = None,
@@ -33,6 +35,7 @@ class UserError(Exception):
         self.problem = problem
         self.file = None if file is None else str(file)
         self.column = column
+        self.key = key
         self.row = row
         self.value = value
         self.remedy = remedy
@@ -40,7 +43,7 @@ class UserError(Exception):
 
     def line(self) -> str:
         """The whole message on one line: ``where: problem (found value); remedy``."""
-        where = [self.file] if self.file else []
+        where = [part for part in (self.file, self.key) if part]
         if self.column is not None:
             where.append(f"column {self.column}")
         if self.row is not None:

@@ -389,3 +389,10 @@ def test_sharing_does_not_chain(config_dir: Path, edit: Edit) -> None:
 def test_a_path_may_turn_back_inside_the_root(config_dir: Path, edit: Edit) -> None:
     edit("dataset_config.yaml", "data/train.parquet", "data/../raw/train.parquet")
     load_dataset(config_dir, "shop")
+
+
+def test_an_option_is_shown_as_it_is_and_a_column_as_one() -> None:
+    option = UserError("a blend needs two runs or more", key="--runs", value=["a"])
+    assert str(option) == "--runs: a blend needs two runs or more (found ['a'])"
+    cell = UserError("not a number", file="x.csv", column="price", row=3)
+    assert str(cell) == "x.csv, column price, row 3: not a number"

@@ -65,7 +65,7 @@ def workers(count: int, *, gpus: bool = False) -> Iterator[Spread]:
         except GetTimeoutError as error:
             raise UserError(
                 f"Ray's cluster had no room within {_WAIT_SECONDS} s",
-                column="--workers",
+                key="--workers",
                 value=count,
                 remedy="ask for fewer, or see what runs there: ray status",
             ) from error
@@ -87,7 +87,7 @@ def connected(count: int, *, tell: bool = False) -> Iterator[None]:
     except ImportError as error:
         raise UserError(
             "Ray is not installed",
-            column="--engine",
+            key="--engine",
             value="ray",
             remedy="pip install 'tossctr[ray]'",
         ) from error
@@ -113,7 +113,7 @@ def connected(count: int, *, tell: bool = False) -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
         raise UserError(
             f"no Ray cluster answers: {error}",
-            column="RAY_ADDRESS",
+            key="RAY_ADDRESS",
             value=address,
             remedy="start one: ray start --head; or give its token: RAY_AUTH_MODE=token",
         ) from error

@@ -112,7 +112,7 @@ def validated(model: type[Model], values: Any, place: Place) -> Model:
         raise _translated(error, model, values, place) from error
     except UserError as error:  # from a model's own check of its options, which knows no file
         raise place.error(
-            error.column or "", f"is not valid: {error.problem}", value=error.value,
+            error.key or "", f"is not valid: {error.problem}", value=error.value,
             remedy=error.remedy,
         ) from error  # fmt: skip
 

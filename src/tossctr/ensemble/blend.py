@@ -88,7 +88,7 @@ def blend(
         UserError: fewer than two members, or members that did not hold out the same rows.
     """
     if len(members) < 2:
-        raise UserError("a blend needs two runs or more", column="--runs", value=list(members))
+        raise UserError("a blend needs two runs or more", key="--runs", value=list(members))
     held = {name: held_out(run, device) for name, run in members.items()}
     first = _same_rows(held)
     label = first.label.astype(np.float64)
@@ -155,7 +155,7 @@ def _same_rows(held: Mapping[str, HeldOut]) -> HeldOut:
         if problem is not None:
             raise UserError(
                 f"{name} and {other} cannot be blended: {problem}",
-                column="--runs",
+                key="--runs",
                 remedy="train both on the same data, with the same --folds and --fold-method",
             )
     return first

@@ -41,9 +41,7 @@ def split(
         fold[:] = np.arange(rows) * folds // rows
     elif method == "group":
         if group is None:
-            raise UserError(
-                "folds by group need groups", column="group_id", remedy="name a feature"
-            )
+            raise UserError("folds by group need groups", key="group_id", remedy="name a feature")
         fold[:] = _by_group(np.asarray(group), folds, rng)
     else:
         parts = [positive, ~positive] if method == "stratified" else [np.ones(rows, bool)]
@@ -54,7 +52,7 @@ def split(
         if not 0 < clicks < held:
             raise UserError(
                 f"fold {k} of {folds} would hold {held:,} rows with {clicks:,} clicks",
-                column="--folds",
+                key="--folds",
                 value=folds,
                 remedy="take fewer folds, or --fold-method stratified",
             )

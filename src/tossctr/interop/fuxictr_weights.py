@@ -146,24 +146,24 @@ def load_public(model: FESeq, weights: Mapping[str, Tensor]) -> None:
         if place is None:
             raise UserError(
                 "is a weight that this model does not have",
-                column=public,
+                key=public,
                 remedy="give the model the options that the weights were trained with",
             )
         target = place.of(ours)
         if value.numel() != target.numel():
             raise UserError(
-                f"has shape {tuple(value.shape)}, the model {tuple(target.shape)}", column=public
+                f"has shape {tuple(value.shape)}, the model {tuple(target.shape)}", key=public
             )
         value = value.reshape(target.shape).to(target)
         if place in filled and not torch.equal(value, target):
             raise UserError(
-                f"differs from {filled[place]}, with which it shares its table", column=public
+                f"differs from {filled[place]}, with which it shares its table", key=public
             )
         target.copy_(value)
         filled[place] = public
     missing = [public for public, place in places.items() if place not in filled]
     if missing:
-        raise UserError("is missing from the weights", column=missing[0])
+        raise UserError("is missing from the weights", key=missing[0])
 
 
 def to_public(model: FESeq, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ class DCNv2Config(ModelConfig):
             option = f"{part}_dnn_hidden_units"
             if part in self.model_structure.split("_") and not getattr(self, option):
                 raise UserError(
-                    f"model_structure {self.model_structure} needs hidden layers", column=option
+                    f"model_structure {self.model_structure} needs hidden layers", key=option
                 )
         return self
 

@@ -66,7 +66,7 @@ def check_fields(
             )
             raise UserError(
                 problem,
-                column=option,
+                key=option,
                 value=name,
                 remedy=suggestion(name, features.names(*kinds)),
             )
@@ -81,7 +81,7 @@ def check_groups(targets: Groups, sequences: Groups, option: str) -> None:
     if not targets or [len(t) for t in targets] != [len(s) for s in sequences]:
         raise UserError(
             "must name as many fields as its sequence fields, group by group",
-            column=option,
+            key=option,
             value=targets,
         )
 
@@ -98,7 +98,7 @@ def check_pairs(
         widths = embedding.widths((target, sequence))
         if len(set(widths)) > 1:
             raise UserError(
-                f"{target} and {sequence} differ in embedding_dim", column=option, value=widths
+                f"{target} and {sequence} differ in embedding_dim", key=option, value=widths
             )
 
 
@@ -111,7 +111,7 @@ def check_heads(width: int, num_heads: int, what: str = "the model width") -> No
     if width % num_heads:
         raise UserError(
             f"{what} {width} is not divisible by num_heads",
-            column="num_heads",
+            key="num_heads",
             value=num_heads,
             remedy="change num_heads or the width",
         )
@@ -147,13 +147,13 @@ def longest_history(features: FeatureMap, sequences: Sequence[str], what: str | 
     if len(lengths) > 1:
         raise UserError(
             f"the sequence fields {', '.join(sequences)} differ",
-            column="max_len",
+            key="max_len",
             value=sorted(lengths, key=str),
             remedy="give them one max_len",
         )
     (length,) = lengths
     if length is None and what is not None:
-        raise UserError(f"is not set, but {what} needs it", column="max_len", remedy="set max_len")
+        raise UserError(f"is not set, but {what} needs it", key="max_len", remedy="set max_len")
     return length
 
 

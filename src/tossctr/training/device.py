@@ -44,7 +44,7 @@ def device_of_process(gpu: int | None, local_rank: int) -> torch.device:
     if gpu >= 0:
         raise UserError(
             "several processes cannot share a GPU",
-            column="--gpu",
+            key="--gpu",
             value=gpu,
             remedy="leave it out, and each takes one; CUDA_VISIBLE_DEVICES says which there are",
         )

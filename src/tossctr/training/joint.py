@@ -27,14 +27,14 @@ def check_joint(experiment: Experiment, processes: int) -> None:
     if experiment.model in TREES:
         raise UserError(
             "trees are trained by one process",
-            column="model",
+            key="model",
             value=experiment.model,
             remedy="leave out --workers; LightGBM uses all cores by itself",
         )
     if experiment.training.loss == "pairwise":
         raise UserError(
             "pairs span the whole batch, which no process has",
-            column="loss",
+            key="loss",
             value="pairwise",
             remedy="choose another loss, or leave out --workers",
         )

@@ -23,7 +23,7 @@ def require_mlflow() -> None:
     if importlib.util.find_spec("mlflow") is None:
         raise UserError(
             "MLflow is not installed",
-            column="mlflow_uri",
+            key="mlflow_uri",
             remedy="pip install 'tossctr[mlflow]', or leave the key out",
         )
 

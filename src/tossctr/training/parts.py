@@ -137,7 +137,7 @@ def fitting_parts(
         raise UserError(
             f"{smallest:,} events need {smallest * per_event / 1e6:,.0f} MB, and only "
             f"{max(left, 0) / 1e6:,.0f} MB are left beside the model",
-            column="--memory",
+            key="--memory",
             remedy="lower embedding_dim or max_len, or give more memory",
         )
     fitting = left / per_event

@@ -64,7 +64,7 @@ def parse_bytes(text: str) -> float:
         number, unit, binary = float(found[1]), found[2].upper(), found[3]
     except (AssertionError, ValueError):
         raise UserError(
-            "is no size", column="--memory", value=text, remedy="write e.g. 14GB"
+            "is no size", key="--memory", value=text, remedy="write e.g. 14GB"
         ) from None
     return number * float(1024 if binary else 1000) ** " KMGT".index(unit or " ")
 
@@ -82,7 +82,7 @@ def plan(
     if experiment.model in TREES:
         raise UserError(
             "a plan is of parts of batches, which trees do not have",
-            column="model",
+            key="model",
             value=experiment.model,
             remedy="train it: memory does not depend on lengths",
         )

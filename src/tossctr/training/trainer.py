@@ -254,7 +254,7 @@ def _fit(
         processes.fail_together(
             UserError(
                 "no validation gave a usable monitor",
-                column="monitor",
+                key="monitor",
                 value=dict(config.monitor),
                 remedy="look at the validation part: it needs clicks and non-clicks",
             )
@@ -281,7 +281,7 @@ def _check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
             raise UserError(
                 f"{name} is not defined on the {len(valid_rows):,} validation rows, which all have "
                 f"the same label",
-                column="monitor",
+                key="monitor",
                 value=float(valid_rows.label[0]),
                 remedy="raise valid_split.fraction, or set valid_split.method: stratified",
             )

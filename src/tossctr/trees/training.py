@@ -46,7 +46,7 @@ def check_trees(experiment: Experiment) -> None:
         found = getattr(experiment.training, name)
         if found != only:
             raise UserError(
-                f"{experiment.model} knows only {only}", column=name, value=found,
+                f"{experiment.model} knows only {only}", key=name, value=found,
                 remedy="leave it out",
             )  # fmt: skip
 
@@ -109,7 +109,7 @@ def fit_trees(
                     break
     if rule.best_row is None:
         raise UserError(
-            "no validation gave a usable monitor", column="monitor", value=dict(config.monitor),
+            "no validation gave a usable monitor", key="monitor", value=dict(config.monitor),
             remedy="look at the validation part: it needs clicks and non-clicks",
         )  # fmt: skip
     best = int(rule.best_row["epoch"])

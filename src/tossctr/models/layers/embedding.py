@@ -139,7 +139,7 @@ class FieldEmbedding(nn.Module):
         if self.curves:
             raise UserError(
                 "numbers have no single vector each",
-                column="numeric_embedding",
+                key="numeric_embedding",
                 remedy="use numeric_embedding: linear",
             )
         return {

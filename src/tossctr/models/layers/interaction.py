@@ -39,7 +39,7 @@ class Interaction(nn.Module):
         if self.vector_wise and len(set(widths)) > 1:
             raise UserError(
                 f"{name} needs fields of one embedding_dim",
-                column="interaction_layer_name",
+                key="interaction_layer_name",
                 value=list(widths),
                 remedy="use a cross network, or one embedding_dim",
             )
