@@ -49,7 +49,8 @@ from tossctr.inference.predict import predict_rows
 from tossctr.models.layers.interaction import Interaction
 from tossctr.models.layers.packed import broadcast
 from tossctr.models.layers.transformer import execute
-from tossctr.training import trainer
+from tossctr.training import network
+from tossctr.training.trainer import train
 
 CPU = torch.device("cpu")
 WHOLE = 10**9  # events
@@ -71,7 +72,7 @@ def module_by_module() -> Iterator[None]:
         return self(torch.cat([own, broadcast(shared, events)], dim=1))
 
     with (
-        patch.object(trainer, "execute", partial(execute, fused=False)),
+        patch.object(network, "execute", partial(execute, fused=False)),
         patch.object(Interaction, "of_events", at_each_event),
     ):
         yield
@@ -114,7 +115,7 @@ def trained(
     """One training of a variant, scored."""
     experiment = load_experiment(CONFIGS, "FESeq_toy", [*keys, *variant.keys])
     with variant.code():
-        run = trainer.train(experiment, data, CPU, folder)
+        run = train(experiment, data, CPU, folder)
     logit = np.concatenate([predict_rows(run, rows, device=CPU) for rows in test])
     history = run.metrics["history"]
     return Result(

@@ -113,14 +113,14 @@ def train_experiment(
     processes.everywhere(lambda: check_model(experiment))
     processes.everywhere(lambda: check_joint(experiment, processes.world_size))
     dataset = experiment.dataset
-    data = processes.first(lambda: prepare(dataset), others=lambda: open_prepared(dataset))
+    data = processes.first_then(lambda: prepare(dataset), others=lambda: open_prepared(dataset))
     run = train(experiment, data, device, run_folder(experiment), fresh=fresh, processes=processes)
 
     def keep() -> None:
         keep_validation(run, data, device)
         fit_calibrator(run, "competition_score", device)
 
-    processes.first(keep, others=lambda: None)
+    processes.first(keep)
     return run
 
 

@@ -20,7 +20,7 @@ def everything(processes):
     # One process has nothing to give.
     own = torch.arange(2 * rank, dtype=torch.float64).reshape(rank, 2)
     gathered = processes.gather(own)
-    made = processes.first(lambda: f"made by {rank}", others=lambda: f"opened by {rank}")
+    made = processes.first_then(lambda: f"made by {rank}", others=lambda: f"opened by {rank}")
     return {
         "sum": tensor.tolist(),
         "gathered": None if gathered is None else gathered.tolist(),

@@ -24,7 +24,7 @@ from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import evaluate
 from tossctr.models.base import CTRModel
-from tossctr.training import trainer as module
+from tossctr.training import network as module
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.module import CTRModule
 from tossctr.training.trainer import train

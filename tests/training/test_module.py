@@ -14,7 +14,7 @@ from tossctr.errors import UserError
 from tossctr.models.base import CTRModel
 from tossctr.training.callbacks import MonitorRule
 from tossctr.training.module import CTRModule
-from tossctr.training.trainer import PRECISIONS
+from tossctr.training.network import PRECISIONS
 
 FEATURES = FeatureMap(
     dataset_id="d",

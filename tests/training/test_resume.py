@@ -1,5 +1,6 @@
 """A training that was cut short ends as if it had not been, bit for bit."""
 
+import multiprocessing
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -11,7 +12,7 @@ from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
-from tossctr.training import trainer as module
+from tossctr.training import network as module
 from tossctr.training.checkpoint import newest, read_checkpoint, write_checkpoint
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.resume import Checkpoints
@@ -126,8 +127,10 @@ def test_validations_inside_an_epoch_and_loader_processes(
     whole = outcome(fit(data_root, tmp_path / "whole", *keys))
     with monkeypatch.context() as patch:
         killed_at(patch, hook, at)
-        with pytest.raises(Killed):
+        with pytest.raises(Killed) as kept:
             fit(data_root, tmp_path / "run", *keys)
+        assert not multiprocessing.active_children(), "Python's exit would wait for them"
+        del kept
     assert_same(fit(data_root, tmp_path / "run", *keys), whole)
 
 

@@ -95,7 +95,15 @@ class Processes:
         """Every process's value, which JSON can hold, in the order of ranks."""
         return [value] if self.alone else [json.loads(t) for t in self._texts(json.dumps(value))]
 
-    def first(self, do: Callable[[], T], others: Callable[[], T]) -> T:
+    def first(self, do: Callable[[], object]) -> None:
+        """Let the first process `do` something while the others wait.
+
+        Raises:
+            UserError: what it raised, on all processes; only one tells it.
+        """
+        self._or_all_fail(do if self.is_first else None)
+
+    def first_then(self, do: Callable[[], T], others: Callable[[], T]) -> T:
         """Let the first process `do` something while the others wait, then these do `others`.
 
         Raises:

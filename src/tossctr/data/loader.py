@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tossctr.data.batch import Batch
 from tossctr.data.rows import Array, EncodedRows
@@ -154,3 +156,16 @@ def _leave_signals_to_main(worker: int) -> None:
     its safe point; the main process ends its workers, and they end when it is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def ending_workers(*loaders: DataLoader[Batch]) -> Iterator[None]:
+    """End the processes of loaders on the way out. An error that is kept, as notebooks keep the
+    last one, would keep them too, and Python waits at its exit for what ignores signals."""
+    try:
+        yield
+    finally:
+        for loader in loaders:
+            workers = loader._iterator  # persistent ones are there; torch has no public way to them
+            if isinstance(workers, _MultiProcessingDataLoaderIter):
+                workers._shutdown_workers()

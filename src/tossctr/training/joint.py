@@ -71,8 +71,7 @@ class JointStrategy(DDPStrategy):
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
     ) -> None:
         self.processes.first(
-            lambda: self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options),
-            others=lambda: None,
+            lambda: self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
         )
 
 

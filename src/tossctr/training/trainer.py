@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import resource
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.encoding.columns import resolve
 from tossctr.data.features import FeatureMap
-from tossctr.data.loader import BatchRows, batches
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.files import locked, sha256_of
 from tossctr.models import build_model
-from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
-from tossctr.training.callbacks import MonitorRule, RowProgress
-from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoint
 from tossctr.training.device import reuse_memory
-from tossctr.training.interruption import StopSignal
-from tossctr.training.joint import JointStrategy, check_joint
+from tossctr.training.joint import check_joint
 from tossctr.training.mlflow_log import log_run, require_mlflow
-from tossctr.training.module import CTRModule
+from tossctr.training.network import fit_network
 from tossctr.training.parts import Parts, fitting_parts
 from tossctr.training.results import append_result
-from tossctr.training.resume import Checkpoints, position
 from tossctr.training.run_folder import Run, RunWriter, load_run
 from tossctr.trees import TREES
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.features import TreeFeatures
 from tossctr.trees.training import check_trees, fit_trees
-
-LOG_EVERY_STEPS = 10
-PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "32": "32-true",
-    "bf16": "bf16-mixed",
-    "16": "16-mixed",
-}
 
 
 def check_model(experiment: Experiment) -> None:
@@ -119,18 +101,17 @@ def train(
         reuse_memory()
     with ExitStack() as stack:
         lock = locked(folder.with_name(f".{folder.name}.lock"), f"the run folder {folder}")
-        processes.first(lambda: stack.enter_context(lock), others=_nothing)
+        processes.first(lambda: stack.enter_context(lock))
         config = experiment.training
         features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
         writer = RunWriter(folder)
         processes.first(
             lambda: writer.begin(
                 experiment, data.encoder, features, data=_identity(data), fresh=fresh
-            ),
-            others=_nothing,
+            )
         )
         if processes.tell(writer.finished):
-            processes.first(writer.place, others=_nothing)
+            processes.first(writer.place)
         else:
             train_rows = replace(data.train, features=features)
             valid_rows = replace(data.valid, features=features)
@@ -141,7 +122,7 @@ def train(
                 parts = processes.everywhere(
                     lambda: _parts(experiment, train_rows, device, memory, processes.world_size)
                 )
-                metrics = _fit(
+                metrics = fit_network(
                     experiment,
                     train_rows,
                     valid_rows,
@@ -159,12 +140,8 @@ def train(
                     log_run(config.mlflow_uri, experiment, metrics)
                 say(f"run kept in {folder}")
 
-            processes.first(finish, others=_nothing)
+            processes.first(finish)
         return processes.everywhere(lambda: load_run(folder))
-
-
-def _nothing() -> None:
-    """What the others do while the first process writes."""
 
 
 def _parts(
@@ -182,96 +159,6 @@ def _parts(
     return replace(parts, step_events=parts.step_events / processes)
 
 
-def _fit(
-    experiment: Experiment,
-    train_rows: EncodedRows,
-    valid_rows: EncodedRows,
-    device: torch.device,
-    writer: RunWriter,
-    parts: Parts,
-    after_validation: Callable[[int, float], None] | None,
-    processes: Processes,
-) -> dict[str, Any]:
-    """Train, keeping weights and checkpoints with `writer`; the content of metrics.json."""
-    config = experiment.training
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    model = build_model(experiment.model, train_rows.features, experiment.hyperparameters)
-    parameters = sum(p.numel() for p in model.parameters())
-    say(
-        f"{experiment.expid}: {experiment.model}, {parameters:,} parameters, "
-        f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on "
-        + (f"{device}" if processes.alone else f"{processes.world_size} processes ({device.type})")
-    )
-    say(f"batches of {config.batch_size:,} rows: {parts}")
-    if config.verbose == 2:
-        say(experiment.model_dump_json(indent=1, serialize_as_any=True))
-    order = BatchRows(
-        len(train_rows),
-        config.batch_size,
-        shuffle=config.shuffle,
-        seed=config.seed,
-        label=train_rows.label,
-        negative_sampling=config.negative_sampling,
-    )
-    group = None if config.group_id is None else valid_rows.groups(config.group_id)
-    valid_order = BatchRows(len(valid_rows), config.batch_size, shuffle=False)
-    module = CTRModule(model, config, group, processes)
-    module.micro_batch_events = parts.micro_batch_events
-    execute(model, checkpointing=parts.gradient_checkpointing)
-    start = _go_on(writer, module, order, processes)
-    progress = RowProgress(order, valid_order)
-    rule = MonitorRule(
-        config,
-        keep=lambda: processes.first(lambda: writer.keep(model.state_dict()), others=_nothing),
-        after=after_validation,
-    )
-    stop = StopSignal()
-    checkpoints = Checkpoints(
-        writer.checkpoints,
-        minutes=config.checkpoint_minutes,
-        eval_steps=config.eval_steps,
-        stop=stop,
-        best=writer.best,
-        seed=config.seed,
-        processes=processes,
-    )
-    callbacks = [rule, progress, checkpoints]
-    trainer = _trainer(config, device, writer.folder / "logs", callbacks, processes)
-    loader = partial(
-        batches,
-        share=(processes.rank, processes.world_size),
-        num_workers=config.num_workers,
-        pin_memory=device.type == "cuda",
-    )
-    with stop.listening():
-        trainer.fit(
-            module,
-            loader(train_rows, order),
-            loader(valid_rows, valid_order),
-            ckpt_path=start,
-        )
-    if rule.best_row is None:
-        processes.fail_together(
-            UserError(
-                "no validation gave a usable monitor",
-                key="monitor",
-                value=dict(config.monitor),
-                remedy="look at the validation part: it needs clicks and non-clicks",
-            )
-        )
-    assert rule.best_row is not None
-    say(f"best in epoch {rule.best_row['epoch']:.0f}")
-    return {
-        "best": rule.best_row,
-        "history": rule.history,
-        "parameters": parameters,
-        "trained_rows": progress.trained_rows,
-        "rows_per_s": progress.trained_rows / progress.train_seconds,
-        "seconds": progress.train_seconds,
-        "skipped_batches": module.skipped_batches,
-    }
-
-
 def _check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
     """Refuse a validation part on which the monitor is not defined, before training on the rest."""
     assert valid_rows.label is not None
@@ -285,76 +172,6 @@ def _check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
                 value=float(valid_rows.label[0]),
                 remedy="raise valid_split.fraction, or set valid_split.method: stratified",
             )
-
-
-def _go_on(
-    writer: RunWriter, module: CTRModule, order: BatchRows, processes: Processes
-) -> Path | None:
-    """Set the rows' order and the best weights back to the newest checkpoint, and name it."""
-    found = newest(writer.checkpoints) if processes.is_first else None
-    name = processes.tell(None if found is None else found[0].name)
-    if name is None:
-        if processes.is_first:
-            writer.forget_best()
-        return None
-    path = writer.checkpoints / name
-
-    def restore() -> None:
-        checkpoint = read_checkpoint(path) if found is None else found[1]
-        if _shapes(checkpoint["state_dict"]) != _shapes(module.state_dict()):
-            raise UserError(
-                "the checkpoint is of another version of the model",
-                file=path,
-                remedy="give --fresh",
-            )
-        if processes.is_first:
-            if checkpoint["best"]:
-                writer.keep(checkpoint["best"])
-            else:
-                writer.forget_best()
-        order.resume(*position(checkpoint))
-
-    processes.everywhere(restore)
-    return path
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
-
-
-def _trainer(
-    config: TrainingConfig,
-    device: torch.device,
-    logs: Path,
-    callbacks: list[pl.Callback],
-    processes: Processes,
-) -> pl.Trainer:
-    _quieten_lightning()
-    # A CSV logger begins its file anew, so a run that goes on gets another beside it.
-    number = len(list(logs.glob("csv*")))
-    return pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index] if device.type == "cuda" else 1,
-        strategy="auto" if processes.alone else JointStrategy(processes),
-        use_distributed_sampler=False,  # `batches` shares rows out
-        precision=PRECISIONS[config.precision],
-        max_epochs=config.epochs,
-        val_check_interval=config.eval_steps,
-        check_val_every_n_epoch=None if config.eval_steps else 1,
-        logger=[
-            TensorBoardLogger(logs, name="", version="tensorboard"),
-            CSVLogger(logs, name="", version=f"csv_{number}" if number else "csv"),
-        ]
-        if processes.is_first
-        else False,
-        callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
-        log_every_n_steps=LOG_EVERY_STEPS,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,  # MonitorRule keeps the best weights, Checkpoints the rest
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 def _identity(data: Prepared) -> dict[str, Any]:
@@ -371,17 +188,3 @@ def _peak_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
-def _quieten_lightning() -> None:
-    """Drop Lightning's banners and its advice that does not apply here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for text in (
-        ".*does not have many workers.*",
-        ".*log_every_n_steps.*",
-        ".*is not available.*",
-        ".*your dataloader is not resumable.*",  # BatchRows is
-        ".*sync_dist=True.*",  # metrics are of all rows already
-        ".*LeafSpec.* is deprecated.*",  # in Lightning's own code
-    ):
-        warnings.filterwarnings("ignore", message=text)

@@ -1,0 +1,226 @@
+"""`fit_network`: a neural model, trained by Lightning. (`trees.training` has the trees'.)"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from tossctr.cluster.processes import Processes
+from tossctr.config.schema import Experiment, TrainingConfig
+from tossctr.data.loader import BatchRows, batches, ending_workers
+from tossctr.data.rows import EncodedRows
+from tossctr.errors import UserError
+from tossctr.models import build_model
+from tossctr.models.layers.transformer import execute
+from tossctr.progress import say
+from tossctr.training.callbacks import MonitorRule, RowProgress
+from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoint
+from tossctr.training.interruption import StopSignal
+from tossctr.training.joint import JointStrategy
+from tossctr.training.module import CTRModule
+from tossctr.training.parts import Parts
+from tossctr.training.resume import Checkpoints, position
+from tossctr.training.run_folder import RunWriter
+
+LOG_EVERY_STEPS = 10
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+}
+
+
+def fit_network(
+    experiment: Experiment,
+    train_rows: EncodedRows,
+    valid_rows: EncodedRows,
+    device: torch.device,
+    writer: RunWriter,
+    parts: Parts,
+    after_validation: Callable[[int, float], None] | None,
+    processes: Processes,
+) -> dict[str, Any]:
+    """Train, keeping weights and checkpoints with `writer`.
+
+    Args:
+        experiment: what to train and how.
+        train_rows, valid_rows: with the lengths chosen for training.
+        device: where to train.
+        writer: of the run's folder, begun.
+        parts: how a step is executed.
+        after_validation: called after each with its number, from 0, and the monitor.
+        processes: those that train together.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: a loss or monitor that is not finite, a checkpoint of another model.
+        Stopped: a signal asked for it.
+        PeerLost: another of the processes has ended.
+    """
+    config = experiment.training
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    model = build_model(experiment.model, train_rows.features, experiment.hyperparameters)
+    parameters = sum(p.numel() for p in model.parameters())
+    say(
+        f"{experiment.expid}: {experiment.model}, {parameters:,} parameters, "
+        f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on "
+        + (f"{device}" if processes.alone else f"{processes.world_size} processes ({device.type})")
+    )
+    say(f"batches of {config.batch_size:,} rows: {parts}")
+    if config.verbose == 2:
+        say(experiment.model_dump_json(indent=1, serialize_as_any=True))
+    order = BatchRows(
+        len(train_rows),
+        config.batch_size,
+        shuffle=config.shuffle,
+        seed=config.seed,
+        label=train_rows.label,
+        negative_sampling=config.negative_sampling,
+    )
+    group = None if config.group_id is None else valid_rows.groups(config.group_id)
+    valid_order = BatchRows(len(valid_rows), config.batch_size, shuffle=False)
+    module = CTRModule(model, config, group, processes)
+    module.micro_batch_events = parts.micro_batch_events
+    execute(model, checkpointing=parts.gradient_checkpointing)
+    start = _go_on(writer, module, order, processes)
+    progress = RowProgress(order, valid_order)
+    rule = MonitorRule(
+        config,
+        keep=lambda: processes.first(lambda: writer.keep(model.state_dict())),
+        after=after_validation,
+    )
+    stop = StopSignal()
+    checkpoints = Checkpoints(
+        writer.checkpoints,
+        minutes=config.checkpoint_minutes,
+        eval_steps=config.eval_steps,
+        stop=stop,
+        best=writer.best,
+        seed=config.seed,
+        processes=processes,
+    )
+    callbacks = [rule, progress, checkpoints]
+    trainer = _trainer(config, device, writer.folder / "logs", callbacks, processes)
+    loader = partial(
+        batches,
+        share=(processes.rank, processes.world_size),
+        num_workers=config.num_workers,
+        pin_memory=device.type == "cuda",
+    )
+    train_batches, valid_batches = loader(train_rows, order), loader(valid_rows, valid_order)
+    with ending_workers(train_batches, valid_batches), stop.listening():
+        trainer.fit(module, train_batches, valid_batches, ckpt_path=start)
+    if rule.best_row is None:
+        processes.fail_together(
+            UserError(
+                "no validation gave a usable monitor",
+                key="monitor",
+                value=dict(config.monitor),
+                remedy="look at the validation part: it needs clicks and non-clicks",
+            )
+        )
+    assert rule.best_row is not None
+    say(f"best in epoch {rule.best_row['epoch']:.0f}")
+    return {
+        "best": rule.best_row,
+        "history": rule.history,
+        "parameters": parameters,
+        "trained_rows": progress.trained_rows,
+        "rows_per_s": progress.trained_rows / progress.train_seconds,
+        "seconds": progress.train_seconds,
+        "skipped_batches": module.skipped_batches,
+    }
+
+
+def _go_on(
+    writer: RunWriter, module: CTRModule, order: BatchRows, processes: Processes
+) -> Path | None:
+    """Set the rows' order and the best weights back to the newest checkpoint, and name it."""
+    found = newest(writer.checkpoints) if processes.is_first else None
+    name = processes.tell(None if found is None else found[0].name)
+    if name is None:
+        if processes.is_first:
+            writer.forget_best()
+        return None
+    path = writer.checkpoints / name
+
+    def restore() -> None:
+        checkpoint = read_checkpoint(path) if found is None else found[1]
+        if _shapes(checkpoint["state_dict"]) != _shapes(module.state_dict()):
+            raise UserError(
+                "the checkpoint is of another version of the model",
+                file=path,
+                remedy="give --fresh",
+            )
+        if processes.is_first:
+            if checkpoint["best"]:
+                writer.keep(checkpoint["best"])
+            else:
+                writer.forget_best()
+        order.resume(*position(checkpoint))
+
+    processes.everywhere(restore)
+    return path
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def _trainer(
+    config: TrainingConfig,
+    device: torch.device,
+    logs: Path,
+    callbacks: list[pl.Callback],
+    processes: Processes,
+) -> pl.Trainer:
+    _quieten_lightning()
+    # A CSV logger begins its file anew, so a run that goes on gets another beside it.
+    number = len(list(logs.glob("csv*")))
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index] if device.type == "cuda" else 1,
+        strategy="auto" if processes.alone else JointStrategy(processes),
+        use_distributed_sampler=False,  # `batches` shares rows out
+        precision=PRECISIONS[config.precision],
+        max_epochs=config.epochs,
+        val_check_interval=config.eval_steps,
+        check_val_every_n_epoch=None if config.eval_steps else 1,
+        logger=[
+            TensorBoardLogger(logs, name="", version="tensorboard"),
+            CSVLogger(logs, name="", version=f"csv_{number}" if number else "csv"),
+        ]
+        if processes.is_first
+        else False,
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+        log_every_n_steps=LOG_EVERY_STEPS,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,  # MonitorRule keeps the best weights, Checkpoints the rest
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _quieten_lightning() -> None:
+    """Drop Lightning's banners and its advice that does not apply here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*log_every_n_steps.*",
+        ".*is not available.*",
+        ".*your dataloader is not resumable.*",  # BatchRows is
+        ".*sync_dist=True.*",  # metrics are of all rows already
+        ".*LeafSpec.* is deprecated.*",  # in Lightning's own code
+    ):
+        warnings.filterwarnings("ignore", message=text)
