@@ -12,6 +12,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.dev-ready
 FUXICTR := .venv-fuxictr
 
 .PHONY: demo test test-cluster test-fuxictr docs lint format clean
@@ -19,25 +20,25 @@ FUXICTR := .venv-fuxictr
 demo: $(READY)
 	$(BIN)/tossctr run --config configs --expid FESeq_toy
 
-test: $(READY)
+test: $(DEV_READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # One at a time: each starts processes of its own.
-test-cluster: $(READY)
+test-cluster: $(DEV_READY)
 	$(BIN)/python -m pytest -m cluster $(ARGS)
 
-test-fuxictr: $(READY) $(FUXICTR)/.ready
+test-fuxictr: $(DEV_READY) $(FUXICTR)/.ready
 	FUXICTR_PYTHON=$(FUXICTR)/bin/python $(BIN)/python -m pytest -m fuxictr $(ARGS)
 
-docs: $(READY)
+docs: $(DEV_READY)
 	$(BIN)/mkdocs build --strict --quiet
 
-lint: $(READY)
+lint: $(DEV_READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(DEV_READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -45,16 +46,20 @@ clean:
 	rm -rf $(VENV) $(FUXICTR) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# Installed again only when what is to be installed has changed.
+# Installed again only when what is to be installed has changed. The demo needs no test tools.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(DEV_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # FuxiCTR in an environment of its own, over the packages of ours that both can use (torch is large).
 # It asks for any polars, but calls what polars 2 has removed.
 PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
-$(FUXICTR)/.ready: $(READY)
+$(FUXICTR)/.ready: $(DEV_READY)
 	$(PYTHON) -m venv $(FUXICTR)
 	$(BIN)/python $(PURELIB) > "$$($(FUXICTR)/bin/python $(PURELIB))/shared.pth"
 	$(FUXICTR)/bin/python -m pip install --quiet --constraint constraints.txt \
