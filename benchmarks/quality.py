@@ -37,7 +37,8 @@ from unittest.mock import patch
 import harness
 import numpy as np
 import torch
-from learning import CONFIGS, encoded, expected_auc
+from expectation import expected_auc
+from learning import CONFIGS, encoded
 
 from tossctr.config.loader import load_experiment
 from tossctr.data.loader import RowsDataset
