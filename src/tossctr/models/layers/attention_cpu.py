@@ -66,7 +66,6 @@ def _take_rows(out, x, stride, start, count, rows, first, head_width, width, fac
 
 @_compiled
 def _put_rows(out, stride, start, count, first, x, head_width, width, factor):  # type: ignore[no-untyped-def]
-    # matrix[start : start + count, first : first + head_width] = rows of x * factor
     # out[start : start + count, first : first + head_width] = rows of x * factor
     vectors = head_width // LANES * LANES
     for i in range(count):
