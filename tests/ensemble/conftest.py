@@ -20,15 +20,15 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def experiment(data):
-    """`experiment(expid, *overrides)`: a training that takes a second."""
+    """`experiment(expid, *overrides)`: a training that takes a second, of what lies in `root`."""
 
-    def load(expid, *overrides):
+    def load(expid, *overrides, root=data):
         keys = [
-            f"data_root={data}",
-            f"train_data={data / 'train.parquet'}",
-            f"test_data={data / 'test.parquet'}",
+            f"data_root={root}",
+            f"train_data={root / 'train.parquet'}",
+            f"test_data={root / 'test.parquet'}",
             "sample_submission=null",
-            f"model_root={data / 'runs'}",
+            f"model_root={root / 'runs'}",
             "valid_split.method=stratified",
             "valid_split.fraction=0.3",
             "max_len=8",

@@ -79,6 +79,17 @@ def test_whole_folds_are_kept_and_what_is_missing_is_trained(folds, experiment, 
     assert (folder / "oof.parquet").read_bytes() == before
 
 
+def test_folds_are_kept_where_the_project_has_been_moved(
+    folds, experiment, data, tmp_path, monkeypatch
+):
+    shutil.copytree(data, tmp_path / "moved")
+    monkeypatch.setattr(folding, "train", lambda *a, **k: pytest.fail("trained again"))
+    moved = in_folds(experiment("DeepFM_toy", root=tmp_path / "moved"))
+    np.testing.assert_array_equal(
+        held_out(moved, CPU).label, held_out(folds["DeepFM_toy"], CPU).label
+    )
+
+
 def test_another_config_starts_anew_and_a_plain_run_leaves_folds_alone(experiment, data):
     root = f"model_root={data / 'other'}"
     first = in_folds(experiment("DCNv2_toy", root))

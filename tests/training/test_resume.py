@@ -1,6 +1,7 @@
 """A training that was cut short ends as if it had not been, bit for bit."""
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -186,6 +187,28 @@ def test_a_signal_is_heeded_at_the_next_safe_point(
     assert len(list((tmp_path / "run.partial" / "checkpoints").glob("step-*"))) == 1
     run = fit(data_root, tmp_path / "run", "checkpoint_minutes=60")
     assert_same(run, reference)
+
+
+def test_a_training_goes_on_where_the_project_has_been_moved(
+    data_root, tmp_path, monkeypatch, reference
+):
+    """As where a notebook's disk is mounted somewhere else the next time."""
+    started = []
+    loaded = Checkpoints.on_load_checkpoint
+    monkeypatch.setattr(
+        Checkpoints, "on_load_checkpoint", lambda *a: (started.append(1), loaded(*a))
+    )
+    before, after = tmp_path / "before", tmp_path / "after"
+    shutil.copytree(data_root, before)
+    with monkeypatch.context() as patch:
+        killed_at(patch, "on_train_batch_end", 3)
+        with pytest.raises(Killed):
+            fit(before, before / "run", f"test_data={before / 'test.parquet'}")
+    before.rename(after)
+    run = fit(after, after / "run", f"test_data={after / 'test.parquet'}", "num_workers=1")
+    assert started
+    assert_same(run, reference)
+    assert run.experiment.dataset.test_data == after / "test.parquet"
 
 
 def test_fresh_or_another_config_starts_over(data_root, tmp_path, monkeypatch, reference):

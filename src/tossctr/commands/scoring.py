@@ -170,8 +170,8 @@ def run_all(
     out = output or config.resolve().parent / OUTPUT
     rows, report = pipeline.submit(
         run,
-        data=None,
-        sample=None,
+        data=dataset.test_data,
+        sample=dataset.sample_submission,
         output=out,
         device=device,
         fresh=fresh,

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tossctr.config.identity import identity
 from tossctr.config.loader import save_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
@@ -142,7 +143,7 @@ def _begin(
 ) -> Scorer | None:
     """Leave in the folder only what is of the same plan (another set of seeds is the same plan);
     the folds, where they are whole."""
-    config = experiment.model_dump(mode="json", serialize_as_any=True)
+    config = identity(experiment)
     config["training"].pop("seed")
     plan = {
         "version": VERSION,

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tossctr.config.identity import MANNER
 from tossctr.ensemble import blend, folds
 from tossctr.evaluation.metrics import METRICS
 from tossctr.progress import say
 from tossctr.training.run_folder import FOLDS
 
 # What two trainings of one config may differ in.
-_NOT_CONFIG = {
-    "seed", "model_root", "num_workers", "verbose", "checkpoint_minutes", "debug_mode",
-    "mlflow_uri",
-}  # fmt: skip
+_NOT_CONFIG = {"seed", *MANNER}
 _SHORT = 8  # characters of a hash
 
 

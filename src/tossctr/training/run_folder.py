@@ -28,6 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tossctr.config.identity import identity
 from tossctr.config.loader import read_experiment, save_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.encoder import Encoder
@@ -101,13 +102,15 @@ class RunWriter:
         made_from = {
             "version": VERSION,
             "checkpoints": CHECKPOINTS,
-            "experiment": experiment.model_dump(mode="json", serialize_as_any=True),
+            "experiment": identity(experiment),
             "encoder": encoder.hash,
             "features": features.model_dump(mode="json"),
             "data": dict(data),
         }
         if not fresh and mark.is_file():
             if _json(mark) == made_from:
+                if not self.finished:  # its hash is in run.json then
+                    save_experiment(experiment, self.folder / "experiment.json")
                 return
             say("the unfinished run here is of another config or other data: starting anew")
         with writing(self.folder):
