@@ -35,7 +35,8 @@ def busy(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    # In a session of its own, as another user's is: Linux shares cores out by session.
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
     try:
         yield
     finally:

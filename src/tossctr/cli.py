@@ -72,8 +72,8 @@ def one_line_errors() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; `arguments` of None are those of the process."""
-    # Before torch comes: its threads wait for each other many times a step, and if they do it by
-    # spinning, one other busy process makes training ten times slower (benchmarks/beside.py).
+    # Before torch comes: its threads wait for each other many times a step. If they spin meanwhile,
+    # another process that is busy makes training slower by far (benchmarks/beside.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.quiet = False
     with one_line_errors():
