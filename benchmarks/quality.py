@@ -11,7 +11,7 @@ with the same seeds; seeds change weights, batches and dropout, not rows.
     sampled         negative_sampling: 0.1, about as many steps of half as many rows
 
     <variant>_auc         mean over the seeds of the AUC on held-out rows, in expectation over the
-                          clicks (as in learning.py), of the weights of the best epoch
+                          clicks (see expectation.py), of the weights of the best epoch
     <variant>_std         its standard deviation over the seeds
     <variant>_difference  mean minus that of as_it_is
     <variant>_steps       optimiser steps of one training

@@ -107,7 +107,7 @@ def train(
         writer = RunWriter(folder)
         processes.first(
             lambda: writer.begin(
-                experiment, data.encoder, features, data=_identity(data), fresh=fresh
+                experiment, data.encoder, features, data=_rows_of(data), fresh=fresh
             )
         )
         if processes.tell(writer.finished):
@@ -174,7 +174,7 @@ def _check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
             )
 
 
-def _identity(data: Prepared) -> dict[str, Any]:
+def _rows_of(data: Prepared) -> dict[str, Any]:
     """Which rows these are: their number, and the hash of the manifest that holds their hashes."""
     described: dict[str, Any] = {}
     for part, rows in (("train", data.train), ("valid", data.valid)):
