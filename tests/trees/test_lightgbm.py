@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tossctr import pipeline
 from tossctr.config.loader import load_experiment
@@ -132,7 +133,26 @@ def test_a_model_of_other_columns_is_refused(run, tmp_path):
     content["hyperparameters"]["half_lives"] = [8.0]
     (folder / "experiment.json").write_text(json.dumps(content))
     signed(folder)
-    with pytest.raises(UserError, match="does not fit the config"):
+    with pytest.raises(UserError, match=r"fits the config: .*max_feature_idx"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("top/seq", lambda a: a + 10_000, "no id"),
+        ("top/seq", lambda a: a * 0, "no id"),
+        ("top/seq", lambda a: a.flip(0), "no id|does not rise"),
+        ("prior", lambda a: a * float("nan"), "prior holds what are no counts"),
+        ("clicks/seq", lambda a: a.flip(-1), "clicks/seq holds what are no counts"),
+    ],
+)
+def test_a_state_that_training_could_not_leave_is_refused(run, tmp_path, name, change, message):
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, name: change(state[name]).contiguous()}, folder / "model.safetensors")
+    signed(folder)
+    with pytest.raises(UserError, match=message):
         load_run(folder)
 
 

@@ -211,7 +211,10 @@ def load_run(path: Path) -> Run:
         _verify(folder / BOOSTER, hashes)
         columns = TreeFeatures(features, experiment.hyperparameters)
         _check_weights(columns.state(), folder / WEIGHTS)
-        columns.load_state(load_file(folder / WEIGHTS))
+        try:
+            columns.load_state(load_file(folder / WEIGHTS))
+        except ValueError as error:
+            raise UserError(str(error), file=folder / WEIGHTS, remedy="train again") from error
         trees = LightGBM.load(columns, folder / BOOSTER)
         return Run(folder, experiment, encoder, features, trees, metrics)
     try:

@@ -173,10 +173,28 @@ class TreeFeatures:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> TreeFeatures:
-        """Take up what `state` gave; its names and shapes are those of this object's own."""
+        """Restore what `state` gave; its names and shapes are those of this object's own.
+
+        Raises:
+            ValueError: ids that are no ids, or counts that are no counts.
+        """
         self._top = {name: state[f"top/{name}"].numpy() for name in self._top}
+        for name, ids in self._top.items():
+            if len(ids) and (ids[0] < 1 or ids[-1] >= _size(self.features, name)):
+                raise ValueError(f"top/{name} holds what is no id")
+            if (np.diff(ids) <= 0).any():
+                raise ValueError(f"top/{name} does not rise")
         clicks = {name: state[f"clicks/{name}"].numpy() for name in self._clicks}
-        return self._scoring(state["prior"].numpy(), clicks)
+        prior = state["prior"].numpy()
+        for name, counts in {
+            "prior": prior,
+            **{f"clicks/{n}": c for n, c in clicks.items()},
+        }.items():
+            shown, clicked = counts[..., 0], counts[..., 1]
+            # False for NaN, too.
+            if not ((clicked >= 0) & (clicked <= shown) & np.isfinite(shown)).all():
+                raise ValueError(f"{name} holds what are no counts of rows and clicks")
+        return self._scoring(prior, clicks)
 
     def _scoring(self, prior: Array, clicks: dict[str, Array]) -> TreeFeatures:
         self._prior, self._clicks = prior, clicks

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
+from tossctr.files import whole_file
 from tossctr.trees.features import BLOCK_ROWS, TreeFeatures
+from tossctr.trees.model_text import check_model, without_tail
 
 Array = NDArray[Any]
 
-BOOSTER = "model.txt"  # LightGBM's own text format
+BOOSTER = "model.txt"  # the trees, in LightGBM's own text format
 
 
 class LightGBM:
@@ -36,27 +38,29 @@ class LightGBM:
 
     @classmethod
     def load(cls, features: TreeFeatures, file: Path) -> LightGBM:
-        """Read LightGBM's text format.
+        """Read what `save_booster` wrote; LightGBM sees only what `check_model` passes.
 
         Raises:
-            UserError: no such model, or one of other columns.
+            UserError: no such model, one of other columns, or one that LightGBM did not write.
         """
         try:
-            booster = lgb.Booster(model_file=file)
+            text = file.read_bytes().decode("ascii")
+            check_model(text, len(features.names))
+            booster = lgb.Booster(model_str=text)
         except (LightGBMError, ValueError) as error:
             raise UserError(
-                f"not a LightGBM model: {str(error).splitlines()[0]}",
+                f"not a LightGBM model that fits the config: {str(error).splitlines()[0]}",
                 file=file,
                 remedy="train again",
             ) from error
-        if booster.num_feature() != len(features.names):
-            raise UserError(
-                f"the model does not fit the config, which makes {len(features.names)} columns",
-                file=file,
-                value=booster.num_feature(),
-                remedy="train again",
-            )
         return cls(features, booster)
+
+
+def save_booster(booster: lgb.Booster, file: Path, rounds: int) -> None:
+    """Write the first `rounds` trees in LightGBM's text format, which `LightGBM.load` reads."""
+    text = without_tail(booster.model_to_string(num_iteration=rounds))
+    with whole_file(file) as temporary:
+        temporary.write_text(text, encoding="ascii")
 
 
 class Columns(lgb.Sequence):

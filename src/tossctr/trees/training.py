@@ -24,7 +24,7 @@ from tossctr.progress import say, track
 from tossctr.training.run_folder import RunWriter
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.features import TreeFeatures
-from tossctr.trees.lightgbm import BOOSTER, Columns
+from tossctr.trees.lightgbm import BOOSTER, Columns, save_booster
 
 MIN_IMPROVEMENT = 1e-6
 SAMPLED_ROWS = 100_000  # for the bounds of bins; held as float64
@@ -115,7 +115,7 @@ def fit_trees(
     best = int(rule.best_row["epoch"])
     say(f"best in round {best}")
     writer.keep(features.state())
-    booster.save_model(writer.folder / BOOSTER, num_iteration=best)
+    save_booster(booster, writer.folder / BOOSTER, best)
     seconds = time.monotonic() - started - validated
     rounds = int(rule.history[-1]["epoch"])
     return {
