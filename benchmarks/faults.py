@@ -11,6 +11,10 @@ the weights and the history of the validations, the submission.
     resumed         commands that took up work of the killed one
     identical       1 if every result was that of the reference, else the share that was
     tracebacks      processes that ended with one
+
+With `--every` it kills not at random but at each change to files of every command (`fault_cases`),
+gives the command again, and compares the whole folder: `points` killed at, the share after which
+the end was `identical`, and how many `lost` a file of the user's or an earlier result.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import sys
@@ -28,6 +31,7 @@ import time
 from pathlib import Path
 
 import harness
+from fault_points import run_forked
 
 from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
@@ -74,37 +78,12 @@ class Project:
     def run(self, stage: str, *, kill_after: float | None = None, limit: int | None = None) -> int:
         """Run a stage in a fork of this process, whose imports it shares; its exit code, negative
         where it was killed. What it said is in `log`."""
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            log = os.open(self.root / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            if limit is not None:
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            code = 1
-            try:
-                tossctr(self.arguments(stage))
-                code = 0
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        if kill_after is not None:
-            end = time.monotonic() + kill_after
-            while time.monotonic() < end:
-                if os.waitpid(child, os.WNOHANG)[0]:
-                    return 0
-                time.sleep(0.005)
-            os.kill(child, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return run_forked(
+            lambda: tossctr(self.arguments(stage)),
+            self.root / "log",
+            kill_after=kill_after,
+            limit=limit,
+        )[0]
 
     @property
     def log(self) -> str:
@@ -201,7 +180,19 @@ def main() -> None:
     parser.add_argument("--write-failures", type=int, default=30)
     parser.add_argument("--rows", type=int, default=6_000, help="train rows; three times to score")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", action="store_true", help="kill at every change to files")
+    parser.add_argument("--commands", help="of --every: their names, joined by commas")
+    parser.add_argument("--stride", type=int, default=1, help="of --every: each so many-th point")
+    parser.add_argument("--limit", type=int, help="of --every: points of each command at most")
     options = parser.parse_args()
+    if options.every:
+        from fault_sweep import CASES, sweep
+
+        names = options.commands.split(",") if options.commands else list(CASES)
+        counts = sweep(names, stride=options.stride, limit=3 if options.quick else options.limit)
+        share = counts["identical"] / counts["points"]
+        harness.finish({**counts, "identical": share}, options.json)
+        return
     if options.quick:
         options.kills, options.write_failures, options.rows = 9, 3, 2_000
     figures = measure(options.kills, options.write_failures, options.rows, options.seed)
