@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -72,21 +73,23 @@ def is_folder(location: Location) -> bool:
 
 
 def parquet_files(folder: Location) -> list[Location]:
-    """The Parquet files in a folder and those below it, in the order of their names. What begins
-    with `_` or `.` is an engine's own, and left out.
+    """The Parquet files in a folder and those below it, in the natural order of their names
+    (`part-2` before `part-10`). What begins with `_` or `.` is an engine's own, and left out.
 
     Raises:
         UserError: there is none, or the store cannot be reached.
     """
     found: list[Location]
     if isinstance(folder, Path):
-        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob(f"*{PARQUET}"))
-        found = [folder / name for name in names if _is_data(name) and (folder / name).is_file()]
+        names = [p.relative_to(folder).as_posix() for p in folder.rglob(f"*{PARQUET}")]
+        names = [name for name in names if _is_data(name) and (folder / name).is_file()]
+        found = [folder / name for name in sorted(names, key=natural)]
     else:
         with _remote(folder) as (system, path):
             prefix = path.rstrip("/") + "/"
-            names = sorted(str(p).removeprefix(prefix) for p in system.find(path))
-        found = [f"{folder}/{n}" for n in names if n.endswith(PARQUET) and _is_data(n)]
+            names = [str(p).removeprefix(prefix) for p in system.find(path)]
+        names = [name for name in names if name.endswith(PARQUET) and _is_data(name)]
+        found = [f"{folder}/{name}" for name in sorted(names, key=natural)]
     if not found:
         raise UserError(
             f"a folder without any {PARQUET} file",
@@ -94,6 +97,12 @@ def parquet_files(folder: Location) -> list[Location]:
             remedy="name the file or its folder",
         )
     return found
+
+
+def natural(name: str) -> tuple[list[list[tuple[str, int]]], str]:
+    """A sort key: folder by folder, with numbers in names by their value."""
+    runs = [re.findall("([^0-9]*)([0-9]*)", part) for part in name.split("/")]
+    return [[(text, int(digits or -1)) for text, digits in part] for part in runs], name
 
 
 def _is_data(name: str) -> bool:

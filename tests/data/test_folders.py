@@ -120,6 +120,54 @@ def test_names_give_the_order_and_engines_own_files_are_left_out(tmp_path: Path)
     assert pa.chunked_array(rows).to_pylist() == expected.to_pylist()
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_numbers_in_names_count_by_their_value(tmp_path: Path, store: Any, here: bool) -> None:
+    names = ["day=2/part-2", "day=2/part-10", "day=2-b/part-1", "day=10/part-1", "part-9", "x1-2"]
+    names.insert(5, "part")
+    for row, name in enumerate(names):
+        part = pa.table({"row": [row]})
+        if here:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            pq.write_table(part, tmp_path / f"{name}.parquet")
+        else:
+            put(store, f"{URL}/{name}.parquet", part)
+    source = open_source(tmp_path if here else URL, {"row": "int"})
+    assert [r for b in source.batches() for r in b.column("row").to_pylist()] == list(range(7))
+
+
+def test_the_time_split_takes_the_newest_files_and_says_the_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for number in range(12):
+        write(TABLE.slice(25 * number, 25), folder / f"part-{number}.parquet")
+    data = dataset(tmp_path, folder, *FEATURES, valid_split=ValidSplit(fraction=0.1))
+    assert prepare(data).valid.times[:, 0].min() == 1e9 + 270
+    said = " ".join(capsys.readouterr().err.split())
+    assert "raw: 12 files, read in this order: part-0.parquet, part-1.parquet, ..., " in said
+    assert "part-10.parquet, part-11.parquet" in said
+    assert "older than a row above it" not in said
+
+
+@pytest.mark.parametrize("rows", [7, 4096])
+def test_time_that_runs_backwards_under_a_time_split_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int
+) -> None:
+    at = TABLE["at"].to_pylist()
+    at = [*at[:100], None, *at[101:200], *at[10:110]]  # the second file begins at row 200
+    table = TABLE.set_column(TABLE.column_names.index("at"), "at", pa.array(at, pa.float64()))
+    folder = folder_of(tmp_path / "raw", parts_of(table, [200]))
+    before = np.maximum.accumulate([-np.inf, *(-np.inf if t is None else t for t in at)])
+    older = sum(t is not None and t < b for t, b in zip(at, before[:-1], strict=True))
+    prepare(dataset(tmp_path, folder, *FEATURES), batch_rows=rows)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"part-001.parquet, column at, row 0: older than a row above it, as are {older}" in said
+    split: Any = ValidSplit(method="random", fraction=0.1)
+    prepare(dataset(tmp_path / "other", folder, *FEATURES, valid_split=split))
+    assert "older than" not in capsys.readouterr().err
+
+
 def test_types_that_differ_from_file_to_file_are_joined_or_named(tmp_path: Path) -> None:
     small, large = pa.table({"x": pa.array([1], pa.int8())}), pa.table({"x": pa.array([2**40])})
     folder_of(tmp_path, [small, large, pa.table({"x": pa.nulls(1)})])

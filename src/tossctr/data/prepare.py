@@ -20,10 +20,12 @@ from tossctr.data.encoding.transform import EncodingReport
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.preparing.parallel import Spread
 from tossctr.data.preparing.parts import PARTS, Plan
+from tossctr.data.preparing.time_order import TimeOrders
 from tossctr.data.preparing.work import Here, OnWorkers, Work
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.data.store import StoreWriter, open_store
+from tossctr.data.where import Files
 from tossctr.errors import UserError
 from tossctr.files import locked, remove, sync_folder, write_json, writing
 from tossctr.interop.encoded_source import require_vocabulary
@@ -108,6 +110,9 @@ def prepare(
                 say(f"{dataset.dataset_id}: nothing has changed, using {folder}")
                 return earlier
         inputs.start_hashing()
+        for source in sources.values():
+            if isinstance(source.file, Files):
+                say(source.file.order)
         started = time.monotonic()
         try:
             plan = Plan.of(dataset, sources)
@@ -221,6 +226,7 @@ def _fit(dataset: DatasetConfig, plan: Plan, work: Work) -> Encoder:
 
 def _transform(plan: Plan, work: Work, encoder: Encoder, folder: Path) -> dict[str, EncodingReport]:
     reports = {part: EncodingReport() for part in PARTS}
+    order = TimeOrders(plan.dataset, encoder)
     with writing(folder), ExitStack() as stack:
         writers = {
             part: stack.enter_context(StoreWriter(folder / part, encoder.features, encoder.hash))
@@ -232,6 +238,7 @@ def _transform(plan: Plan, work: Work, encoder: Encoder, folder: Path) -> dict[s
             for part, (rows, report) in parts.items():
                 writers[part].append(rows)
                 reports[part].merge(report)
+                order.update(rows)
                 advance(len(rows))
         if not writers["valid"].rows:
             raise UserError(
@@ -239,6 +246,9 @@ def _transform(plan: Plan, work: Work, encoder: Encoder, folder: Path) -> dict[s
                 file=plan.sources["valid" if "valid" in plan.sources else "train"].path,
                 remedy="give more rows, or raise valid_split.fraction",
             )
+    warning = order.warning(plan.sources["train"].file)
+    if warning is not None:
+        say(warning)
     return reports
 
 

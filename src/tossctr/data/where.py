@@ -30,6 +30,14 @@ class Files:
     paths: tuple[Location, ...]
     ends: tuple[int, ...]
 
+    @property
+    def order(self) -> str:
+        """One line: how many files there are, and in which order they are read."""
+        names = [str(path).removeprefix(f"{self.folder}/") for path in self.paths]
+        if len(names) > 4:
+            names = [*names[:2], "...", *names[-2:]]
+        return f"{self.folder}: {len(self.paths)} files, read in this order: {', '.join(names)}"
+
     def find(self, row: int) -> tuple[Location, int]:
         """The file with this row of all, and its row there."""
         index = min(bisect_right(self.ends, row), len(self.paths) - 1)
