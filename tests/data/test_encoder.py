@@ -325,7 +325,7 @@ def test_rows_without_labels() -> None:
     rows = encoder.transform(unlabelled, labelled=False)
     assert rows.label is None
     assert encoder.columns(labelled=False) == {"x": "float"}
-    assert encoder.columns(labelled=True) == {"x": "float", "clicked": "float"}
+    assert encoder.columns(labelled=True) == {"x": "float", "clicked": "str"}
     with pytest.raises(UserError, match="column clicked: there is no label column"):
         encoder.transform(unlabelled)
 

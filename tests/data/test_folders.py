@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tossctr.config.schema import DatasetConfig, ValidSplit
-from tossctr.data.health import check
+from tossctr.data.health.check import check
 from tossctr.data.prepare import prepare
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.sources import open_source

@@ -79,8 +79,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Report a raw file's health: types, missing values, ranges, lengths, drift."""
-    from tossctr.data.health import check as check_file
-    from tossctr.data.health_table import health_table
+    from tossctr.data.health.check import check as check_file
+    from tossctr.data.health.table import health_table
 
     found = check_file(file, against)
     if as_json:

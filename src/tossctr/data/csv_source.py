@@ -27,6 +27,7 @@ _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 class CsvSource:
     """A CSV (or tab-separated `.tsv`) file with a header line; only an empty field is missing."""
 
+    has_types = False
     num_rows = None
     ends = None
     vocabulary = None

@@ -147,7 +147,7 @@ class Encoder:
         """The raw columns that `transform` needs, and the types to read them as (for
         `open_source`)."""
         columns = {c.name: c.read_as for c in self.state.columns}
-        return columns | {self.state.label.name: "float"} if labelled else columns
+        return columns | {self.state.label.name: "str"} if labelled else columns
 
     def tokens(self, name: str) -> tuple[str, ...] | None:
         """The vocabulary of a field, from index 1 on; None for fields without one."""

@@ -26,6 +26,8 @@ class FolderSource:
         UserError: columns that no type holds in common, or indices of different vocabularies.
     """
 
+    has_types = True
+
     def __init__(self, path: Location, parts: Sequence[ParquetSource]) -> None:
         self.path = path
         self._parts = tuple(parts)

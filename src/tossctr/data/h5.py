@@ -44,6 +44,7 @@ class H5Source:
     """An H5 file: a one-dimensional dataset is a column, a two-dimensional one holds sequences,
     padded to one length (they come as lists, padding included)."""
 
+    has_types = True
     ends = None
 
     def __init__(self, path: Path, columns: Iterable[str]) -> None:

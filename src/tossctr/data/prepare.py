@@ -86,7 +86,7 @@ def prepare(
     paths = {"train": dataset.train_data}
     if dataset.valid_data is not None:
         paths["valid"] = dataset.valid_data
-    types = {c.name: c.read_as for c in resolve(dataset)} | {dataset.label_col.name: "float"}
+    types = {c.name: c.read_as for c in resolve(dataset)} | {dataset.label_col.name: "str"}
     sources = {
         part: open_source(path, types, encoded=dataset.encoded) for part, path in paths.items()
     }

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tossctr.data.plain_types import plain, plain_type
 from tossctr.data.preparing.parallel import ordered_map
 from tossctr.data.where import RowsIn
 from tossctr.errors import UserError
@@ -46,6 +47,11 @@ class Source(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Every column of the file."""
+        ...
+
+    @property
+    def has_types(self) -> bool:
+        """Whether its columns have types of their own, which CSV has not."""
         ...
 
     @property
@@ -172,12 +178,15 @@ def _first(names: Sequence[str]) -> str:
 
 
 class ParquetSource:
-    """A Parquet file, read through small buffers whatever the size of its row groups."""
+    """A Parquet file, read through small buffers whatever the size of its row groups; its columns
+    come as `plain_types` has them."""
+
+    has_types = True
 
     def __init__(self, path: Location, columns: Iterable[str]) -> None:
         self.path = self.file = path
         with self._open() as file:
-            self.schema = file.schema_arrow
+            self.schema = pa.schema([(f.name, plain_type(f.type)) for f in file.schema_arrow])
             self.names: tuple[str, ...] = tuple(self.schema.names)
             made_with = (file.schema_arrow.metadata or {}).get(VOCABULARY.encode())
             self.vocabulary = None if made_with is None else made_with.decode(errors="replace")
@@ -219,7 +228,8 @@ class ParquetSource:
         with self._open() as file:
             try:
                 stream = file.iter_batches(batch_rows, row_groups=groups, columns=list(columns))
-                yield from between(stream, start - skipped, stop - skipped, columns, batch_rows)
+                for batch in between(stream, start - skipped, stop - skipped, columns, batch_rows):
+                    yield pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), list(columns))
             except (pa.ArrowException, OSError) as error:
                 raise unreadable(self.path, error) from error
 

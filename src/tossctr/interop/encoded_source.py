@@ -34,6 +34,8 @@ class EncodedSource:
         UserError: neither is there.
     """
 
+    has_types = True
+
     def __init__(self, inner: Source) -> None:
         self._inner = inner
         self.vocabulary: str | None = inner.vocabulary

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from tossctr.data.health import LARGE_DRIFT
+from tossctr.data.health.drift import LARGE_DRIFT
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
 from tossctr.report.slices import order

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tossctr.data.encoder import Encoder
-from tossctr.data.health import ColumnHealth, stability_index
+from tossctr.data.health.column import ColumnHealth
+from tossctr.data.health.drift import stability_index
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
@@ -120,17 +121,19 @@ def _column(name: str, parts: list[EncodedRows], encoder: Encoder) -> ColumnHeal
     rows = sum(map(len, parts))
     if kind == "numeric":
         at = encoder.features.names("numeric").index(name)
-        numbers = ColumnHealth(name, "", "numbers", rows=rows)
+        numbers, row = ColumnHealth(name, "", "numbers", rows=rows), 0
         for part in parts:
-            numbers.values.add(part.numeric[:, at])
+            numbers.add_sample(part.numeric[:, at], row)
+            row += len(part)
         return numbers
     if kind == "categorical":
         texts = ColumnHealth(name, "", "texts", rows=rows)
         texts.counts = _counted([part.groups(name) for part in parts])
         return texts
-    events = ColumnHealth(name, "", "sequences", rows=rows)
+    events, row = ColumnHealth(name, "", "sequences", rows=rows), 0
     for part in parts:
-        events.values.add(part.sequences[name].lengths)
+        events.add_sample(part.sequences[name].lengths, row)
+        row += len(part)
     events.counts = _counted([part.sequences[name].values for part in parts])
     return events
 

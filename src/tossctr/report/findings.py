@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tossctr.data.health import LARGE_DRIFT
+from tossctr.data.health.drift import LARGE_DRIFT
 from tossctr.evaluation.ceiling import lift
 from tossctr.report.run_report import RunReport
 

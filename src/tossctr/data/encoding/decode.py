@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tossctr.data.encoding.columns import Column
 from tossctr.data.encoding.numbers import as_floats
-from tossctr.data.encoding.texts import as_text, categories
+from tossctr.data.encoding.texts import as_text, categories, dictionary_of
 from tossctr.data.encoding.tokens import flat_list, is_list, split_text
 from tossctr.data.where import Where
 
@@ -22,7 +22,7 @@ MISSING_META = int(np.iinfo(np.int64).min)
 
 
 def labels(batch: pa.RecordBatch, name: str, where: Where) -> NDArray[np.float32]:
-    """The label column as (B,) float32 of 0 and 1.
+    """The label column as (B,) float32 of 0 and 1: numbers, Booleans or their texts.
 
     Raises:
         UserError: no such column, or a value that is missing or neither 0 nor 1.
@@ -30,13 +30,40 @@ def labels(batch: pa.RecordBatch, name: str, where: Where) -> NDArray[np.float32
     if name not in batch.schema.names:
         raise where.error("there is no label column", name, None, None, "check label_col")
     array = batch.column(name)
-    values = as_floats(array, name, where)
+    if pa.types.is_nested(array.type):
+        raise where.error(
+            f"the label column holds {array.type}", name, None, None, "write one 0 or 1 a row"
+        )
+    values = _texts_as_labels(array) if _is_text(array.type) else as_floats(array, name, where)
     bad = ~((values == 0) | (values == 1))
     if bad.any():
         at = int(bad.argmax())
-        problem = "the label is missing" if np.isnan(values[at]) else "the label is not 0 or 1"
-        raise where.error(problem, name, at, array[at].as_py(), "correct or drop the row")
+        found = array[at].as_py()
+        missing = found is None or found == "" or found != found
+        problem = "the label is missing" if missing else "the label is not 0 or 1"
+        raise where.error(problem, name, at, found, "correct or drop the row")
     return values.astype(np.float32)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _texts_as_labels(array: pa.Array) -> Array:
+    """0 and 1, NaN for every other text."""
+    codes, texts = dictionary_of(array)
+    return np.array([*map(_as_label, texts), np.nan])[codes]
+
+
+def _as_label(text: str) -> float:
+    known = {"true": 1.0, "false": 0.0}.get(text.strip().lower())
+    if known is not None:
+        return known
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
 
 
 def meta(array: pa.Array, column: Column, where: Where) -> NDArray[np.int64]:
@@ -64,11 +91,13 @@ def flat_numbers(array: pa.Array, column: Column, where: Where) -> tuple[Array, 
     """
     if is_list(array):
         offsets, flat = flat_list(array)
-        return as_floats(flat, column.name, where), offsets
-    if pa.types.is_floating(array.type):  # one number a row
-        array = array.cast(pa.string())
-    text = as_text(array, column.name, where)
-    offsets, flat = split_text(text, column.splitter, column.name, where)
+        if not _is_text(flat.type):
+            return as_floats(flat, column.name, where), offsets
+    else:
+        if pa.types.is_floating(array.type):  # one number a row
+            array = array.cast(pa.string())
+        text = as_text(array, column.name, where)
+        offsets, flat = split_text(text, column.splitter, column.name, where)
     try:
         return flat.cast(pa.float64()).to_numpy(zero_copy_only=False), offsets
     except pa.ArrowInvalid:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
+from tossctr.data.plain_types import to_single_values
 from tossctr.data.where import Where
 
 Array = NDArray[Any]
@@ -22,7 +23,8 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 def as_floats(array: pa.Array, column: str, where: Where) -> Array:
     """A column of any number type -> (N,) float32 or float64, NaN where missing.
 
-    Integers, decimals and Booleans become float64, time stamps and dates seconds since 1970.
+    Integers, decimals and Booleans become float64; time stamps and dates seconds since 1970, times
+    of day seconds since midnight, durations seconds.
 
     Raises:
         UserError: the column holds something else.
@@ -30,8 +32,8 @@ def as_floats(array: pa.Array, column: str, where: Where) -> Array:
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
     kind = array.type
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        micros = array.cast(pa.timestamp("us", getattr(kind, "tz", None))).cast(pa.int64())
+    if pa.types.is_temporal(kind):
+        micros = array.cast(_in_microseconds(kind), safe=False).cast(pa.int64())
         array = pc.divide(micros.cast(pa.float64(), safe=False), 1e6)
     elif pa.types.is_boolean(kind):
         array = array.cast(pa.uint8()).cast(pa.float64())
@@ -41,12 +43,29 @@ def as_floats(array: pa.Array, column: str, where: Where) -> Array:
         array = array.cast(pa.float64())
     elif not pa.types.is_floating(kind):
         raise where.error(
-            f"holds {kind}, not numbers", column, None, None, "declare it categorical or convert it"
+            f"holds {kind}, not numbers", column, None, None, _other_than_numbers(kind)
         )
     if array.null_count:
         array = pc.fill_null(array, float("nan"))
     values: Array = array.to_numpy(zero_copy_only=False)
     return values
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_time(kind):
+        return pa.time64("us")
+    if pa.types.is_duration(kind):
+        return pa.duration("us")
+    return pa.timestamp("us", getattr(kind, "tz", None))
+
+
+def _other_than_numbers(kind: pa.DataType) -> str:
+    """What to do about a column of such a type that is declared to hold numbers."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "write it as numbers or time stamps, or declare it as type: categorical"
+    if pa.types.is_nested(kind):
+        return to_single_values(kind)
+    return "write it as numbers"
 
 
 def refuse_infinite(values: Array, column: str, where: Where) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tossctr.data.plain_types import to_single_values
 from tossctr.data.where import Where
 
 _FLOAT = re.compile(r"-?(0|[1-9]\d*)\.\d+")
@@ -63,7 +64,11 @@ def categories(
     """
     if pa.types.is_nested(array.type):
         raise where.error(
-            f"holds {array.type}, not single values", column, None, None, "use type: sequence"
+            f"holds {array.type}, not single values",
+            column,
+            None,
+            None,
+            to_single_values(array.type),
         )
     codes, texts = dictionary_of(array)
     if dtype == "str":
@@ -107,5 +112,9 @@ def as_text(array: pa.Array, column: str, where: Where) -> pa.Array:
     if pa.types.is_integer(kind) or pa.types.is_binary(kind) or pa.types.is_null(kind):
         return array.cast(kind).cast(pa.string())
     raise where.error(
-        f"holds {kind}, not joined text or lists", column, None, None, "correct the column's type"
+        f"holds {kind}, not joined text or lists",
+        column,
+        None,
+        None,
+        "write lists of ids, or texts of ids with a splitter between them",
     )

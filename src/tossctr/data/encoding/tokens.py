@@ -119,6 +119,14 @@ def split_tokens(
     """
     if is_list(array):
         offsets, flat = flat_list(array)
+        if pa.types.is_nested(flat.type):
+            raise where.error(
+                f"holds {array.type}, not lists of single ids",
+                column,
+                None,
+                None,
+                "write one list of ids a row; another list is a column of its own",
+            )
         if flat.null_count:
             at = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
             raise where.of_values(offsets).error("a missing id in a list", column, at, None, _MEND)

@@ -1,0 +1,61 @@
+"""How much a column has shifted from one file to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tossctr.data.health.column import ColumnHealth
+
+Array = NDArray[Any]
+
+LARGE_DRIFT = 0.25  # of the population stability index: the usual bound for "has shifted"
+
+
+def stability_index(a: ColumnHealth, b: ColumnHealth) -> float | None:
+    """Population stability index: sum of (p - q) ln(p / q) over ten classes of equal size in `a`
+    (of numbers or lengths), and over texts or tokens (of sequences, the larger of both). Missing
+    values are a class of their own, and a class without rows counts as half a row.
+
+    None where it cannot be told: columns of different kinds, no rows, or so many texts that
+    chance alone would make a large index.
+    """
+    if not a.rows or not b.rows:
+        return None
+    if a.rows == a.missing or b.rows == b.missing:
+        return _index(*(np.array([c.missing, c.rows - c.missing]) for c in (a, b)))
+    if a.kind != b.kind or a.kind == "other":
+        return None
+    found = []
+    if a.kind != "texts":
+        values = [column.sample.values for column in (a, b)]
+        if not all(np.isfinite(v).any() for v in values):
+            return None
+        inside = values[0][np.isfinite(values[0])]
+        edges = np.unique(np.quantile(inside, np.linspace(0, 1, 11)[1:-1]))
+        found.append(_index(*(_classes(v, edges) for v in values)))
+    if a.kind in ("texts", "sequences") and not (a.distinct_more or b.distinct_more):
+        names = sorted(a.counts.keys() | b.counts.keys())
+        counts = [
+            np.array([*(c.counts[n] for n in names), c.missing if c.kind == "texts" else 0])
+            for c in (a, b)
+        ]
+        chance = sum(len(names) / max(c.sum(), 1) for c in counts)
+        if chance < LARGE_DRIFT / 2:
+            found.append(_index(*counts))
+    return max(found, default=None)
+
+
+def _classes(values: Array, edges: Array) -> Array:
+    known = values[~np.isnan(values)]
+    counts = np.bincount(np.searchsorted(edges, known), minlength=len(edges) + 1)
+    return np.append(counts, len(values) - len(known))
+
+
+def _index(a: Array, b: Array) -> float:
+    keep = (a > 0) | (b > 0)
+    p, q = (np.maximum(counts[keep], 0.5) for counts in (a, b))
+    p, q = p / p.sum(), q / q.sum()
+    return float(((p - q) * np.log(p / q)).sum())

@@ -1,0 +1,102 @@
+"""The few Arrow types that columns are handed on as, whatever types a file has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as of
+
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+_UUID_GROUPS = np.r_[0:8, 9:13, 14:18, 19:23, 24:36]  # places of its digits between the hyphens
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """What `plain` makes of a column of this type.
+
+    Text and bytes of every layout become `string` (`large_string` stays) and `binary`, a UUID its
+    text, lists of every layout `list` or `large_list`; times are in microseconds, whole days
+    `date32`. A dictionary stays one only of texts. Structs, maps and unions are left as they are.
+    """
+    if isinstance(kind, pa.UuidType):
+        return pa.string()
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if of.is_dictionary(kind):
+        value = plain_type(kind.value_type)
+        texts = of.is_string(value) or of.is_large_string(value)
+        return pa.dictionary(kind.index_type, value) if texts else value
+    if of.is_list(kind) or of.is_fixed_size_list(kind) or of.is_list_view(kind):
+        return pa.list_(plain_type(kind.value_type))
+    if of.is_large_list(kind) or of.is_large_list_view(kind):
+        return pa.large_list(plain_type(kind.value_type))
+    if of.is_string_view(kind):
+        return pa.string()
+    if of.is_binary_view(kind) or of.is_large_binary(kind) or of.is_fixed_size_binary(kind):
+        return pa.binary()
+    if of.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    if of.is_time(kind):
+        return pa.time64("us")
+    if of.is_duration(kind):
+        return pa.duration("us")
+    if of.is_date(kind):
+        return pa.date32()
+    if of.is_float16(kind):
+        return pa.float32()
+    if of.is_decimal32(kind) or of.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    return kind
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """The column as `plain_type` has it; parts of a microsecond are cut off.
+
+    Raises:
+        ArrowInvalid: a time that no int64 of microseconds holds.
+    """
+    if isinstance(array.type, pa.UuidType):
+        return _uuid_texts(array)
+    if isinstance(array.type, pa.BaseExtensionType):
+        return plain(array.storage)
+    kind = plain_type(array.type)
+    if array.type == kind:
+        return array
+    if isinstance(array, pa.FixedSizeListArray | pa.ListViewArray | pa.LargeListViewArray):
+        return _lists(array)
+    return array.cast(kind, safe="[ns" not in str(array.type))
+
+
+def _lists(array: pa.Array) -> pa.Array:
+    """Lists without offsets of their own (Arrow's cast of a list view is not always valid)."""
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(np.append(0, lengths))
+    missing = array.is_null() if array.null_count else None
+    values = plain(array.flatten())
+    if isinstance(array, pa.LargeListViewArray):
+        return pa.LargeListArray.from_arrays(ends, values, mask=missing)
+    return pa.ListArray.from_arrays(ends.astype(np.int32), values, mask=missing)
+
+
+def _uuid_texts(array: pa.Array) -> pa.Array:
+    storage = array.storage
+    present = storage.drop_null()
+    data = np.frombuffer(b"".join(present.to_pylist()), np.uint8).reshape(-1, 16)
+    text = np.full((len(data), 36), ord("-"), np.uint8)
+    text[:, _UUID_GROUPS] = _HEX[np.stack([data >> 4, data & 15], axis=2).reshape(len(data), 32)]
+    offsets = np.arange(len(data) + 1, dtype=np.int32) * 36
+    texts = pa.StringArray.from_buffers(len(data), pa.py_buffer(offsets), pa.py_buffer(text))
+    if not storage.null_count:
+        return texts
+    known = storage.is_valid().to_numpy(zero_copy_only=False)
+    places = pa.array(np.cumsum(known) - 1, pa.int64(), mask=~known)
+    return texts.take(places)
+
+
+def to_single_values(kind: pa.DataType) -> str:
+    """What to do about a column of this nested type where each row is to have one value."""
+    if of.is_struct(kind):
+        return "write each of its fields as a column of its own"
+    if (of.is_list(kind) or of.is_large_list(kind)) and not of.is_nested(kind.value_type):
+        return "declare it as type: sequence, or write one value a row"
+    return "write one value, or one list of values, a row"
