@@ -191,7 +191,9 @@ def test_workers_score_to_the_bytes_of_one_process(
 ) -> None:
     monkeypatch.setattr(kept, "PART_ROWS", BATCH_ROWS)
     scored = (
-        Scorer(run.folder / "run.json", ((run, run),), lambda logits: logits[0]) if several else run
+        Scorer(run.folder / "run.json", ((run, run),), lambda logits: logits[0], {})
+        if several
+        else run
     )
     outputs = [tmp_path / "alone.csv", tmp_path / "together.csv"]
     device = torch.device("cpu")

@@ -18,7 +18,7 @@ from tossctr.config.schema import DatasetConfig, ValidSplit
 from tossctr.data import prepare as module
 from tossctr.data.encoder import Encoder
 from tossctr.data.prepare import Prepared, prepare
-from tossctr.data.store import verify_store
+from tossctr.data.store import open_store
 from tossctr.errors import UserError
 from tossctr.files import locked
 
@@ -56,8 +56,8 @@ def test_the_same_stores_whatever_the_batch_size_and_row_groups(
         raw = write(TABLE, tmp_path / f"{i}.parquet", row_group_size=group)
         data = dataset(tmp_path / str(i), raw, *FEATURES, valid_split=split)
         seen.append(content(prepare(data, batch_rows=batch_rows).folder))
-        verify_store(tmp_path / str(i) / "ds" / "train")
-        verify_store(tmp_path / str(i) / "ds" / "valid")
+        open_store(tmp_path / str(i) / "ds" / "train")
+        open_store(tmp_path / str(i) / "ds" / "valid")
     assert seen[0].keys() >= {"encoder.json", "train/numeric.npy", "valid/numeric.npy"}
     assert all(other == seen[0] for other in seen[1:])
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +16,12 @@ from frames import FEATURES, dataset, feature, raw_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tossctr.data import verification
 from tossctr.data.encoder import Encoder
+from tossctr.data.manifest import read_manifest
 from tossctr.data.rows import EncodedRows
-from tossctr.data.store import StoreWriter, open_store, verify_store
+from tossctr.data.store import StoreWriter, open_store
+from tossctr.data.verification import check_store, stamps_of
 from tossctr.errors import UserError
 
 BATCH = raw_table(40, seed=5).to_batches()[0]
@@ -33,6 +39,15 @@ def write(folder: Path, *cuts: int) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def sign(folder: Path, name: str) -> None:
+    """Make a file's hash right again, as whoever changed it would."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for stored in manifest["arrays"].values():
+        if stored["file"] == name:
+            stored["sha256"] = hashlib.sha256((folder / name).read_bytes()[128:]).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def same(ours: EncodedRows, theirs: EncodedRows) -> None:
@@ -58,7 +73,7 @@ def test_a_store_is_its_rows_however_they_came(tmp_path: Path, cuts: list[int]) 
     same(rows, ENCODER.transform(BATCH))
     assert rows.features == ENCODER.features
     assert content(folder) == content(write(tmp_path / "whole"))
-    verify_store(folder)
+    open_store(folder)
 
 
 def test_files_are_plain_npy_and_maps_are_read_only(tmp_path: Path) -> None:
@@ -84,7 +99,6 @@ def test_no_rows_and_no_columns(tmp_path: Path) -> None:
     rows = open_store(tmp_path / "store")
     assert len(rows) == 0
     assert rows.sequences["seq"].offsets.tolist() == [0]
-    verify_store(tmp_path / "store")
 
 
 def test_field_names_do_not_choose_files(tmp_path: Path) -> None:
@@ -172,13 +186,13 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"numeric\.npy"):
             open_store(folder)
     numeric.unlink()
-    with pytest.raises(UserError, match="missing"):
+    with pytest.raises(UserError, match=r"is missing|is a link"):
         open_store(folder)
     (tmp_path / "outside.npy").write_bytes(good)
     numeric.symlink_to(tmp_path / "outside.npy")
-    with pytest.raises(UserError, match="missing"):
+    with pytest.raises(UserError, match=r"is missing|is a link"):
         open_store(folder)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is missing"):
         open_store(tmp_path / "nothing")
 
 
@@ -188,9 +202,63 @@ def test_verifying_finds_one_changed_byte(tmp_path: Path, name: str) -> None:
     data = bytearray((folder / name).read_bytes())
     data[-1] ^= 1
     (folder / name).write_bytes(data)
-    open_store(folder)
     with pytest.raises(UserError, match=f"{name}: its content has changed"):
-        verify_store(folder)
+        open_store(folder)
+
+
+def test_a_copied_store_is_read_once_and_one_that_stays_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    original = verification.check_content
+    monkeypatch.setattr(
+        verification, "check_content", lambda f, m: (read.append(f), original(f, m))
+    )
+    folder = write(tmp_path / "store")
+    manifest = read_manifest(folder)
+    known = stamps_of(folder, manifest)
+    moved = folder.rename(tmp_path / "moved")
+    check_store(moved, manifest, known)
+    assert read == []
+    copied = Path(shutil.copytree(moved, tmp_path / "copied"))
+    check_store(copied, manifest, known)
+    check_store(copied, manifest, stamps_of(copied, manifest))
+    assert read == [copied]
+    known = stamps_of(copied, manifest)
+    # Not even a changed byte under the old modification time goes unseen.
+    label = copied / "label.npy"
+    times = label.stat()
+    with label.open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(np.float32(1 - open_store(moved).label[-1]).tobytes())
+    os.utime(label, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert label.stat().st_mtime_ns == times.st_mtime_ns
+    with pytest.raises(UserError, match=r"label\.npy: its content has changed"):
+        check_store(copied, manifest, known)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value"),
+    [
+        ("categorical.npy", -1, b"\xff"),  # beyond the vocabulary
+        ("label.npy", -4, np.float32(np.nan).tobytes()),
+        ("label.npy", -4, np.float32(0.5).tobytes()),
+        ("000-seq.values.npy", -1, b"\xff"),
+        ("000-seq.offsets.npy", 128 + 8, np.int64(2**40).tobytes()),
+        ("000-seq.offsets.npy", 128 + 8, np.int64(-1).tobytes()),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_though_their_hash_is_right(
+    tmp_path: Path, name: str, at: int, value: bytes
+) -> None:
+    folder = write(tmp_path / "store")
+    data = bytearray((folder / name).read_bytes())
+    at %= len(data)
+    data[at : at + len(value)] = value
+    (folder / name).write_bytes(data)
+    sign(folder, name)
+    with pytest.raises(UserError, match="do not fit"):
+        open_store(folder)
 
 
 def test_offsets_that_lead_outside_are_refused(tmp_path: Path) -> None:
@@ -198,5 +266,6 @@ def test_offsets_that_lead_outside_are_refused(tmp_path: Path) -> None:
     file = folder / "000-seq.offsets.npy"
     data = file.read_bytes()
     file.write_bytes(data[:-8] + (10**9).to_bytes(8, "little"))
+    sign(folder, file.name)
     with pytest.raises(UserError, match="offsets do not fit"):
         open_store(folder)

@@ -3,15 +3,17 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from tossctr.ensemble.calibration import Calibrator, calibrate
+from tossctr.ensemble.calibration import calibrate, fit_calibrator, read_calibration
 from tossctr.ensemble.maps import MAPS
 from tossctr.errors import UserError
-from tossctr.evaluation.held_out import HeldOut, read_held_out, write_held_out
+from tossctr.evaluation.held_out import HeldOut, _digest, read_held_out, write_held_out
 from tossctr.evaluation.metrics import evaluate
 from tossctr.evaluation.reliability import reliability
 
@@ -87,14 +89,23 @@ def test_few_clicks_are_given_the_shift_alone():
     assert not found.losses
 
 
-def test_a_calibrator_survives_json_and_a_falling_one_is_refused(truth):
+def test_a_calibration_is_read_back_only_for_its_predictions_and_as_it_was_written(tmp_path, truth):
     natural, label = truth
-    found = calibrate(held(label, np.exp(natural)), "competition_score")
-    content = json.loads(json.dumps(found.calibrator.__dict__))
-    again = Calibrator.from_dict(content)
-    np.testing.assert_array_equal(again(natural), found.calibrator(natural))
-    with pytest.raises(ValueError, match="rising"):
-        Calibrator.from_dict({**content, "method": "platt", "parameters": [-1.0, 0.0]})
+    rows = held(label, np.exp(natural))
+    found, path = calibrate(rows, "competition_score"), tmp_path / "calibration.json"
+    found.save(path, "a" * 64)
+    kept = read_calibration(path, "a" * 64)
+    assert found.calibrator.same_as(kept.calibrator)
+    again = fit_calibrator(rows, "competition_score", kept.calibrator.method)
+    assert again == found.calibrator
+    assert read_calibration(path, "b" * 64) is None
+    content = json.loads(path.read_text())
+    for damage in ({"version": 2}, {"calibrator": {}}, {"more": 1}, {"held_out": "x"}):
+        path.write_text(json.dumps({**content, **damage}))
+        assert read_calibration(path, "a" * 64) is None
+    content["calibrator"]["shift"] = -30.0
+    path.write_text(json.dumps(content))
+    assert not found.calibrator.same_as(read_calibration(path, "a" * 64).calibrator)
 
 
 def test_reliability_of_the_truth_lies_within_its_intervals(truth):
@@ -126,3 +137,57 @@ def test_held_out_files_are_read_back_and_damage_is_refused(tmp_path, truth):
     path.write_bytes(content)
     with pytest.raises(UserError, match="no held-out predictions"):
         read_held_out(path)
+
+
+def rewritten(path, change, **options):
+    """The file with other columns, its hash made again as whoever changed it would."""
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"tossctr"])
+    table = change(table)
+    columns = {name: np.ascontiguousarray(table[name].to_numpy()) for name in table.column_names}
+    about["sha256"] = _digest(columns)
+    table = table.replace_schema_metadata({b"tossctr": json.dumps(about)})
+    options = {"compression": "none", "use_dictionary": False, **options}
+    pq.write_table(table, path, **options)
+
+
+def with_column(name, values):
+    return lambda t: t.set_column(t.column_names.index(name), name, pa.array(values))
+
+
+def test_held_out_files_of_a_sender_are_refused_by_what_is_wrong(tmp_path, truth):
+    natural, label = truth
+    path = tmp_path / "oof.parquet"
+    n = 100
+    fold = (np.arange(n) % 3).astype(np.int16)
+    given = HeldOut(np.arange(n), label[:n], natural[:n], 0.02, "train", fold)
+    nothing = np.full(n, np.nan, np.float32)
+    hostile = {
+        "a label is not 0 or 1": with_column("label", nothing),
+        "a logit is not finite": with_column("logit", np.full(n, 1e300)),
+        "rows do not rise": with_column("row", np.zeros(n, np.int64)),
+        "folds are not numbered": with_column("fold", np.full(n, 7, np.int16)),
+        "column logit is of another type": with_column("logit", np.zeros(n, np.int64)),
+        "other columns": lambda t: t.drop_columns(["label"]),
+        "no rows": lambda t: t.slice(0, 0),
+    }
+    for message, change in hostile.items():
+        write_held_out(path, given)
+        read_held_out(path)
+        rewritten(path, change)
+        with pytest.raises(UserError, match=message):
+            read_held_out(path)
+
+
+def test_equal_rows_in_a_small_file_are_counted_before_they_are_read(tmp_path):
+    path, rows = tmp_path / "validation.parquet", 3_000_000
+    zeros = pa.table({
+        "row": np.zeros(rows, np.int64), "label": np.zeros(rows, np.float32),
+        "logit": np.zeros(rows),
+    })  # fmt: skip
+    pq.write_table(zeros.replace_schema_metadata({b"tossctr": b"{}"}), path, compression="zstd")
+    assert path.stat().st_size < 100_000
+    before = pa.total_allocated_bytes()
+    with pytest.raises(UserError, match="more rows than its size can hold"):
+        read_held_out(path)
+    assert pa.total_allocated_bytes() - before < 1_000_000

@@ -253,7 +253,7 @@ def test_the_gain_of_a_blend_is_that_of_rows_nobody_saw(tmp_path, folds):
         )
         write_held_out(tmp_path / name / "oof.parquet", held)
         scorers[name] = folding.Scorer(
-            tmp_path / name / "folds.json", folds["DCNv2_toy"].members, lambda x: x[0]
+            tmp_path / name / "folds.json", folds["DCNv2_toy"].members, lambda x: x[0], {}
         )
     gain = blend({n: scorers[n] for n in "ab"}, tmp_path / "x", CPU).gain["competition_score"]
     assert gain.mean > 4 * gain.error > 0

@@ -163,6 +163,24 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
     assert "going back to the one before" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_checkpoint_of_another_seed_is_passed_over(data_root, tmp_path, monkeypatch, capsys):
+    """It was gone on with in silence: the rows of one seed, the weights of another."""
+    for name, seed in (("one", 1), ("two", 2)):
+        with monkeypatch.context() as patch:
+            killed_at(patch, "on_train_batch_end", 3)
+            with pytest.raises(Killed):
+                fit(data_root, tmp_path / name, f"seed={seed}", "epochs=1")
+    one, two = (tmp_path / f"{name}.partial" / "checkpoints" for name in ("one", "two"))
+    for kept in two.glob("step-*"):
+        kept.unlink()
+    for kept in one.glob("step-*"):
+        shutil.copy(kept, two)
+    capsys.readouterr()
+    found = fit(data_root, tmp_path / "two", "seed=2", "epochs=1")
+    assert "is of another training" in " ".join(capsys.readouterr().err.split())
+    assert_same(found, outcome(fit(data_root, tmp_path / "alone", "seed=2", "epochs=1")))
+
+
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_start"])
 def test_a_signal_is_heeded_at_the_next_safe_point(
     data_root, tmp_path, monkeypatch, reference, hook
@@ -239,6 +257,7 @@ def test_an_earlier_run_stays_until_the_new_one_is_whole(data_root, tmp_path, mo
 def test_what_is_in_a_checkpoint_comes_back(tmp_path):
     tied = torch.arange(6.0)
     state = {
+        "training": "this",
         "state": {0: {"step": torch.tensor(3.0), "exp": tied}, 1: {}},
         "groups": [{"betas": (0.9, 0.999), "params": [0, 1], "fused": True, "none": None}],
         "best": float("-inf"),
@@ -248,8 +267,9 @@ def test_what_is_in_a_checkpoint_comes_back(tmp_path):
         "empty": torch.empty(0, 4),
     }
     write_checkpoint(tmp_path / "step-000000001.safetensors", state)
-    _, back = newest(tmp_path)
+    _, back = newest(tmp_path, "this")
     assert repr(back) == repr(state)
+    assert newest(tmp_path, "another") is None
 
 
 @pytest.mark.parametrize("at", [0, 9, 200, -1])
@@ -261,7 +281,7 @@ def test_a_changed_checkpoint_is_refused(tmp_path, at):
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
         read_checkpoint(path)
-    assert newest(tmp_path) is None
+    assert newest(tmp_path, "this") is None
 
 
 def test_a_checkpoint_holds_no_objects(tmp_path):

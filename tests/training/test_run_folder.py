@@ -1,6 +1,7 @@
 """A run from anywhere: opened without running code, without trust in its sizes, or refused."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -115,8 +116,20 @@ HOSTILE = {
         lambda f: (f / "experiment.json").write_text("[" * 100_000),
         "is not JSON",
     ),
-    "metrics without end": (lambda f: (f / "metrics.json").write_text("[" * 100_000), "read"),
+    "metrics without end": (
+        lambda f: (f / "metrics.json").write_text("[" * 100_000),
+        "recursion limit",
+    ),
     "a list for an experiment": (lambda f: (f / "experiment.json").write_text("[]"), "experiment"),
+    "metrics that are a list": (lambda f: (f / "metrics.json").write_text("[]"), "metrics"),
+    "metrics without an epoch": (
+        lambda f: changed(f, "metrics.json", lambda c: c["best"].pop("epoch")),
+        "without epoch",
+    ),
+    "metrics that are text": (
+        lambda f: changed(f, "metrics.json", lambda c: c.update(best="good")),
+        "best",
+    ),
     "a size of nothing": (
         lambda f: changed(f, "encoder.json", lambda c: c.update(index_sizes={"seq": 2**60})),
         "encoder",
@@ -140,9 +153,42 @@ def test_links_out_of_the_folder_are_refused(folder, tmp_path):
         load_run(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["run.json", "metrics.json", "experiment.json", "model.safetensors"]
+)
+def test_pipes_devices_and_folders_are_refused_at_once(folder, name):
+    """A pipe hung until something was written to it, a link to a device for ever."""
+    file = folder / name
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match=rf"{name}: is not a regular file"):
+        load_run(folder)
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=rf"{name}: is a link"):
+        load_run(folder)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(UserError, match=rf"{name}: is not a regular file"):
+        load_run(folder)
+
+
+def test_a_file_without_end_is_refused_by_its_size(folder):
+    with (folder / "run.json").open("r+b") as file:
+        file.truncate(1 << 40)  # takes no place on the disk
+    with pytest.raises(UserError, match="is larger than"):
+        load_run(folder)
+
+
+def test_changed_metrics_are_found(folder):
+    changed(folder, "metrics.json", lambda c: c["best"].update(AUC=0.99))
+    with pytest.raises(UserError, match=r"metrics\.json: has changed since training"):
+        load_run(folder)
+
+
 def test_hashes_without_end(folder):
     (folder / "run.json").write_text('{"version": 1, "sha256": ' + "[" * 100_000)
-    with pytest.raises(UserError, match="not a run's description"):
+    with pytest.raises(UserError, match="recursion limit"):
         load_run(folder)
 
 

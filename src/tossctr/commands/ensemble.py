@@ -38,6 +38,7 @@ def blend(
     """Blend runs on their held-out predictions; the gain is cross-validated."""
     from tossctr.ensemble import blend as blending
     from tossctr.ensemble.held_out import calibrator
+    from tossctr.ensemble.marker import SCORES
     from tossctr.ensemble.opening import open_scorer
     from tossctr.training.device import resolve_device
 
@@ -51,7 +52,7 @@ def blend(
     if as_json:
         print(json.dumps({"folder": str(folder), **_as_dict(result)}))
         return
-    table = Table("", *blending.SCORES, title="out of fold, mean ± standard deviation over folds")
+    table = Table("", *SCORES, title="out of fold, mean ± standard deviation over folds")
     for name, scores in {**result.singles, **result.methods}.items():
         table.add_row(name, *(f"{s.mean:.6f} ± {s.std:.6f}" for s in scores.values()))
     stdout.print(table)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tossctr.artefact import read_json
 from tossctr.config import fuxictr
 from tossctr.config.dataset import DATASET_KEYS, read_dataset
 from tossctr.config.entries import absolute, own_keys, read_entry
@@ -93,12 +93,7 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         UserError: missing, not such a file, or of another version.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", file=path) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError("is not JSON", file=path, remedy="train again") from error
+    content = read_json(path, remedy="train again")
     if not isinstance(content, dict) or content.pop("version", None) != _VERSION:
         raise UserError(
             f"is not an experiment of version {_VERSION}", file=path, remedy="train again"

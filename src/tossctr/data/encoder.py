@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
+from tossctr.artefact import ENCODER_BYTES, read_artefact
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoding.columns import Column
 from tossctr.data.encoding.redundancy import redundant
@@ -196,18 +196,7 @@ class Encoder:
             UserError: missing, of another version, or damaged.
         """
         file = folder / FILE
-        try:
-            return cls(EncoderState.model_validate_json(file.read_bytes()))
-        except OSError as error:
-            raise UserError("cannot be read", file=file, remedy="prepare again") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "state"
-            raise UserError(
-                f"not an encoder that this version reads: {key}: {first['msg']}",
-                file=file,
-                remedy="prepare again",
-            ) from error
+        return cls(read_artefact(file, EncoderState, limit=ENCODER_BYTES, remedy="prepare again"))
 
 
 def _telling(stats: Stats) -> tuple[Column, ...]:

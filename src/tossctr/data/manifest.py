@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from tossctr.artefact import Sha256, opened, read_artefact
 from tossctr.data.encoding.vocabulary import smallest_unsigned
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
 
 FILE = "manifest.json"
+AGAIN = "prepare again with --force"
 HEADER_BYTES = 128  # of each .npy file: fixed, so that the shape can be written at the end
 MATRICES = ("categorical", "numeric", "times", "meta", "label")
 
@@ -26,7 +29,7 @@ class StoredArray(BaseModel):
     file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.npy$")
     dtype: Literal["|u1", "<u2", "<u4", "<f4", "<f8", "<i8"]
     shape: tuple[int, ...] = Field(min_length=1, max_length=2)
-    sha256: str
+    sha256: Sha256
 
     @property
     def bytes(self) -> int:
@@ -102,16 +105,7 @@ def read_manifest(folder: Path) -> Manifest:
         UserError: no store, one of another version, or one that does not fit its manifest.
     """
     file = folder / FILE
-    try:
-        manifest = Manifest.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise UserError("cannot be read", file=file, remedy="prepare again") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise damaged(
-            file, f"not a store that this version reads: {key}: {first['msg']}"
-        ) from error
+    manifest = read_artefact(file, Manifest, remedy=AGAIN)
     expected = layout(manifest.features)
     if manifest.arrays.keys() != expected.keys():
         raise damaged(file, "its arrays are not those of its features")
@@ -126,16 +120,14 @@ def read_manifest(folder: Path) -> Manifest:
         if stored.file != path or stored.dtype != dtype.str or stored.shape != shape:
             raise damaged(file, f"array {name!r} does not fit the features and the rows")
         data = folder / stored.file
-        if not data.is_file() or data.is_symlink():
-            raise damaged(data, "missing")
-        if data.stat().st_size != HEADER_BYTES + stored.bytes:
-            raise damaged(data, "not of the size that the manifest gives")
-        with data.open("rb") as opened:
-            if opened.read(HEADER_BYTES) != header(stored):
+        with opened(data, remedy=AGAIN) as handle:
+            if os.fstat(handle.fileno()).st_size != HEADER_BYTES + stored.bytes:
+                raise damaged(data, "not of the size that the manifest gives")
+            if handle.read(HEADER_BYTES) != header(stored):
                 raise damaged(data, "its header is not what the manifest gives")
     return manifest
 
 
 def damaged(file: Path, problem: str) -> UserError:
     """The error for a store that cannot be used."""
-    return UserError(problem, file=file, remedy="prepare again with --force")
+    return UserError(problem, file=file, remedy=AGAIN)

@@ -12,20 +12,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tossctr.artefact import read_artefact
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoder import Encoder
 from tossctr.data.encoding.columns import resolve
 from tossctr.data.encoding.statistics import Stats
 from tossctr.data.encoding.transform import EncodingReport
+from tossctr.data.manifest import read_manifest
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.preparing.parallel import Spread
 from tossctr.data.preparing.parts import PARTS, Plan
 from tossctr.data.preparing.time_order import TimeOrders
+from tossctr.data.preparing.record import VERSION, FitRecord, PrepareRecord
 from tossctr.data.preparing.work import Here, OnWorkers, Work
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.data.store import StoreWriter, open_store
 from tossctr.data.where import Files
+from tossctr.data.verification import Stamps, check_store, stamps_of
 from tossctr.errors import UserError
 from tossctr.files import locked, remove, sync_folder, write_json, writing
 from tossctr.interop.encoded_source import require_vocabulary
@@ -34,7 +38,6 @@ from tossctr.progress import say, track
 FILE = "prepare.json"
 PARTIAL = ".partial"
 FIT = "fit.json"  # beside a fit encoder whose stores are not written yet
-VERSION = 1
 # Choices of training, and what only scoring needs: changing them leaves a store as it is.
 _NOT_PREPARING = {"max_len", "truncating", "feature_encoder", "embedding_dim", "source", "active"}
 
@@ -121,10 +124,12 @@ def prepare(
                 work = OnWorkers(plan, batch_rows, spread)
             encoder = _fit_kept(dataset, plan, work, folder / PARTIAL, inputs, force)
             report = _transform(plan, work, encoder, folder / PARTIAL)
+            known = _stamps(folder / PARTIAL)
             made = {
                 **_made_from(dataset, inputs),
                 "encoder": encoder.hash,
                 "report": {part: report[part].as_dict() for part in PARTS},
+                "stores": {part: of.model_dump() for part, of in known.items()},
                 "seconds": time.monotonic() - started,
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
             }
@@ -133,7 +138,7 @@ def prepare(
             remove(folder / PARTIAL)  # it is the input, or the disk, that has to change
             raise
         _put_in_place(folder)
-    return _open(folder, dataset, encoder, report)
+    return _open(folder, dataset, encoder, report, known)
 
 
 def open_prepared(dataset: DatasetConfig) -> Prepared:
@@ -143,14 +148,12 @@ def open_prepared(dataset: DatasetConfig) -> Prepared:
         UserError: nothing there, or nothing whole.
     """
     folder = dataset.data_root / dataset.dataset_id
-    try:
-        report = json.loads((folder / FILE).read_bytes())["report"]
-        reports = {part: EncodingReport.from_dict(report[part]) for part in PARTS}
-        return _open(folder, dataset, Encoder.load(folder), reports)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    if not os.path.lexists(folder / FILE):
         raise UserError(
             "no prepared data here", file=folder, remedy="prepare, or name a file with --data"
-        ) from error
+        )
+    made = read_artefact(folder / FILE, PrepareRecord, remedy="prepare again with --force")
+    return _open(folder, dataset, Encoder.load(folder), _reports(made), made.stores)
 
 
 def _fit_kept(
@@ -163,10 +166,9 @@ def _fit_kept(
 ) -> Encoder:
     """The encoder, kept in the folder; one that a killed process left there, if it still fits."""
     try:
-        made = {} if force else json.loads((folder / FIT).read_bytes())
-        if _is_of(made, dataset, inputs):
+        if not force and _is_of(read_artefact(folder / FIT, FitRecord), dataset, inputs):
             return Encoder.load(folder)
-    except (OSError, ValueError, KeyError, TypeError, UserError):
+    except UserError:
         pass  # none there, or damaged
     with writing(folder):
         remove(folder)
@@ -180,13 +182,17 @@ def _made_from(dataset: DatasetConfig, inputs: Inputs) -> dict[str, Any]:
     return {"version": VERSION, "config": _config_hash(dataset), "inputs": inputs.as_dict()}
 
 
-def _is_of(made: dict[str, Any], dataset: DatasetConfig, inputs: Inputs) -> bool:
-    return bool(
-        made
-        and made["version"] == VERSION
-        and made["config"] == _config_hash(dataset)
-        and inputs.same_as(made["inputs"])
-    )
+def _is_of(made: FitRecord, dataset: DatasetConfig, inputs: Inputs) -> bool:
+    return made.config == _config_hash(dataset) and inputs.same_as(made.inputs)
+
+
+def _stamps(folder: Path) -> dict[str, Stamps]:
+    return {part: stamps_of(folder / part, read_manifest(folder / part)) for part in PARTS}
+
+
+def _reports(made: PrepareRecord) -> dict[str, EncodingReport]:
+    found = made.report.model_dump()
+    return {part: EncodingReport.from_dict(found[part]) for part in PARTS}
 
 
 def _put_in_place(folder: Path) -> None:
@@ -273,29 +279,34 @@ def _config_hash(dataset: DatasetConfig) -> str:
 
 def _unchanged(folder: Path, dataset: DatasetConfig, inputs: Inputs) -> Prepared | None:
     """What the folder holds, if it is whole and made from the same."""
+    if not os.path.lexists(folder / FILE):
+        return None
     try:
-        made = json.loads((folder / FILE).read_bytes())
+        made = read_artefact(folder / FILE, PrepareRecord)
         if not _is_of(made, dataset, inputs):
             return None
-        encoder = Encoder.load(folder)
-        if encoder.hash != made["encoder"]:
-            return None
-        report = {part: EncodingReport.from_dict(made["report"][part]) for part in PARTS}
-        prepared = _open(folder, dataset, encoder, report)
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None  # absent or damaged: the raw files are there to make it again
-    made["inputs"] = inputs.as_dict()
-    write_json(folder / FILE, made)
+        prepared = _open(folder, dataset, Encoder.load(folder), _reports(made), made.stores)
+    except UserError as error:  # the raw files are there to make it again
+        say(f"{error.line()}: preparing again")
+        return None
+    now = made.model_copy(update={"inputs": inputs.as_dict(), "stores": _stamps(folder)})
+    write_json(folder / FILE, now.model_dump(mode="json"))
     return prepared
 
 
 def _open(
-    folder: Path, dataset: DatasetConfig, encoder: Encoder, report: dict[str, EncodingReport]
+    folder: Path,
+    dataset: DatasetConfig,
+    encoder: Encoder,
+    report: dict[str, EncodingReport],
+    known: dict[str, Stamps],
 ) -> Prepared:
     rows = {}
     for part in PARTS:
-        store = open_store(folder / part)
-        if store.features != encoder.features:
+        manifest = read_manifest(folder / part)
+        check_store(folder / part, manifest, known[part])
+        store = open_store(folder / part, manifest, verify=False)
+        if store.features != encoder.features or manifest.encoder != encoder.hash:
             raise UserError(
                 "not of the encoder beside it", file=folder / part, remedy="prepare again"
             )

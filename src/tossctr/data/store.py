@@ -38,6 +38,7 @@ from tossctr.data.manifest import (
     sequences,
 )
 from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.data.verification import check_content
 from tossctr.files import sync_folder, write_json
 
 Array = NDArray[Any]
@@ -153,13 +154,24 @@ class StoreWriter:
         shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-def open_store(folder: Path) -> EncodedRows:
+def open_store(
+    folder: Path, manifest: Manifest | None = None, *, verify: bool = True
+) -> EncodedRows:
     """The rows of a store, memory-mapped read-only.
 
+    Args:
+        folder: the store.
+        manifest: as `read_manifest` gives it, where that has been read.
+        verify: read all of it, and check its hashes and that its values fit the fields; not needed
+            where that is known otherwise.
+
     Raises:
-        UserError: no store, one of another version, or one that does not fit its manifest.
+        UserError: no store, one of another version, one that does not fit its manifest, or whose
+            content has changed since it was written.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder) if manifest is None else manifest
+    if verify:
+        check_content(folder, manifest)
 
     def array(name: str) -> Array:
         stored = manifest.arrays[name]
@@ -182,18 +194,3 @@ def open_store(folder: Path) -> EncodedRows:
         sequences={n: ragged(n) for n in features.names("sequence", "numeric_sequence")},
         time_sequences={n: ragged(n) for n in features.names("time_sequence")},
     )
-
-
-def verify_store(folder: Path) -> Manifest:
-    """Read a whole store and check the hash of every array.
-
-    Raises:
-        UserError: a file whose content has changed since it was written.
-    """
-    manifest = read_manifest(folder)
-    for stored in manifest.arrays.values():
-        with (folder / stored.file).open("rb") as file:
-            file.seek(HEADER_BYTES)
-            if hashlib.file_digest(file, "sha256").hexdigest() != stored.sha256:
-                raise damaged(folder / stored.file, "its content has changed since it was written")
-    return manifest

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import logit
 
 from tossctr.ensemble.calibration import balanced_weights, stratified
@@ -21,6 +22,7 @@ from tossctr.ensemble.choices import METHODS, Method
 from tossctr.ensemble.combination import Combination, fit_combination
 from tossctr.ensemble.held_out import OUT_OF_FOLD, held_out
 from tossctr.ensemble.maps import MAPS, Floats
+from tossctr.ensemble.marker import MAX_MEMBERS, SCORES
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
 from tossctr.evaluation.metrics import evaluate
@@ -30,7 +32,6 @@ from tossctr.training.run_folder import Run
 
 VERSION = 1
 MARKER = "blend.json"
-SCORES = ("competition_score", "AP", "WLL", "AUC")
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,20 @@ def blend(
     Raises:
         UserError: fewer than two members, or members that did not hold out the same rows.
     """
-    if len(members) < 2:
-        raise UserError("a blend needs two runs or more", key="--runs", value=list(members))
+    if not 2 <= len({marker_of(run).resolve() for run in members.values()}) == len(members):
+        raise UserError("a blend needs two runs or more, each once", key="--runs",
+                        value=list(members), remedy="name each once")  # fmt: skip
+    if len(members) > MAX_MEMBERS:
+        raise UserError(f"a blend has {MAX_MEMBERS} members at most", key="--runs",
+                        value=len(members), remedy="leave the worst out")  # fmt: skip
+    for name, run in members.items():
+        if isinstance(run, Scorer) and len(run.members) > 1:
+            raise UserError(f"{name} is a blend", key="--runs", remedy="name its members instead")
     held = {name: held_out(run, device) for name, run in members.items()}
     first = _same_rows(held)
     label = first.label.astype(np.float64)
     fold = stratified(label) if first.fold is None else first.fold.astype(np.int64)
+    _check_folds(fold, label)
     logits = np.stack([h.logit for h in held.values()])
     weight = balanced_weights(label)
     crossed = {m: _cross_fitted(m, logits, label, weight, fold) for m in METHODS}
@@ -159,6 +168,18 @@ def _same_rows(held: Mapping[str, HeldOut]) -> HeldOut:
                 remedy="train both on the same data, with the same --folds and --fold-method",
             )
     return first
+
+
+def _check_folds(fold: NDArray[Any], label: Floats) -> None:
+    rows, clicks = np.bincount(fold), np.bincount(fold, label)
+    for k in _folds(fold):
+        if not 0 < clicks[k] < rows[k]:
+            raise UserError(
+                f"fold {k} of the held-out rows has {rows[k]:,} rows with {clicks[k]:,.0f} clicks: "
+                "scores need both classes in each",
+                key="--runs",
+                remedy="train on more rows",
+            )
 
 
 def _folds(fold: np.ndarray) -> Sequence[int]:

@@ -8,17 +8,20 @@ AP stays, and the best map for `competition_score` = 0.5 AP + 0.5 / (1 + WLL) is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from tossctr.ensemble.choices import OBJECTIVES, Objective
+from tossctr.artefact import Artefact, Sha256, read_artefact
+from tossctr.ensemble.choices import Objective
 from tossctr.ensemble.maps import MAPS, Floats, Parameters, cross_entropy
+from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate
 from tossctr.evaluation.reliability import reliability
@@ -61,28 +64,15 @@ class Calibrator:
             "--objective raw leaves them as the model gives them"
         )
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Calibrator:
-        """What `asdict` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError: something else.
-        """
-        made = cls(
-            content["objective"],
-            content["method"],
-            float(content["shift"]),
-            tuple(float(x) for x in content["parameters"]),
+    def same_as(self, other: _CalibratorState) -> bool:
+        """Whether both map alike, up to the rounding of another machine."""
+        return (
+            (self.objective, self.method) == (other.objective, other.method)
+            and len(self.parameters) == len(other.parameters)
+            and np.allclose(
+                [self.shift, *self.parameters], [other.shift, *other.parameters], 1e-3, 1e-3
+            )
         )
-        if (
-            made.objective not in OBJECTIVES
-            or not np.isfinite([made.shift, *made.parameters]).all()
-        ):
-            raise ValueError("not a calibrator")
-        probe = made(np.linspace(-20.0, 20.0, 101))
-        if not (np.diff(probe) > 0).all():
-            raise ValueError("not a rising map")
-        return made
 
 
 RAW = Calibrator("raw")
@@ -113,6 +103,40 @@ class Calibration:
         write_json(path, {"version": VERSION, "held_out": source, **asdict(self)})
 
 
+class _CalibratorState(Artefact):
+    objective: Objective
+    method: Literal["shift", "temperature", "platt", "beta", "isotonic"]
+    shift: float
+    parameters: tuple[float, ...]
+
+
+class CalibrationFile(Artefact):
+    """What `Calibration.save` writes; `held_out` is the hash of the predictions it was fit on."""
+
+    version: Literal[1]
+    held_out: Sha256 | None
+    calibrator: _CalibratorState
+    rows: int
+    clicks: int
+    losses: dict[str, tuple[float, float]]
+    before: dict[str, float]
+    after: dict[str, float]
+    reliability: dict[str, Any]
+
+
+def read_calibration(path: Path, source: str) -> CalibrationFile | None:
+    """What `Calibration.save` wrote for the held-out predictions with the hash `source`; None where
+    there is none, or one of other predictions."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        found = read_artefact(path, CalibrationFile)
+    except UserError as error:
+        say(error.line())
+        return None
+    return found if found.held_out == source else None
+
+
 def calibrate(held: HeldOut, objective: Objective) -> Calibration:
     """Choose and fit the map for an objective on held-out predictions.
 
@@ -120,11 +144,8 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
     loss is not more than one standard error of the difference above the best is taken. With fewer
     than `MIN_CLICKS` clicks (or non-clicks) only the exact shift is made.
     """
-    label = held.label.astype(np.float64)
+    z, label, weight = _inputs(held, objective)
     clicks = int(label.sum())
-    shift = float(logit(held.prior)) if objective == "competition_score" else 0.0
-    z = held.logit - shift
-    weight = balanced_weights(label) if objective == "competition_score" else np.ones(len(label))
     losses: dict[str, tuple[float, float]] = {}
     method, out_of_fold = "shift", z
     if objective != "raw" and min(clicks, len(label) - clicks) >= MIN_CLICKS:
@@ -134,10 +155,9 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
         out_of_fold = mapped[method]
     elif objective != "raw":
         say(f"{clicks} held-out clicks are too few to fit a map: the exact prior shift alone")
-    parameters = MAPS[method].fit(z, label, weight)
     balanced = objective == "competition_score"
     return Calibration(
-        calibrator=Calibrator(objective, method, shift, parameters),
+        calibrator=fit_calibrator(held, objective, method),
         rows=len(label),
         clicks=clicks,
         losses=losses,
@@ -148,6 +168,24 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
             for name, values in (("before", held.logit), ("after", out_of_fold))
         },
     )
+
+
+def fit_calibrator(held: HeldOut, objective: Objective, method: str) -> Calibrator:
+    """The shift, and the map of that name fit on all held-out rows."""
+    parameters = MAPS[method].fit(*_inputs(held, objective))
+    return Calibrator(objective, method, _shift(held, objective), parameters)
+
+
+def _inputs(held: HeldOut, objective: Objective) -> tuple[Floats, Floats, Floats]:
+    """Shifted logits, labels and weights, which a map is fit to."""
+    label = held.label.astype(np.float64)
+    balanced = objective == "competition_score"
+    weight = balanced_weights(label) if balanced else np.ones(len(label))
+    return held.logit - _shift(held, objective), label, weight
+
+
+def _shift(held: HeldOut, objective: Objective) -> float:
+    return float(logit(held.prior)) if objective == "competition_score" else 0.0
 
 
 def _after(label: Floats, raw: Floats, out_of_fold: Floats) -> dict[str, float]:

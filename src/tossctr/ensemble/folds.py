@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tossctr.artefact import read_json
 from tossctr.config.identity import identity
 from tossctr.config.loader import save_experiment
 from tossctr.config.schema import Experiment
@@ -28,7 +29,7 @@ from tossctr.data.rows import EncodedRows
 from tossctr.data.subset import subset
 from tossctr.ensemble.choices import FoldMethod
 from tossctr.ensemble.held_out import OUT_OF_FOLD
-from tossctr.ensemble.marker import read_marker, verified
+from tossctr.ensemble.marker import MAX_RUNS, read_folds, verified
 from tossctr.ensemble.splits import split
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
@@ -75,6 +76,13 @@ def train_folds(
         UserError: as `train` and `splits.split`.
         Stopped: a signal asked for it.
     """
+    if folds * len(seeds) > MAX_RUNS:
+        raise UserError(
+            f"folds and seeds would make more than {MAX_RUNS:,} runs",
+            key="--folds",
+            value=folds,
+            remedy="take fewer folds or seeds",
+        )
     with locked(folder.with_name(f".{folder.name}.lock"), f"the folds {folder}"):
         rows = data.train
         assert rows.label is not None
@@ -122,15 +130,16 @@ def load_folds(folder: Path) -> Scorer:
     Raises:
         UserError: not there, of another version, or changed since.
     """
-    about = read_marker(folder / MARKER, VERSION)
+    marker = folder / MARKER
+    about = read_folds(marker)
+    verified(folder / OUT_OF_FOLD, about.out_of_fold)
     runs = tuple(
         load_run(verified(folder / name / "run.json", digest).parent)
-        for name, digest in about["runs"].items()
+        for name, digest in about.runs.items()
     )
     if len({run.encoder.hash for run in runs}) != 1:
-        raise UserError("are not of one vocabulary", file=folder / MARKER, remedy="train again")
-    verified(folder / OUT_OF_FOLD, about["out_of_fold"])
-    return Scorer(folder / MARKER, (runs,), lambda logits: logits[0])
+        raise UserError("are not of one vocabulary", file=marker, remedy="train again")
+    return Scorer(marker, (runs,), lambda logits: logits[0], about.metrics)
 
 
 def _begin(
@@ -169,15 +178,15 @@ def _begin(
 
 def _finished(folder: Path, seeds: Sequence[int]) -> Scorer | None:
     try:
-        same_seeds = read_marker(folder / MARKER, VERSION)["seeds"] == list(seeds)
+        same_seeds = read_folds(folder / MARKER).seeds == tuple(seeds)
         return load_folds(folder) if same_seeds else None
     except UserError:
         return None  # not finished, or something has changed since
 
 
-def _plan(path: Path) -> dict[str, Any] | None:
+def _plan(path: Path) -> Any:
     try:
-        return read_marker(path, VERSION)
+        return read_json(path)
     except UserError:
         return None
 

@@ -6,7 +6,7 @@ the prepared data), folds and blends their out-of-fold ones.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,13 +16,20 @@ import numpy as np
 import torch
 
 from tossctr.data.prepare import Prepared, open_prepared
-from tossctr.ensemble.calibration import RAW, VERSION, Calibrator, calibrate
+from tossctr.ensemble.calibration import (
+    RAW,
+    Calibrator,
+    calibrate,
+    fit_calibrator,
+    read_calibration,
+)
 from tossctr.ensemble.choices import Objective
+from tossctr.ensemble.marker import read_folds
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, read_held_out, write_held_out
 from tossctr.files import sha256_of
 from tossctr.inference.predict import predict_rows
-from tossctr.inference.scorer import Scorer
+from tossctr.inference.scorer import Scorer, marker_of
 from tossctr.progress import say
 from tossctr.training.run_folder import Run
 
@@ -47,6 +54,7 @@ def keep_validation(run: Run, data: Prepared, device: torch.device) -> HeldOut:
         logit=predict_rows(run, valid, device=device),
         prior=float(np.asarray(data.train.label).mean(dtype=np.float64)),
         group=None if group_id is None else np.asarray(valid.groups(group_id)),
+        run=sha256_of(marker_of(run)),
     )
     with _if_it_may_be_kept():
         write_held_out(run.folder / VALIDATION, held)
@@ -57,11 +65,12 @@ def held_out(run: Run | Scorer, device: torch.device) -> HeldOut:
     """The held-out predictions.
 
     Raises:
-        UserError: a run without, whose prepared data are not there (or are others by now).
+        UserError: a run without, whose prepared data are not there (or are others by now);
+            predictions of another run.
     """
     file = held_out_file(run)
-    if isinstance(run, Scorer) or file.is_file():
-        return read_held_out(file)
+    if isinstance(run, Scorer) or os.path.lexists(file):
+        return kept_of(run)
     try:
         data = open_prepared(run.experiment.dataset)
     except UserError as error:
@@ -79,9 +88,30 @@ def held_out(run: Run | Scorer, device: torch.device) -> HeldOut:
     return keep_validation(run, data, device)
 
 
+def kept_of(run: Run | Scorer) -> HeldOut:
+    """The held-out predictions that were kept; errors as `read_held_out`, or they are of another
+    run."""
+    file = held_out_file(run)
+    held = read_held_out(file)
+    if isinstance(run, Run):
+        if held.run != sha256_of(marker_of(run)) or held.part != "valid" or held.fold is not None:
+            raise UserError(
+                "holds predictions of another run",
+                file=file,
+                remedy="remove it: it is made again from the prepared data",
+            )
+    elif len(run.members) == 1:  # folds
+        count = read_folds(run.marker).folds
+        if held.part != "train" or held.fold is None or int(held.fold.max()) + 1 != count:
+            raise UserError("its folds are not those of the runs", file=file, remedy="train again")
+    return held
+
+
 def calibrator(run: Run | Scorer, objective: Objective, device: torch.device) -> Calibrator:
-    """The calibrator of a run for an objective, fit on its held-out predictions and kept beside
-    them as `calibration_<objective>.json`; one kept earlier for the same predictions is taken.
+    """The calibrator of a run for an objective, fit on its held-out predictions.
+
+    `calibration_<objective>.json` beside them keeps which map was chosen, which takes long, and
+    what it gains. Its parameters are fit again: a file that somebody sent cannot bend scores.
     """
     if objective == "raw":
         return RAW
@@ -89,13 +119,16 @@ def calibrator(run: Run | Scorer, objective: Objective, device: torch.device) ->
     file = held_out_file(run)
     source = sha256_of(file) if file.is_file() else None
     path = run.folder / f"calibration_{objective}.json"
-    kept = None if source is None else _kept(path, source)
-    if kept is None:
-        found = calibrate(held, objective)
-        with _if_it_may_be_kept():
-            found.save(path, source)
-        kept = found.calibrator
-    return kept
+    kept = None if source is None else read_calibration(path, source)
+    if kept is not None:
+        fitted = fit_calibrator(held, objective, kept.calibrator.method)
+        if fitted.same_as(kept.calibrator):
+            return fitted
+        say(f"{path} does not fit the held-out predictions: calibrating again")
+    found = calibrate(held, objective)
+    with _if_it_may_be_kept():
+        found.save(path, source)
+    return found.calibrator
 
 
 @contextmanager
@@ -105,13 +138,3 @@ def _if_it_may_be_kept() -> Iterator[None]:
         yield
     except UserError as error:
         say(f"not kept for the next time: {error.line()}")
-
-
-def _kept(path: Path, source: str) -> Calibrator | None:
-    try:
-        content = json.loads(path.read_bytes())
-        if content["version"] != VERSION or content["held_out"] != source:
-            return None
-        return Calibrator.from_dict(content["calibrator"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tossctr.artefact import read_artefact, sha256_of_regular
 from tossctr.config.identity import MANNER
+from tossctr.config.loader import read_experiment
+from tossctr.config.schema import Experiment
 from tossctr.ensemble import blend, folds
+from tossctr.ensemble.calibration import read_calibration
+from tossctr.ensemble.held_out import OUT_OF_FOLD, VALIDATION
+from tossctr.ensemble.marker import read_blend, read_folds, verified
+from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
 from tossctr.progress import say
+from tossctr.training.marker import RunMarker, TrainingMetrics
 from tossctr.training.run_folder import FOLDS
 
 # What two trainings of one config may differ in.
@@ -59,8 +68,8 @@ def leaderboard(root: Path) -> list[Entry]:
     for marker in _markers(root):
         try:
             found.append(_entry(marker, root))
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            say(f"left out: {marker.parent} cannot be read ({type(error).__name__}: {error})")
+        except UserError as error:
+            say(f"left out: {error.line()}")
     return sorted(found, key=lambda e: (e.score is None, -(e.score or 0.0), e.name))
 
 
@@ -74,59 +83,96 @@ def _markers(root: Path) -> Iterator[Path]:
 
 
 def _entry(marker: Path, root: Path) -> Entry:
-    folder = marker.parent
-    name = folder.relative_to(root).as_posix()
-    score = _score(folder)
+    name = marker.parent.relative_to(root).as_posix()
     if marker.name == blend.MARKER:
-        about = _json(marker)
-        members = [_entry((folder / m["marker"]).resolve(), Path("/")) for m in about["members"]]
-        return Entry(
-            name=name,
-            kind="blend",
-            model=" + ".join(m.model for m in members),
-            config=_hash([m.config for m in members]),
-            data=_same([m.data for m in members]),
-            seeds=tuple(sorted({seed for m in members for seed in m.seeds})),
-            metrics=about["metrics"],
-            score=score,
-            cross_validated=about["methods"][about["combination"]["method"]],
-            rows_per_s=None,
-            megabytes=sum(m.megabytes for m in members),
-        )
-    runs = [folder]
-    cross_validated, metrics, seeds = None, None, None
-    if marker.name == folds.MARKER:
-        about = _json(marker)
-        runs = [folder / run for run in about["runs"]]
-        cross_validated, metrics = about["cross_validated"], about["metrics"]
-        seeds = tuple(about["seeds"])
-    experiment = _json(runs[0] / "experiment.json")
-    training = [_json(run / "metrics.json") for run in runs]
-    best = training[0]["best"]
+        return _of_blend(marker, name)
+    return _of_folds(marker, name) if marker.name == folds.MARKER else _of_run(marker, name)
+
+
+def _of_blend(marker: Path, name: str) -> Entry:
+    about = read_blend(marker)
+    # Members are runs or folds by their names: a blend could lead to itself.
+    paths = [verified((marker.parent / m.marker).resolve(), m.sha256) for m in about.members]
+    members = [_entry(path, Path("/")) for path in paths]
+    scores = about.methods[about.combination.method]
     return Entry(
         name=name,
-        kind="run" if metrics is None else "folds",
-        model=experiment["model"],
-        config=_config(experiment),
-        data=_json(runs[0] / "run.json")["sha256"]["encoder.json"][:_SHORT],
-        seeds=seeds or (experiment["training"]["seed"],),
-        metrics=metrics or {key: best[key] for key in METRICS},
-        score=score,
-        cross_validated=cross_validated,
-        rows_per_s=statistics.fmean(t["rows_per_s"] for t in training),
-        megabytes=sum(f.stat().st_size for run in runs for f in run.glob("model.*")) / 1e6,
+        kind="blend",
+        model=" + ".join(m.model for m in members),
+        config=_hash([m.config for m in members]),
+        data=_same([m.data for m in members]),
+        seeds=tuple(sorted({seed for m in members for seed in m.seeds})),
+        metrics=about.metrics,
+        score=_score(marker.parent, OUT_OF_FOLD),
+        cross_validated={key: spread.model_dump() for key, spread in scores.items()},
+        rows_per_s=None,
+        megabytes=sum(m.megabytes for m in members),
     )
 
 
-def _score(folder: Path) -> float | None:
-    path = folder / "calibration_competition_score.json"
-    return float(_json(path)["after"]["competition_score"]) if path.is_file() else None
+def _of_folds(marker: Path, name: str) -> Entry:
+    about = read_folds(marker)
+    runs = [
+        _of_run(verified(marker.parent / run / "run.json", digest), run)
+        for run, digest in about.runs.items()
+    ]
+    return replace(
+        runs[0],
+        name=name,
+        kind="folds",
+        seeds=about.seeds,
+        metrics=about.metrics,
+        score=_score(marker.parent, OUT_OF_FOLD),
+        cross_validated={
+            key: spread.model_dump(exclude_none=True)
+            for key, spread in about.cross_validated.items()
+        },
+        rows_per_s=statistics.fmean(run.rows_per_s or 0.0 for run in runs),
+        megabytes=sum(run.megabytes for run in runs),
+    )
 
 
-def _config(experiment: Mapping[str, Any]) -> str:
-    training = {k: v for k, v in experiment["training"].items() if k not in _NOT_CONFIG}
-    parts = (experiment["model"], experiment["dataset"]["dataset_id"])
-    return _hash([*parts, training, experiment["hyperparameters"]])
+def _of_run(marker: Path, name: str) -> Entry:
+    folder = marker.parent
+    hashes = read_artefact(marker, RunMarker).sha256
+    for file in ("experiment.json", "metrics.json"):
+        verified(folder / file, hashes.get(file, ""))
+    experiment = read_experiment(folder / "experiment.json")
+    training = read_artefact(folder / "metrics.json", TrainingMetrics)
+    missing = [key for key in METRICS if key not in training.best]
+    if missing:
+        raise UserError(
+            f"does not give {missing[0]}", file=folder / "metrics.json", remedy="train again"
+        )
+    return Entry(
+        name=name,
+        kind="run",
+        model=experiment.model,
+        config=_config(experiment),
+        data=hashes.get("encoder.json", "")[:_SHORT],
+        seeds=(experiment.training.seed,),
+        metrics={key: training.best[key] for key in METRICS},
+        score=_score(folder, VALIDATION),
+        cross_validated=None,
+        rows_per_s=training.rows_per_s,
+        megabytes=sum(f.stat().st_size for f in folder.glob("model.*")) / 1e6,
+    )
+
+
+def _score(folder: Path, held_out: str) -> float | None:
+    """The calibrated score, if the calibration is of the held-out predictions that are there."""
+    file = folder / held_out
+    if not os.path.lexists(file):
+        return None
+    kept = read_calibration(folder / "calibration_competition_score.json", sha256_of_regular(file))
+    return None if kept is None else kept.after.get("competition_score")
+
+
+def _config(experiment: Experiment) -> str:
+    content = experiment.model_dump(mode="json", serialize_as_any=True)
+    training = {k: v for k, v in content["training"].items() if k not in _NOT_CONFIG}
+    parts = (experiment.model, experiment.dataset.dataset_id)
+    return _hash([*parts, training, content["hyperparameters"]])
 
 
 def _hash(content: Any) -> str:
@@ -136,7 +182,3 @@ def _hash(content: Any) -> str:
 
 def _same(hashes: list[str]) -> str:
     return hashes[0] if len(set(hashes)) == 1 else _hash(hashes)
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_bytes())

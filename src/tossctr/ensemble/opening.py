@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tossctr.ensemble import blend, folds
-from tossctr.ensemble.choices import METHODS
 from tossctr.ensemble.combination import Combination
 from tossctr.ensemble.held_out import OUT_OF_FOLD
-from tossctr.ensemble.marker import read_marker, verified
-from tossctr.errors import UserError
+from tossctr.ensemble.marker import read_blend, verified
 from tossctr.inference.scorer import Scorer, members_of
 from tossctr.training.run_folder import FOLDS, Run, load_run
 
@@ -44,32 +42,18 @@ def load_blend(folder: Path) -> Scorer:
         UserError: a member or the blend has changed since.
     """
     marker = folder / blend.MARKER
-    about = read_marker(marker, blend.VERSION)
-    verified(folder / OUT_OF_FOLD, about["out_of_fold"])
+    about = read_blend(marker)
+    verified(folder / OUT_OF_FOLD, about.out_of_fold)
     members: list[tuple[Run, ...]] = []
-    for member in about["members"]:
-        found = verified((folder / member["marker"]).resolve(), member["sha256"])
-        opened = open_scorer(found)
-        if isinstance(opened, Scorer) and len(opened.members) > 1:
-            raise UserError("is a blend of blends", file=marker, remedy="blend their members")
-        members += members_of(opened)
-    return Scorer(marker, tuple(members), _combination(about, marker, len(members)))
-
-
-def _combination(about: dict[str, object], marker: Path, members: int) -> Combination:
-    try:
-        found = about["combination"]
-        assert isinstance(found, dict)
-        made = Combination(
-            found["method"],
-            tuple(float(w) for w in found["weights"]),
-            tuple(tuple(float(x) for x in knots) for knots in found["knots"]),
-        )
-        expected = members if made.method == "rank_mean" else 0
-        if made.method not in METHODS or len(made.weights) != members:
-            raise ValueError
-        if len(made.knots) != expected or min(made.weights) < 0:
-            raise ValueError
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise UserError("cannot be read", file=marker, remedy="blend again") from error
-    return made
+    for member in about.members:
+        # By the name of its marker, never another blend: a blend could lead to itself.
+        found = verified((folder / member.marker).resolve(), member.sha256)
+        single = found.name == "run.json"
+        members += members_of(load_run(found) if single else folds.load_folds(found.parent))
+    state = about.combination
+    return Scorer(
+        marker,
+        tuple(members),
+        Combination(state.method, state.weights, state.knots),
+        about.metrics,
+    )

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from tossctr.artefact import read_artefact
 from tossctr.config.entries import entry_ids
 from tossctr.config.loader import load_experiment, read_experiment
 from tossctr.config.schema import Experiment
@@ -22,6 +23,7 @@ from tossctr.files import whole_file, write_json
 from tossctr.pipeline import evaluate_run
 from tossctr.progress import say
 from tossctr.training.device import resolve_device
+from tossctr.training.marker import TrainingMetrics
 from tossctr.training.run_folder import load_run
 
 
@@ -172,7 +174,7 @@ def _is_finished(run: Path, wanted: Experiment) -> bool:
 
 def _result(run: Path, data: Path | None, gpu: int | None) -> dict[str, Any]:
     """`metrics.json` of a run, with `metrics` on `data` or of its best validation."""
-    about: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    about = read_artefact(run / "metrics.json", TrainingMetrics).model_dump(exclude_none=True)
     if data is None:
         return {**about, "metrics": about["best"]}
     metrics = evaluate_run(load_run(run), data, device=resolve_device(gpu))

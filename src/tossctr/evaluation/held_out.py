@@ -2,25 +2,32 @@
 
 One row a prediction: `row` (int64, its place in the store it comes from), `fold` (int16, out of
 fold only), `label` (float32), `logit` (float64) and, where the run has a `group_id`, `group`.
+Columns are stored plainly, so that a file cannot hold more rows than its size says.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
+from tossctr.artefact import Artefact, Sha256, first_problem, opened
 from tossctr.errors import UserError
 from tossctr.files import whole_file
 
-VERSION = 1
+AGAIN = "train again"
+LARGEST_LOGIT = 1e9  # beyond all that a model gives; sums of squares stay finite
+MAX_FOLDS = 1_000
 _KEY = b"tossctr"
+_TYPES = {"row": pa.int64(), "label": pa.float32(), "logit": pa.float64(), "fold": pa.int16()}
+_ABOUT_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -35,18 +42,40 @@ class HeldOut:
         part: the store that `row` counts in: `train` (out of fold) or `valid`.
         fold: (N,) int16, the fold that each row was held out with; None for a validation part.
         group: (N,) the value of the run's `group_id`, or None.
+        run: SHA-256 of the `run.json` of the run whose predictions they are; None where several
+            runs made them.
     """
 
     row: NDArray[np.int64]
     label: NDArray[np.float32]
     logit: NDArray[np.float64]
     prior: float
-    part: str = "valid"
+    part: Literal["train", "valid"] = "valid"
     fold: NDArray[np.int16] | None = None
     group: NDArray[Any] | None = None
+    run: str | None = None
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The arrays that there are, by name."""
+        found = {"row": self.row, "label": self.label, "logit": self.logit}
+        if self.fold is not None:
+            found["fold"] = self.fold
+        if self.group is not None:
+            found["group"] = self.group
+        return {name: np.ascontiguousarray(values) for name, values in found.items()}
+
+
+class _About(Artefact):
+    """The file's metadata; `sha256` is of the columns' values."""
+
+    version: Literal[2]
+    part: Literal["train", "valid"]
+    prior: Annotated[float, Field(gt=0, lt=1)]
+    run: Sha256 | None
+    sha256: Sha256
 
 
 def write_held_out(path: Path, held: HeldOut) -> None:
@@ -55,44 +84,90 @@ def write_held_out(path: Path, held: HeldOut) -> None:
     Raises:
         UserError: the disk refuses.
     """
-    columns: dict[str, Any] = {"row": held.row, "label": held.label, "logit": held.logit}
-    if held.fold is not None:
-        columns["fold"] = held.fold
-    if held.group is not None:
-        columns["group"] = held.group
-    about = json.dumps({"version": VERSION, "part": held.part, "prior": held.prior})
-    table = pa.table(columns).replace_schema_metadata({_KEY: about})
+    columns = held.columns()
+    about = _About(
+        version=2, part=held.part, prior=held.prior, run=held.run, sha256=_digest(columns)
+    )
+    table = pa.table(columns).replace_schema_metadata({_KEY: about.model_dump_json()})
     with whole_file(path) as temporary:
-        pq.write_table(table, temporary, write_page_checksum=True)
+        pq.write_table(
+            table, temporary, compression="none", use_dictionary=False, write_page_checksum=True
+        )
 
 
 def read_held_out(path: Path) -> HeldOut:
     """Read what `write_held_out` wrote.
 
     Raises:
-        UserError: missing, damaged, or another file.
+        UserError: missing, damaged, or another file; labels that are not 0 or 1, logits that are
+            not finite, rows that do not rise.
     """
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        about = json.loads(table.schema.metadata[_KEY])
-        if about["version"] != VERSION:
-            raise ValueError("another version")
-        column = {name: table[name].to_numpy() for name in table.column_names}
-        held = HeldOut(
-            row=column["row"].astype(np.int64, copy=False),
-            label=column["label"].astype(np.float32, copy=False),
-            logit=column["logit"].astype(np.float64, copy=False),
-            prior=float(about["prior"]),
-            part=str(about["part"]),
-            fold=column.get("fold"),
-            group=column.get("group"),
-        )
-    except FileNotFoundError as error:
-        raise UserError("no held-out predictions here", file=path, remedy="train again") from error
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            "holds no held-out predictions of this version", file=path, remedy="train again"
-        ) from error
-    if not len(held) or not np.isfinite(held.logit).all() or not 0 < held.prior < 1:
-        raise UserError("holds no usable predictions", file=path, remedy="train again")
+    with opened(path, remedy=AGAIN) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        try:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            found = parquet.schema_arrow
+            _check_types(found)
+            width = sum(field.type.bit_width // 8 for field in found)
+            if parquet.metadata.num_rows * width > size:
+                raise ValueError("more rows than its size can hold")
+            metadata = (found.metadata or {}).get(_KEY, b"")[:_ABOUT_BYTES]
+            about = _About.model_validate_json(metadata)
+            table = parquet.read()
+            column = {name: table[name].to_numpy() for name in table.column_names}
+        except ValidationError as error:
+            raise _damaged(path, first_problem(error)) from error
+        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+            raise _damaged(path, str(error).splitlines()[0][:100] if str(error) else "") from error
+    held = HeldOut(**column, prior=about.prior, part=about.part, run=about.run)
+    if _digest(held.columns()) != about.sha256:
+        raise _damaged(path, "its content has changed since it was written")
+    _check_values(path, held)
     return held
+
+
+def _check_types(schema: pa.Schema) -> None:
+    if len(set(schema.names)) != len(schema.names) or not {"row", "label", "logit"} <= set(
+        schema.names
+    ):
+        raise ValueError("other columns")
+    for field in schema:
+        of_group = field.name == "group" and pa.types.is_integer(field.type)
+        if not of_group and field.type != _TYPES.get(field.name):
+            raise ValueError(f"column {field.name} is of another type")
+
+
+def _check_values(path: Path, held: HeldOut) -> None:
+    label = held.label
+    problem = None
+    if not len(held):
+        problem = "it has no rows"
+    elif not (np.abs(held.logit) <= LARGEST_LOGIT).all():  # False for NaN
+        problem = "a logit is not finite"
+    elif not ((label == 0) | (label == 1)).all():  # False for NaN
+        problem = "a label is not 0 or 1"
+    elif held.row[0] < 0 or not (np.diff(held.row) > 0).all():
+        problem = "its rows do not rise"
+    elif held.fold is not None and not _are_folds(held.fold):
+        problem = "its folds are not numbered from 0"
+    if problem is not None:
+        raise _damaged(path, problem)
+
+
+def _are_folds(fold: NDArray[np.int16]) -> bool:
+    return bool(fold.min() == 0 and fold.max() < MAX_FOLDS and np.bincount(fold).all())
+
+
+def _digest(columns: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, values in columns.items():
+        digest.update(f"{name} {values.dtype} {len(values)}".encode())
+        digest.update(values.view(np.uint8).data if len(values) else b"")
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, problem: str) -> UserError:
+    return UserError(
+        f"holds no held-out predictions of this version: {problem}", file=path, remedy=AGAIN
+    )

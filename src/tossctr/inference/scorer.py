@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +23,13 @@ class Scorer:
         marker: the file that names and hashes all that it is made of; its folder is the scorer's.
         members: each is one run, or runs on one encoder (its folds), whose logits are averaged.
         combine: (members, N) logits to (N,).
+        held_out_metrics: of its held-out predictions, as they are: not calibrated.
     """
 
     marker: Path
     members: tuple[tuple[Run, ...], ...]
     combine: Callable[[Floats], Floats]
+    held_out_metrics: Mapping[str, float]
 
     @property
     def folder(self) -> Path:
@@ -38,12 +39,6 @@ class Scorer:
     def experiment(self) -> Experiment:
         """Of the first run: where files are that nobody names."""
         return self.members[0][0].experiment
-
-    @property
-    def held_out_metrics(self) -> dict[str, float]:
-        """Of its held-out predictions, as they are: not calibrated."""
-        metrics: dict[str, float] = json.loads(self.marker.read_bytes())["metrics"]
-        return metrics
 
 
 def marker_of(run: Run | Scorer) -> Path:

@@ -4,8 +4,9 @@ predictions."""
 from __future__ import annotations
 
 import csv
-import json
+import io
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from tossctr.artefact import read_artefact, read_bytes
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.manifest import read_manifest
 from tossctr.data.prepare import Prepared, open_prepared
 from tossctr.data.preparing.parts import PARTS
+from tossctr.data.preparing.record import PrepareRecord
 from tossctr.ensemble.calibration import Calibration, calibrate
 from tossctr.ensemble.held_out import held_out
 from tossctr.errors import UserError
@@ -26,7 +29,7 @@ from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate
 from tossctr.evaluation.uncertainty import standard_errors
 from tossctr.files import sha256_of
-from tossctr.inference.scorer import Scorer, members_of
+from tossctr.inference.scorer import Scorer, marker_of, members_of
 from tossctr.location import beside
 from tossctr.progress import say
 from tossctr.report.distributions import distributions
@@ -36,9 +39,11 @@ from tossctr.report.run_report import RunReport, Stored
 from tossctr.report.sample import Scored, from_kept, score
 from tossctr.report.slices import slices
 from tossctr.report.uncertainty import Z95, auc_interval
+from tossctr.training.marker import RunMarker
 from tossctr.training.run_folder import Run
 
 TRUTH = "truth.parquet"
+_LOG_BYTES = 256 << 20
 
 
 def collect(run: Run | Scorer, name: str, device: torch.device) -> RunReport:
@@ -127,7 +132,7 @@ def _stored(run: Run | Scorer, prepared: Prepared, scored: Scored) -> Stored:
     return Stored(
         slices=slices(first, replace(rows, features=first.features), scored),
         distributions=distributions(first, prepared),
-        prepare=json.loads((prepared.folder / "prepare.json").read_bytes()),
+        prepare=_prepare_record(prepared.folder).model_dump(mode="json"),
         bytes=sum(
             array.bytes
             for part in PARTS
@@ -184,17 +189,26 @@ def _train_loss(logs: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps and losses from the CSV logs; a run that went on has several."""
     found: dict[int, float] = {}
     for file in sorted(logs.glob("csv*/metrics.csv")):
-        with file.open(encoding="utf-8", newline="") as opened:
-            for row in csv.DictReader(opened):
+        try:
+            text = read_bytes(file, limit=_LOG_BYTES).decode()
+            for row in csv.DictReader(io.StringIO(text, newline="")):
                 if row.get("train_loss"):
                     found[int(row["step"])] = float(row["train_loss"])
-    steps = sorted(found)
+        except UserError as error:
+            say(f"without the losses of training: {error.line()}")
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            say(f"without the losses of training: {file} cannot be read ({error!s:.80})")
+    steps = sorted(step for step, loss in found.items() if 0 <= step < 2**53 and isfinite(loss))
     return np.array(steps, np.float64), np.array([found[s] for s in steps], np.float64)
 
 
+def _prepare_record(prepared: Path) -> PrepareRecord:
+    return read_artefact(prepared / "prepare.json", PrepareRecord, remedy="prepare again")
+
+
 def _stored_hashes(prepared: Path) -> dict[str, str]:
-    made = json.loads((prepared / "prepare.json").read_bytes())
-    found = {part["path"]: part["sha256"] for part in made.get("inputs", {}).values()}
+    inputs = _prepare_record(prepared).inputs.values()
+    found = {str(part["path"]): str(part["sha256"]) for part in inputs}
     for part in PARTS:
         manifest = prepared / part / "manifest.json"
         found[f"{prepared.name}/{part}/manifest.json"] = sha256_of(manifest)
@@ -204,7 +218,7 @@ def _stored_hashes(prepared: Path) -> dict[str, str]:
 def _hashes(run: Run | Scorer) -> dict[str, str]:
     """Of a run, all that it scores with; of folds and blends, what they verify each run by."""
     if isinstance(run, Run):
-        marker = json.loads((run.folder / "run.json").read_bytes())
-        return {f"{run.folder.name}/{name}": value for name, value in marker["sha256"].items()}
+        marker = read_artefact(marker_of(run), RunMarker)
+        return {f"{run.folder.name}/{name}": value for name, value in marker.sha256.items()}
     files = [run.marker, *(one.folder / "run.json" for runs in run.members for one in runs)]
     return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files}

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from tossctr.ensemble import blend
+from tossctr.ensemble.marker import (
+    SCORES,
+    BlendMarker,
+    FoldsMarker,
+    OverFolds,
+    read_blend,
+    read_folds,
+)
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.inference.scorer import Scorer
 from tossctr.training.run_folder import Run
@@ -52,8 +60,9 @@ class Members:
 
 def members(run: Scorer, held: HeldOut) -> Members:
     """From the marker of folds or of a blend."""
-    about = json.loads(run.marker.read_bytes())
-    return _blend(run, about) if run.marker.name == blend.MARKER else _folds(run, about, held)
+    if run.marker.name == blend.MARKER:
+        return _blend(run, read_blend(run.marker))
+    return _folds(run, read_folds(run.marker), held)
 
 
 def parts(run: Run | Scorer, name: str) -> dict[str, Run]:
@@ -62,18 +71,17 @@ def parts(run: Run | Scorer, name: str) -> dict[str, Run]:
         return {name: run}
     if run.marker.name != blend.MARKER:
         return {name: run.members[0][0]}
-    names = [member["name"] for member in json.loads(run.marker.read_bytes())["members"]]
+    names = [member.name for member in read_blend(run.marker).members]
     return {f"{name}: {member}": runs[0] for member, runs in zip(names, run.members, strict=True)}
 
 
-def _folds(run: Scorer, about: Mapping[str, Any], held: HeldOut) -> Members:
-    assert held.fold is not None
+def _folds(run: Scorer, about: FoldsMarker, held: HeldOut) -> Members:
     runs = run.members[0]
     nan = float("nan")
 
     def rows() -> Iterator[Member]:
-        for i, (name, scores) in enumerate(zip(about["runs"], about["by_fold"], strict=True)):
-            inside = held.fold == i % about["folds"]
+        for i, (name, scores) in enumerate(zip(about.runs, about.by_fold, strict=True)):
+            inside = np.asarray(held.fold) == i % about.folds
             best = runs[i].metrics["best"]["epoch"]
             yield Member(
                 name,
@@ -81,48 +89,48 @@ def _folds(run: Scorer, about: Mapping[str, Any], held: HeldOut) -> Members:
                 1 / len(runs),
                 {key: (scores[key], nan) for key in RANKING},
             )
-        mean = {key: (of["mean"], of["std"]) for key, of in about["cross_validated"].items()}
-        whole = {key: (about["metrics"][key], nan) for key in RANKING}
+        mean = {key: (of.mean, of.std) for key, of in about.cross_validated.items()}
+        whole = {key: (about.metrics[key], nan) for key in RANKING}
         yield Member("mean over folds", "", None, mean)
         text = f"{len(held):,} rows, {held.label.sum():,.0f} clicks"
         yield Member("together", text, None, whole, chosen=True)
 
-    auc, seeds = about["cross_validated"]["AUC"], len(about["seeds"])
+    auc, seeds = about.cross_validated["AUC"], len(about.seeds)
     times = f" with {seeds} seeds each" if seeds > 1 else ""
     said = (
-        f"{about['folds']} folds ({about['method']}){times}: the AUC is {auc['mean']:.4f} ± "
-        f"{auc['std']:.4f} from fold to fold."
+        f"{about.folds} folds ({about.method}){times}: the AUC is {auc.mean:.4f} ± "
+        f"{auc.std:.4f} from fold to fold."
     )
     return Members(said, RANKING, tuple(rows()))
 
 
-def _blend(run: Scorer, about: Mapping[str, Any]) -> Members:
-    combination, gain = about["combination"], about["gain"]["competition_score"]
-    chosen = combination["method"]
+def _blend(run: Scorer, about: BlendMarker) -> Members:
+    combination, gain = about.combination, about.gain["competition_score"]
+    chosen = combination.method
 
-    def scores(of: Mapping[str, Mapping[str, float]]) -> dict[str, Value]:
-        return {key: (of[key]["mean"], of[key]["std"]) for key in blend.SCORES}
+    def scores(of: Mapping[str, OverFolds]) -> dict[str, Value]:
+        return {key: (of[key].mean, of[key].std) for key in SCORES}
 
     rows = [
         Member(name, described(runs), weight, scores(of))
         for (name, of), runs, weight in zip(
-            about["singles"].items(), run.members, combination["weights"], strict=True
+            about.singles.items(), run.members, combination.weights, strict=True
         )
     ]
     rows += [
         Member(f"blend: {name}", "", None, scores(of), chosen=name == chosen)
-        for name, of in about["methods"].items()
+        for name, of in about.methods.items()
     ]
     said = (
-        f"Blended by {chosen}, its {len(run.members)} members score {gain['mean']:+.4f} ± "
-        f"{gain['std']:.4f} over the best of them, {about['best_single']}, from fold to fold."
+        f"Blended by {chosen}, its {len(run.members)} members score {gain.mean:+.4f} ± "
+        f"{gain.std:.4f} over the best of them, {about.best_single}, from fold to fold."
     )
     return Members(
         said,
-        tuple(blend.SCORES),
+        SCORES,
         tuple(rows),
-        (gain["mean"], gain["std"], gain["error"]),
-        about["best_single"],
+        (gain.mean, gain.std, gain.error or 0.0),
+        about.best_single,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.ensemble.held_out import held_out_file
-from tossctr.evaluation.held_out import HeldOut, read_held_out
+from tossctr.ensemble.held_out import held_out_file, kept_of
+from tossctr.evaluation.held_out import HeldOut
 from tossctr.inference.predict import BATCH_ROWS, predict_rows
 from tossctr.progress import track
 from tossctr.training.run_folder import Run
@@ -86,10 +87,9 @@ def event_counts(rows: EncodedRows) -> NDArray[np.int64]:
 
 def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
     """What training kept of these very rows."""
-    file = held_out_file(run)
-    if not file.is_file():
+    if not os.path.lexists(held_out_file(run)):
         return None
-    held = read_held_out(file)
+    held = kept_of(run)
     assert valid.label is not None
     return held if np.array_equal(held.label, valid.label) else None
 

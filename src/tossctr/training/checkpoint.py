@@ -18,6 +18,7 @@ from lightning.fabric.plugins import CheckpointIO
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tossctr.artefact import opened
 from tossctr.errors import UserError
 from tossctr.files import whole_file
 from tossctr.progress import say
@@ -37,8 +38,7 @@ class SafeCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        checkpoint: dict[str, Any] = read_checkpoint(Path(path))
-        return checkpoint
+        return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
@@ -55,11 +55,20 @@ def keep_newest(folder: Path) -> None:
         path.unlink()
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that is whole, and what it holds; a damaged one is passed over."""
+def newest(folder: Path, training: str) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole and of this training, and what it holds; a damaged one,
+    or one of another training, is passed over.
+
+    Args:
+        folder: of the checkpoints.
+        training: what they are of, as `Checkpoints` was given it.
+    """
     for path in sorted(folder.glob(_PATTERN), reverse=True):
         try:
-            return path, read_checkpoint(path)
+            found = read_checkpoint(path)
+            if found.get("training") != training:
+                raise UserError("the checkpoint is of another training", file=path)
+            return path, found
         except UserError as error:
             say(f"{error.line()}: going back to the one before")
     return None
@@ -92,21 +101,28 @@ def write_checkpoint(path: Path, state: Any) -> None:
     write_tensors(path, tensors, {"state": text, "sha256": _digest(text, tensors)})
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read what `write_checkpoint` wrote; tensors are on the CPU.
 
     Raises:
         UserError: not such a file, or its content has changed.
     """
     try:
+        with opened(path):
+            pass  # a regular file: opening a pipe would wait
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text = metadata["state"]
         if _digest(text, tensors) != metadata["sha256"]:
             raise ValueError("content and hash differ")
-        return _unpacked(json.loads(text), tensors)
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
+        found = _unpacked(json.loads(text), tensors)
+        if not isinstance(found, dict):
+            raise TypeError("not a dictionary")
+        return found
+    except (
+        OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError, RecursionError,
+    ) as error:  # fmt: skip
         raise UserError("the checkpoint is damaged", file=path) from error
 
 

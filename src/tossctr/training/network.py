@@ -106,6 +106,7 @@ def fit_network(
         eval_steps=config.eval_steps,
         stop=stop,
         best=writer.best,
+        training=writer.training,
         seed=config.seed,
         processes=processes,
     )
@@ -146,7 +147,7 @@ def _go_on(
     writer: RunWriter, module: CTRModule, order: BatchRows, processes: Processes
 ) -> Path | None:
     """Set the rows' order and the best weights back to the newest checkpoint, and name it."""
-    found = newest(writer.checkpoints) if processes.is_first else None
+    found = newest(writer.checkpoints, writer.training) if processes.is_first else None
     name = processes.tell(None if found is None else found[0].name)
     if name is None:
         if processes.is_first:
@@ -156,6 +157,7 @@ def _go_on(
 
     def restore() -> None:
         checkpoint = read_checkpoint(path) if found is None else found[1]
+        _check_parts(checkpoint, path)
         if _shapes(checkpoint["state_dict"]) != _shapes(module.state_dict()):
             raise UserError(
                 "the checkpoint is of another version of the model",
@@ -171,6 +173,17 @@ def _go_on(
 
     processes.everywhere(restore)
     return path
+
+
+def _check_parts(checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint without what is needed to go on."""
+    try:
+        known = checkpoint["state_dict"], checkpoint["best"]
+        tensors = [tensor for part in known for tensor in part.values()]
+        if not all(isinstance(t, torch.Tensor) for t in tensors) or min(position(checkpoint)) < 0:
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError("the checkpoint is damaged", file=path, remedy="give --fresh") from error
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, torch.Size]:

@@ -42,6 +42,7 @@ class Checkpoints(pl.Callback):
         eval_steps: batches between validations; None: one an epoch.
         stop: asked after each batch.
         best: the weights that the monitor chose so far, to be put beside the current ones.
+        training: what is trained, which each checkpoint names.
         seed: of the generators of processes that have no state to go on from.
         processes: those that train together.
     """
@@ -54,6 +55,7 @@ class Checkpoints(pl.Callback):
         eval_steps: int | None,
         stop: StopSignal,
         best: Callable[[], dict[str, Tensor]],
+        training: str,
         seed: int = 0,
         processes: Processes = ALONE,
     ) -> None:
@@ -62,6 +64,7 @@ class Checkpoints(pl.Callback):
         self.eval_steps = eval_steps
         self.stop = stop
         self.best = best
+        self.training = training
         self.seed = seed
         self.processes = processes
         self._last = time.monotonic()
@@ -131,6 +134,7 @@ class Checkpoints(pl.Callback):
         checkpoint["generators"] = {
             name: self.processes.gather(state[None]) for name, state in own.items()
         }
+        checkpoint["training"] = self.training
         checkpoint["best"] = self.best() if self.processes.is_first else {}
 
     def on_load_checkpoint(

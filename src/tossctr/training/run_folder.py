@@ -7,7 +7,7 @@ model.safetensors   the best weights; of trees, what makes their columns
 model.txt           only of trees: the trees, in LightGBM's text format
 metrics.json        validation after each epoch, and which was best
 logs/               TensorBoard and CSV
-validation.parquet  what the best weights say of the validation part, for calibration
+validation.parquet  predictions of the validation part, for calibration; names run.json
 folds/              only if the experiment was trained in folds: see `ensemble.folds`
 run.json            version and hashes; written last, so its presence means "whole"
 """
@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import safetensors
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tossctr.artefact import read_artefact, sha256_of_regular
 from tossctr.config.identity import identity
 from tossctr.config.loader import read_experiment, save_experiment
 from tossctr.config.schema import Experiment
@@ -39,15 +39,16 @@ from tossctr.models import build_model
 from tossctr.models.base import CTRModel
 from tossctr.progress import say
 from tossctr.training.checkpoint import write_tensors
+from tossctr.training.marker import VERSION, RunMarker, TrainingMetrics
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.features import TreeFeatures
 from tossctr.trees.lightgbm import BOOSTER, LightGBM
 
-VERSION = 1
-CHECKPOINTS = 2  # version of what is in a checkpoint
+CHECKPOINTS = 3  # version of what is in a checkpoint
 WEIGHTS = "model.safetensors"
 FOLDS = "folds"  # where the folds of the experiment go, which outlive a single run
-HASHED = ("experiment.json", "encoder.json", "features.json", WEIGHTS)
+HASHED = ("experiment.json", "encoder.json", "features.json", "metrics.json", WEIGHTS)
+AGAIN = "train again"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,11 @@ class RunWriter:
         write_json(mark, made_from)
 
     @property
+    def training(self) -> str:
+        """Stands for all that the unfinished run is made from."""
+        return sha256_of_regular(self.checkpoints / "made_from.json", remedy="give --fresh")
+
+    @property
     def finished(self) -> bool:
         """Whether only `place` is left to do."""
         return (self.folder / "run.json").is_file()
@@ -181,30 +187,17 @@ def load_run(path: Path) -> Run:
     """
     folder = path if path.is_dir() or not path.suffix else path.parent
     marker = folder / "run.json"
-    if not marker.is_file():
+    if not os.path.lexists(marker):
         raise UserError(
             "no finished run here", file=folder, remedy="train one first: tossctr train --expid ..."
         )
-    try:
-        about = json.loads(marker.read_text(encoding="utf-8"))
-        version, hashes = about["version"], dict(about["sha256"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError("not a run's description", file=marker, remedy="train again") from error
-    if version != VERSION:
-        raise UserError(
-            "made by another version of TossCTR",
-            file=marker,
-            value=version,
-            remedy=f"this one reads version {VERSION}: train again",
-        )
+    hashes = read_artefact(marker, RunMarker, remedy=AGAIN).sha256
     for name in HASHED:
         _verify(folder / name, hashes)
     experiment = read_experiment(folder / "experiment.json")
-    try:
-        features = FeatureMap.model_validate_json((folder / "features.json").read_bytes())
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (pydantic.ValidationError, ValueError, OSError, RecursionError) as error:
-        raise UserError("cannot be read", file=folder, remedy="train again") from error
+    features = read_artefact(folder / "features.json", FeatureMap, remedy=AGAIN)
+    found = read_artefact(folder / "metrics.json", TrainingMetrics, remedy=AGAIN)
+    metrics = found.model_dump(exclude_none=True)
     encoder = Encoder.load(folder)
     _check_features(features, encoder, experiment, folder / "features.json")
     if isinstance(experiment.hyperparameters, LightGBMConfig):
@@ -224,7 +217,7 @@ def load_run(path: Path) -> Run:
         raise UserError(
             f"no model can have these sizes: {str(error).splitlines()[0]}",
             file=folder / "experiment.json",
-            remedy="train again",
+            remedy=AGAIN,
         ) from error
     _check_weights(shapes.state_dict(), folder / WEIGHTS)
     model = _built(experiment, features)
@@ -236,11 +229,9 @@ def _built(experiment: Experiment, features: FeatureMap) -> CTRModel:
     return build_model(experiment.model, features, experiment.hyperparameters)
 
 
-def _verify(file: Path, hashes: Mapping[str, Any]) -> None:
-    if file.is_symlink():  # what a run needs is in its folder
-        raise UserError("is a link", file=file, remedy="put the file itself there")
-    if not file.is_file() or sha256_of(file) != hashes.get(file.name):
-        raise UserError("missing, or changed since training", file=file, remedy="train again")
+def _verify(file: Path, hashes: Mapping[str, str]) -> None:
+    if sha256_of_regular(file, remedy=AGAIN) != hashes.get(file.name):
+        raise UserError("has changed since training", file=file, remedy=AGAIN)
 
 
 def _check_features(
@@ -251,7 +242,7 @@ def _check_features(
     except KeyError:  # a field that the config does not have
         expected = None
     if features != expected:
-        raise UserError("does not fit the encoder and the config", file=file, remedy="train again")
+        raise UserError("does not fit the encoder and the config", file=file, remedy=AGAIN)
 
 
 def _check_weights(state: Mapping[str, Tensor], file: Path) -> None:
@@ -265,16 +256,14 @@ def _check_weights(state: Mapping[str, Tensor], file: Path) -> None:
                 for name, part in slices.items()
             }
     except safetensors.SafetensorError as error:
-        raise UserError(
-            f"not a safetensors file: {error}", file=file, remedy="train again"
-        ) from error
+        raise UserError(f"not a safetensors file: {error}", file=file, remedy=AGAIN) from error
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise UserError(
                 f"the weights do not fit the config: {name} should be {_shown(expected.get(name))}",
                 file=file,
                 value=_shown(found.get(name)),
-                remedy="train again",
+                remedy=AGAIN,
             )
 
 

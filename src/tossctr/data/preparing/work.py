@@ -86,7 +86,10 @@ class OnWorkers:
         taken: Path | None = None
         with closing(self._spread(work, self._pieces)) as written:
             for shard, reports in written:
-                yield {part: (open_store(shard / part), report) for part, report in reports.items()}
+                yield {
+                    part: (open_store(shard / part, verify=False), report)
+                    for part, report in reports.items()
+                }
                 # The one before, which nobody maps any more: NFS keeps what is still open.
                 if taken is not None:
                     remove(taken)

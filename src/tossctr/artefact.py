@@ -1,0 +1,131 @@
+"""Files that are opened although somebody else may have made or changed them: regular, of a bounded
+size, JSON that is checked against a schema."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tossctr.errors import UserError
+
+SMALL_BYTES = 64 << 20  # of a JSON file that does not grow with the data
+ENCODER_BYTES = 2 << 30  # of vocabularies
+AGAIN = "make it again"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Artefact(BaseModel):
+    """Base of the schemas: exact types, no unknown keys, immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+@contextmanager
+def opened(
+    file: Path, *, limit: int | None = None, remedy: str = AGAIN
+) -> Iterator[BufferedReader]:
+    """Open a regular file for reading, never waiting for a pipe and never following a link.
+
+    Args:
+        file: the file; folders above it may be links.
+        limit: the most bytes that it may have.
+        remedy: what to do where it cannot be used.
+
+    Raises:
+        UserError: missing, a link, a folder, a device or a pipe, not readable, or larger.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise UserError(_why(error), file=file, remedy=remedy) from error
+    with os.fdopen(descriptor, "rb") as handle:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError("is not a regular file", file=file, remedy=remedy)
+        if limit is not None and status.st_size > limit:
+            raise UserError(
+                f"is larger than the {limit:,} bytes that such a file may have",
+                file=file,
+                value=status.st_size,
+                remedy=remedy,
+            )
+        yield handle
+
+
+def _why(error: OSError | ValueError) -> str:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return "is missing"
+        case OSError(errno=errno.ELOOP):
+            return "is a link, which is not followed here"
+        case OSError(strerror=str(reason)):
+            return f"cannot be read: {reason}"
+    return "cannot be read"
+
+
+def read_bytes(file: Path, *, limit: int = SMALL_BYTES, remedy: str = AGAIN) -> bytes:
+    """The content of a file; errors as `opened`."""
+    with opened(file, limit=limit, remedy=remedy) as handle:
+        try:
+            return handle.read(limit + 1)[:limit]
+        except OSError as error:
+            raise UserError(_why(error), file=file, remedy=remedy) from error
+
+
+def sha256_of_regular(file: Path, *, remedy: str = AGAIN) -> str:
+    """SHA-256 of a file's content, as hex; errors as `opened`."""
+    with opened(file, remedy=remedy) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_json(file: Path, *, limit: int = SMALL_BYTES, remedy: str = AGAIN) -> Any:
+    """JSON of bounded size and depth (the parser stops at 200 levels).
+
+    Raises:
+        UserError: as `opened`; or not JSON.
+    """
+    content = read_bytes(file, limit=limit, remedy=remedy)
+    try:
+        return pydantic_core.from_json(content)
+    except ValueError as error:
+        raise UserError(f"is not JSON: {error}", file=file, remedy=remedy) from error
+
+
+def read_artefact(
+    file: Path, schema: type[Schema], *, limit: int = SMALL_BYTES, remedy: str = AGAIN
+) -> Schema:
+    """JSON that fits a schema.
+
+    Raises:
+        UserError: as `opened`; or not JSON, or not of the schema, by the key that is wrong.
+    """
+    content = read_bytes(file, limit=limit, remedy=remedy)
+    try:
+        return schema.model_validate_json(content)
+    except ValidationError as error:
+        raise UserError(
+            f"is not of this version, or damaged: {first_problem(error)}", file=file, remedy=remedy
+        ) from error
+    except RecursionError as error:
+        raise UserError("is not JSON: nested too deeply", file=file, remedy=remedy) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that a schema refuses, as `key: problem`."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    key = ".".join(str(part)[:60] for part in first["loc"])
+    return f"{key}: {first['msg'][:200]}" if key else first["msg"][:200]
