@@ -52,10 +52,11 @@ def opened(
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         raise UserError(_why(error), file=file, remedy=remedy) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise UserError("is not a regular file", file=file, remedy=remedy)
     with os.fdopen(descriptor, "rb") as handle:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError("is not a regular file", file=file, remedy=remedy)
         if limit is not None and status.st_size > limit:
             raise UserError(
                 f"is larger than the {limit:,} bytes that such a file may have",

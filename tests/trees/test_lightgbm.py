@@ -108,8 +108,8 @@ def signed(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / BOOSTER).unlink(), "missing, or changed"),
-        (lambda f: (f / BOOSTER).write_text("tree\n"), "missing, or changed"),
+        (lambda f: (f / BOOSTER).unlink(), "is missing"),
+        (lambda f: (f / BOOSTER).write_text("tree\n"), "has changed"),
     ],
 )
 def test_a_changed_run_is_refused(run, tmp_path, change, message):
