@@ -99,9 +99,8 @@ def kept_of(run: Run | Scorer) -> HeldOut:
                 file=file,
                 remedy="remove it: it is made again from the prepared data",
             )
-    elif len(run.members) == 1:  # folds
-        if held.part != "train" or held.fold is None:
-            raise UserError("holds predictions without folds", file=file, remedy="train again")
+    elif len(run.members) == 1 and (held.part != "train" or held.fold is None):  # of folds
+        raise UserError("holds predictions without folds", file=file, remedy="train again")
     return held
 
 
