@@ -22,14 +22,14 @@ from tossctr.data.manifest import read_manifest
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.preparing.parallel import Spread
 from tossctr.data.preparing.parts import PARTS, Plan
-from tossctr.data.preparing.time_order import TimeOrders
 from tossctr.data.preparing.record import VERSION, FitRecord, PrepareRecord
+from tossctr.data.preparing.time_order import TimeOrders
 from tossctr.data.preparing.work import Here, OnWorkers, Work
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.data.store import StoreWriter, open_store
-from tossctr.data.where import Files
 from tossctr.data.verification import Stamps, check_store, stamps_of
+from tossctr.data.where import Files
 from tossctr.errors import UserError
 from tossctr.files import locked, remove, sync_folder, write_json, writing
 from tossctr.interop.encoded_source import require_vocabulary
