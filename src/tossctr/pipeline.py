@@ -32,7 +32,7 @@ from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predict import gather, predict_file, predict_rows
 from tossctr.inference.scorer import Scorer
 from tossctr.inference.submission import write_submission
-from tossctr.location import Location, exists
+from tossctr.location import Location, exists, name_of
 from tossctr.progress import say
 from tossctr.training.joint import check_joint
 from tossctr.training.run_folder import FOLDS, Run
@@ -80,7 +80,10 @@ def evaluate_run(
     training = run.experiment.training
     names = tuple(dict.fromkeys([*METRICS, *training.metrics, *training.monitor]))
     if data is not None:
-        label, logit, group = gather(predict_file(run, data, device=device, labelled=True))
+        report = EncodingReport()
+        scored = predict_file(run, data, device=device, labelled=True, report=report)
+        label, logit, group = gather(scored)
+        report.say(name_of(data))
         return evaluate(label, calibrator(logit), names, group=group)
     if isinstance(run, Scorer):
         held = held_out(run, device)
@@ -217,6 +220,7 @@ def submit(
         calibrated = (replace(part, logit=calibrator(part.logit)) for part in parts)
         rows = write_submission(calibrated, output, sample=sample, id_col=id_col or ROW)
         remove(folder)
+    report.say(name_of(source))
     return rows, report
 
 

@@ -115,7 +115,7 @@ def test_categories_equal_plain_python(
     ("array", "tokens"),
     [
         (pa.array([7, 7, None, -1]), ("7", "-1")),
-        (pa.array([7.0, 7.0, float("nan"), 0.1], pa.float32()), ("7.0", "0.1")),
+        (pa.array([7.0, 7.0, float("nan"), 0.1], pa.float32()), ("7", "0.1")),
         (pa.array([True, True, False]), ("true", "false")),
         (pa.array(["07", "07", "7", ""]), ("07", "7")),
     ],
@@ -129,7 +129,7 @@ def test_dtype_says_what_text_means() -> None:
     as_int = fit(batch(c=text), feature("c", "categorical", "int"))
     as_float = fit(batch(c=number), feature("c", "categorical", "float"))
     assert as_int.tokens("c") == ("7",)
-    assert as_float.tokens("c") == ("7.0",)
+    assert as_float.tokens("c") == ("7",)
     with pytest.raises(UserError, match=r"column c, row 1: not a whole number \(found 'x'\)"):
         as_int.transform(batch(c=pa.array(["1", "x"])))
 
@@ -378,7 +378,7 @@ def spoil(state: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("version", 2),
+        ("version", 1),
         ("format", "pickle"),
         ("columns", [{"name": "hour"}]),
         ("vocabularies", {}),
@@ -394,7 +394,7 @@ def test_a_hostile_encoder_file_is_refused(tmp_path: Path, key: str, value: Any)
     encoder.save(tmp_path)
     file = tmp_path / "encoder.json"
     file.write_text(json.dumps(spoil(json.loads(file.read_text()), key, value)))
-    with pytest.raises(UserError, match=r"encoder\.json: not an encoder"):
+    with pytest.raises(UserError, match=r"encoder\.json: is not of this version"):
         Encoder.load(tmp_path)
 
 
@@ -413,10 +413,10 @@ def test_a_number_filled_with_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_encoder_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is missing"):
         Encoder.load(tmp_path)
     (tmp_path / "encoder.json").write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(UserError, match="not an encoder"):
+    with pytest.raises(UserError, match=r"encoder\.json: is not"):
         Encoder.load(tmp_path)
 
 

@@ -8,19 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, split_tokens
+from tossctr.config.nulls import NA_VALUES
+from tossctr.data.encoding.joined import JoinedIntegers
+from tossctr.data.encoding.tokens import IntTokens, split_tokens
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 
 CANONICAL = st.integers(0, 10**18 - 1) | st.integers(0, 600)
-ODD = st.sampled_from(["007", "-5", "+3", "x", "é", "12345678901234567890", "1.0", " 4", "9 "])
+ODD = st.sampled_from(["007", "-5", "+3", "x", "é", "12345678901234567890", "1.5", " 4", "9 "])
 TYPES = st.sampled_from([pa.string(), pa.large_string()])
 SPLITTERS = st.sampled_from([",", "|", "^", "::"])
 
 
 def texts(array: pa.Array, splitter: str, dtype: str = "str") -> list[list[str]]:
     """The module's answer, as Python lists of texts."""
-    tokens = split_tokens(array, splitter, dtype, "c", Where())  # type: ignore[arg-type]
+    tokens = split_tokens(array, splitter, dtype, NA_VALUES, "c", Where())  # type: ignore[arg-type]
     if isinstance(tokens, IntTokens):
         flat = [str(v) for v in tokens.values]
     else:
@@ -66,8 +68,10 @@ def test_counting_and_looking_up_without_a_copy(
     flat = [t for r in rows[start:] if r for t in r]
     view = JoinedIntegers.of(array, ",")
     assert view is not None
-    counts = view.count(701)
-    assert counts is not None
+    counted = view.count(701)
+    assert counted is not None
+    counts, longest = counted
+    assert longest == max((len(r) for r in rows[start:] if r), default=0)
     assert counts.tolist() == np.bincount(flat, minlength=701).tolist() if flat else True
     table = np.arange(500, dtype=np.uint16)[::-1].copy()
     found = view.look_up(table, oov=999)
@@ -108,18 +112,18 @@ def test_lists(value_type: pa.DataType, list_type: type) -> None:
     ("array", "dtype", "row", "value"),
     [
         (pa.array(["1", "2,x,3"]), "int", 101, "x"),
-        (pa.array(["1", None, "2", "4,9223372036854775808"]), "int", 103, "9223372036854775808"),
-        (pa.array(["1", "2,,3"]), "str", 101, "2,,3"),
-        (pa.array(["a,b", "c,"]), "str", 101, "c,"),
-        (pa.array([[1], [2, None]]), "str", 101, None),
-        (pa.array([["a"], [], ["b", ""]]), "str", 102, None),
+        (pa.array(["1", None, "2", "4,7.5"]), "int", 103, "7.5"),
+        (pa.array([[1.0], [2.0, 7.5]]), "int", 101, "7.5"),
+        (pa.array([[1.0], [], [2.0, 2.0**53]]), "str", 102, 2.0**53),
+        (pa.array([[1.0], [2.0**24]], pa.list_(pa.float32())), "int", 101, 2.0**24),
+        (pa.array(["7", "8.0,9007199254740993.0"]), "str", 101, "9007199254740993.0"),
     ],
 )
 def test_a_bad_token_names_row_and_value(
     array: pa.Array, dtype: str, row: int, value: str | None
 ) -> None:
     with pytest.raises(UserError) as raised:
-        split_tokens(array, ",", dtype, "seq", Where(100))  # type: ignore[arg-type]
+        split_tokens(array, ",", dtype, NA_VALUES, "seq", Where(100))  # type: ignore[arg-type]
     assert (raised.value.column, raised.value.row, raised.value.value) == ("seq", row, value)
 
 
@@ -138,7 +142,14 @@ def test_another_splitter_than_the_configured_one_is_named(
     rows: list[str | None], splitter: str, other: str, dtype: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(f"set splitter: {other!r}")) as raised:
-        split_tokens(pa.array(rows), splitter, dtype, "seq", Where(100))  # type: ignore[arg-type]
+        split_tokens(
+            pa.array(rows),
+            splitter,
+            dtype,  # type: ignore[arg-type]
+            NA_VALUES,
+            "seq",
+            Where(100),
+        )
     assert raised.value.row == 100
 
 

@@ -168,7 +168,7 @@ def test_two_runs_do_not_write_one_output(run, data, tmp_path):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (pa.array([["a"], ["b"]]), "column ID: cannot be read"),
+        (pa.array([["a"], ["b"]]), "column ID: holds list<element: string>, not ids"),
         (pa.array(["a", None]), "column ID, row 1: the id is missing"),
     ],
 )

@@ -64,7 +64,9 @@ def prepare(
 
     with workers_of(engine, workers) as spread:
         data = prepare_data(chosen, force=fresh, spread=spread)
-    rows = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
+    rows: dict[str, Any] = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
+    if as_json:
+        rows["unseen"] = {part: of.unseen_shares() for part, of in data.report.items()}
     print_result({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
 
 

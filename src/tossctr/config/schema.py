@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from tossctr.config.nulls import NA_VALUES, as_na_values
 from tossctr.location import Location
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
@@ -112,6 +113,8 @@ class DatasetConfig(_Frozen):
     id_col: str | None = None  # names the rows of test_data, as in sample_submission
     max_rows: int | None = Field(None, ge=1)  # only the first rows of train_data
     min_categr_count: int = Field(1, ge=1)
+    # Texts that mean a missing value in any column, beside the empty one; default: pandas' list
+    na_values: Annotated[tuple[str, ...], BeforeValidator(as_na_values)] = NA_VALUES
     drop_redundant: bool = False  # constant columns, and those that repeat an earlier one
     valid_split: ValidSplit = ValidSplit()
     label_col: Annotated[LabelSpec, BeforeValidator(_only_one)]

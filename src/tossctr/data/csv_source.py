@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from tossctr.config.nulls import NA_VALUES
 from tossctr.data.sources import (
     BATCH_ROWS,
     CSV_SUFFIXES,
@@ -25,15 +26,19 @@ _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
 class CsvSource:
-    """A CSV (or tab-separated `.tsv`) file with a header line; only an empty field is missing."""
+    """A CSV (or tab-separated `.tsv`) file with a header line; a field is missing where it is empty
+    or one of `na_values`."""
 
     has_types = False
     num_rows = None
     ends = None
     vocabulary = None
 
-    def __init__(self, path: Path, types: Mapping[str, ColumnType]) -> None:
+    def __init__(
+        self, path: Path, types: Mapping[str, ColumnType], na_values: Sequence[str] = NA_VALUES
+    ) -> None:
         self.path = self.file = path
+        self._null = ["", *na_values]
         self._types = types
         self._parsing = pa.csv.ParseOptions(delimiter=CSV_SUFFIXES[path.suffix.lower()])
         self.names = self._header()
@@ -86,7 +91,7 @@ class CsvSource:
         options = pa.csv.ConvertOptions(
             include_columns=list(columns),
             column_types={name: _ARROW_TYPES[self._types.get(name, "str")] for name in columns},
-            null_values=[""],
+            null_values=self._null,
             strings_can_be_null=True,
         )
         return pa.csv.open_csv(

@@ -15,10 +15,11 @@ from tossctr.artefact import ENCODER_BYTES, read_artefact
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoding.columns import Column
 from tossctr.data.encoding.redundancy import redundant
+from tossctr.data.encoding.report import EncodingReport
 from tossctr.data.encoding.state import EncoderState, Scaler
 from tossctr.data.encoding.statistics import Stats
-from tossctr.data.encoding.transform import EncodingReport, Transform
-from tossctr.data.encoding.vocabulary import Vocabulary, frequent_tokens
+from tossctr.data.encoding.transform import Transform
+from tossctr.data.encoding.vocabulary import TokenCounts, Vocabulary, frequent_tokens
 from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import ColumnType
@@ -46,6 +47,7 @@ class Encoder:
 
     def __init__(self, state: EncoderState) -> None:
         self.state = state
+        self._na = frozenset(state.na_values)
         self._vocabularies = {
             name: Vocabulary(tokens) for name, tokens in state.vocabularies.items()
         } | {name: Vocabulary.of_indices(size) for name, size in state.index_sizes.items()}
@@ -76,16 +78,14 @@ class Encoder:
         """The encoder that these (merged) statistics make.
 
         Raises:
-            UserError: an index of a `remap: false` column does not fit its `vocab_size`.
+            UserError: an index of a `remap: false` column does not fit its `vocab_size`, or
+                columns that share a vocabulary have no id in common.
         """
         specs = {spec.name: spec for spec in dataset.features}
         columns = _telling(stats)
         owners = {c.owner: c for c in columns}
         vocabularies, index_sizes, scalers, quantiles = {}, {}, {}, {}
-        for name, counts in stats.tokens.items():
-            if name not in owners:
-                continue
-            totals = counts.totals()
+        for name, totals in _totals(columns, stats, dataset).items():
             if owners[name].remap:
                 least = specs[name].min_categr_count or dataset.min_categr_count
                 vocabularies[name] = frequent_tokens(totals, least)
@@ -109,6 +109,7 @@ class Encoder:
             EncoderState(
                 dataset_id=dataset.dataset_id,
                 label=dataset.label_col,
+                na_values=dataset.na_values,
                 columns=columns,
                 vocabularies=vocabularies,
                 index_sizes=index_sizes,
@@ -180,7 +181,8 @@ class Encoder:
         where = Where(first_row, file, rows)
         report = EncodingReport() if report is None else report
         report.rows += batch.num_rows
-        return Transform(self.state, self._vocabularies, self.features, batch, where, report).rows(
+        known = self._vocabularies
+        return Transform(self.state, self._na, known, self.features, batch, where, report).rows(
             labelled
         )
 
@@ -210,8 +212,40 @@ def _telling(stats: Stats) -> tuple[Column, ...]:
     return tuple(c for c in stats.columns if c.name not in {*constant, *duplicates})
 
 
+def _totals(
+    columns: tuple[Column, ...], stats: Stats, dataset: DatasetConfig
+) -> dict[str, dict[str, int]]:
+    """How often each token occurs, by the owner of a vocabulary.
+
+    Raises:
+        UserError: a column that shares a vocabulary has no id in common with its owner.
+    """
+    counts: dict[str, TokenCounts] = {}
+    for column in columns:
+        if not column.has_vocabulary:
+            continue
+        counts.setdefault(column.owner, TokenCounts()).merge(stats.tokens[column.name])
+        if column.owner == column.name or not column.remap:
+            continue
+        own, others = (stats.tokens[name].totals() for name in (column.name, column.owner))
+        if own and others and own.keys().isdisjoint(others):
+            raise UserError(
+                f"shares the vocabulary of {column.owner}, but not one of its ids"
+                f" ({column.owner} has {min(others)!r})",
+                file=dataset.train_data,
+                column=column.name,
+                value=min(own),
+                remedy="write both columns' ids the same way, or remove share_embedding",
+            )
+    return {name: counted.totals() for name, counted in counts.items()}
+
+
 def _index_size(name: str, size: int | None, totals: dict[str, int]) -> int:
     largest = max(map(int, totals), default=0)
+    if largest > 2**32 - 2:
+        raise UserError(
+            "an index of more than 32 bits", column=name, value=largest, remedy="set remap: true"
+        )
     if size is not None and largest >= size:
         raise UserError(
             f"an index beyond vocab_size {size}",

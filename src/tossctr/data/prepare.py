@@ -16,8 +16,8 @@ from tossctr.artefact import read_artefact
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoder import Encoder
 from tossctr.data.encoding.columns import resolve
+from tossctr.data.encoding.report import EncodingReport
 from tossctr.data.encoding.statistics import Stats
-from tossctr.data.encoding.transform import EncodingReport
 from tossctr.data.manifest import read_manifest
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.preparing.parallel import Spread
@@ -91,7 +91,8 @@ def prepare(
         paths["valid"] = dataset.valid_data
     types = {c.name: c.read_as for c in resolve(dataset)} | {dataset.label_col.name: "str"}
     sources = {
-        part: open_source(path, types, encoded=dataset.encoded) for part, path in paths.items()
+        part: open_source(path, types, encoded=dataset.encoded, na_values=dataset.na_values)
+        for part, path in paths.items()
     }
     for source in sources.values():
         require_vocabulary(source, dataset.vocabulary)
@@ -111,6 +112,7 @@ def prepare(
             earlier = _unchanged(folder, dataset, inputs)
             if earlier is not None:
                 say(f"{dataset.dataset_id}: nothing has changed, using {folder}")
+                _say_unseen(earlier.report)
                 return earlier
         inputs.start_hashing()
         for source in sources.values():
@@ -138,7 +140,13 @@ def prepare(
             remove(folder / PARTIAL)  # it is the input, or the disk, that has to change
             raise
         _put_in_place(folder)
+    _say_unseen(report)
     return _open(folder, dataset, encoder, report, known)
+
+
+def _say_unseen(report: dict[str, EncodingReport]) -> None:
+    report["valid"].say("valid")
+    report["train"].say_nulls("train")
 
 
 def open_prepared(dataset: DatasetConfig) -> Prepared:
@@ -227,6 +235,13 @@ def _fit(dataset: DatasetConfig, plan: Plan, work: Work) -> Encoder:
             value=only,
             remedy="training needs both 0 and 1: give more rows, or check label_col",
         )
+    for name, events in total.longest.items():
+        if events == 1 and total.rows > 1:
+            splitter = next(c.splitter for c in total.columns if c.name == name)
+            say(
+                f"warning: column {name}: no row holds the splitter {splitter!r}, so that each"
+                " history is one id; tossctr check names the splitter that it sees"
+            )
     return Encoder.from_stats(dataset, total)
 
 
@@ -265,7 +280,14 @@ def _config_hash(dataset: DatasetConfig) -> str:
         "features": [f.model_dump(mode="json", exclude=_NOT_PREPARING) for f in dataset.features],
         **dataset.model_dump(
             mode="json",
-            include={"dataset_id", "max_rows", "min_categr_count", "valid_split", "label_col"},
+            include={
+                "dataset_id",
+                "max_rows",
+                "min_categr_count",
+                "valid_split",
+                "label_col",
+                "na_values",
+            },
         ),
     }
     if dataset.drop_redundant:  # only then, so that stores made before there was the key stay

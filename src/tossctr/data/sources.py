@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tossctr.config.nulls import NA_VALUES
 from tossctr.data.plain_types import plain, plain_type
 from tossctr.data.preparing.parallel import ordered_map
 from tossctr.data.where import RowsIn
@@ -91,6 +92,7 @@ def open_source(
     columns: Mapping[str, ColumnType] | None = None,
     *,
     encoded: bool = False,
+    na_values: Sequence[str] = NA_VALUES,
 ) -> Source:
     """Open a file by its suffix (`.csv`, `.tsv`, `.h5`, `.hdf5`; anything else must be Parquet), or
     a folder of Parquet files as one, in the order of their names.
@@ -101,6 +103,7 @@ def open_source(
             no types of its own: a column not named here is text, so that hour '00' stays '00'. A
             Parquet file keeps its own types.
         encoded: a Parquet file holds FuxiCTR's indices, as an H5 file always does.
+        na_values: fields of a CSV file that are missing, beside the empty one.
 
     Raises:
         UserError: the file is missing, of another format, or lacks some of `columns`; it is
@@ -108,7 +111,7 @@ def open_source(
     """
     path = located(path)
     types = dict(columns or {})
-    source = _folder(path, types) if is_folder(path) else _file(path, types)
+    source = _folder(path, types) if is_folder(path) else _file(path, types, na_values)
     require_columns(source, types)
     if encoded or source.vocabulary is not None or _suffix(path) in _H5_SUFFIXES:
         from tossctr.interop.encoded_source import EncodedSource
@@ -117,7 +120,7 @@ def open_source(
     return source
 
 
-def _file(path: Location, types: Mapping[str, ColumnType]) -> Source:
+def _file(path: Location, types: Mapping[str, ColumnType], na_values: Sequence[str]) -> Source:
     if isinstance(path, str):
         return ParquetSource(path, types)
     if not path.is_file():
@@ -126,7 +129,7 @@ def _file(path: Location, types: Mapping[str, ColumnType]) -> Source:
     if _suffix(path) in CSV_SUFFIXES:
         from tossctr.data.csv_source import CsvSource
 
-        return CsvSource(path, types)
+        return CsvSource(path, types, na_values)
     if _suffix(path) in _H5_SUFFIXES:
         from tossctr.data.h5 import H5Source
 

@@ -26,7 +26,7 @@ from tossctr.location import Location, name_of
 from tossctr.progress import say, track
 from tossctr.training.run_folder import Run
 
-VERSION = 1
+VERSION = 2
 PART_ROWS = 16 * BATCH_ROWS
 _MARK = "made_from.json"
 _KEY = b"tossctr"

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from tossctr.data.encoder import Encoder, EncodingReport
+from tossctr.data.encoding.ids import row_ids
 from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import Source, open_source
@@ -115,8 +115,10 @@ def _predict_member(
     columns = run.encoder.columns(labelled=labelled)
     if id_col is not None:
         columns = {**columns, id_col: "str"}
-    source = open_source(path, columns, encoded=run.experiment.dataset.encoded)
+    dataset = run.experiment.dataset
+    source = open_source(path, columns, encoded=dataset.encoded, na_values=dataset.na_values)
     encoder = _encoder_for(source, run)
+    na = frozenset(dataset.na_values)
     row = start
     raw = source.batches(start=start, stop=stop, batch_rows=batch_rows)
     for batch in _even(raw, batch_rows):
@@ -127,7 +129,8 @@ def _predict_member(
         row += len(encoded)
         logit = np.mean([predict_rows(r, encoded, device=device) for r in runs], axis=0)
         if id_col is not None:
-            ids = _ids(batch.column(id_col), id_col, where)
+            with where.reading(id_col):
+                ids = row_ids(batch.column(id_col), na, id_col, where)
         else:
             ids = None if labelled else pa.array(np.arange(row - len(encoded), row))
         group = encoded.groups(group_id) if labelled and group_id is not None else None
@@ -159,20 +162,6 @@ def _whole(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
         pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
     )
     return whole
-
-
-def _ids(array: pa.Array, column: str, where: Where) -> pa.Array:
-    """The ids as text.
-
-    Raises:
-        UserError: one is missing, or the column holds what is no text.
-    """
-    with where.reading(column):
-        ids = array.cast(pa.large_string())
-    if ids.null_count:
-        at = pc.index(ids.is_null(), True).as_py()
-        raise where.error("the id is missing", column, at, None, "give each row its id")
-    return ids
 
 
 def _encoder_for(source: Source, run: Run) -> Encoder:

@@ -12,6 +12,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from tossctr.data.encoding.ids import AmbiguousIdError, same_ids
 from tossctr.errors import UserError
 from tossctr.files import whole_file
 from tossctr.inference.predict import Predictions
@@ -103,20 +104,21 @@ def _read_sample(sample: Path) -> tuple[tuple[str, str], pa.Array]:
     if len(first) != 2:
         raise UserError("a sample submission has two columns", file=sample, value=first)
     wanted = table.column(0).combine_chunks()
-    _refuse_repeated(wanted, sample, "the sample submission")
+    _refuse_repeated(_same(wanted, sample), sample, "the sample submission")
     return (first[0], first[1]), wanted
 
 
 def _match(wanted: pa.Array, ids: pa.Array, sample: Path) -> NDArray[np.int64]:
-    """Where each wanted id stands among the predictions."""
+    """Where each wanted id stands among the predictions; '7', 7.0 and '7.0' are one id."""
     if len(wanted) != len(ids):
         raise UserError(
             f"{len(wanted):,} rows, but {len(ids):,} were scored",
             file=sample,
             remedy="score the test file that belongs to this sample",
         )
-    _refuse_repeated(ids, sample, "the scored file")
-    where = pc.index_in(wanted, value_set=ids)
+    keys = _same(ids, sample)
+    _refuse_repeated(keys, sample, "the scored file")
+    where = pc.index_in(_same(wanted, sample), value_set=keys)
     if where.null_count:
         value = wanted.filter(pc.is_null(where))[0].as_py()
         raise UserError(
@@ -127,6 +129,18 @@ def _match(wanted: pa.Array, ids: pa.Array, sample: Path) -> NDArray[np.int64]:
         )
     order: NDArray[np.int64] = where.to_numpy().astype(np.int64)
     return order
+
+
+def _same(ids: pa.Array, sample: Path) -> pa.Array:
+    try:
+        return same_ids(ids)
+    except AmbiguousIdError as error:
+        raise UserError(
+            "a float too large to be one id",
+            file=sample,
+            value=str(error),
+            remedy="write the ids as integers or as text",
+        ) from error
 
 
 def _refuse_repeated(ids: pa.Array, sample: Path, name: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tossctr.data.encoding.tokens import flat_list, is_list
+from tossctr.data.encoding.lists import flat_list, is_list
 from tossctr.data.sources import BATCH_ROWS, Source
 from tossctr.data.where import RowsIn
 from tossctr.errors import UserError

@@ -10,10 +10,12 @@ import numpy as np
 
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoder import Encoder
+from tossctr.data.encoding.ids import row_ids
 from tossctr.data.features import FeatureMap, Field
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import Array, EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
+from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.interop.feature_map import MAP, FuxiMap, write_vocabularies
 from tossctr.interop.formats import Format
@@ -91,8 +93,9 @@ class Export:
             say(
                 f"{name_of(source_path)} has no {label}: written as 0, which FuxiCTR's loader needs"
             )
-        source, row = open_source(source_path, columns, encoded=encoded), 0
-        cut = 0
+        na_values = self.dataset.na_values
+        source = open_source(source_path, columns, encoded=encoded, na_values=na_values)
+        row = cut = 0
         with (
             writing(path, self.encoder.hash) as append,
             track(path.name, source.num_rows) as advance,
@@ -106,7 +109,10 @@ class Export:
                 cut += self._cut(rows)
                 written = self._columns(rows, np.arange(len(rows)))
                 if id_col is not None:
-                    written[id_col] = np.array(batch.column(id_col).to_pylist(), object)
+                    where = Where(row, source.file)
+                    with where.reading(id_col):
+                        ids = row_ids(batch.column(id_col), na_values, id_col, where)
+                    written[id_col] = np.array(ids.to_pylist(), object)
                 append(written)
                 advance(len(rows))
                 row += len(rows)

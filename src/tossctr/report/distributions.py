@@ -91,7 +91,8 @@ def _of_file(run: Run, path: Location) -> list[EncodedRows]:
     """Encoded rows from evenly spaced places of a file; the first ones of a file that does not say
     how many it has."""
     dataset = run.experiment.dataset
-    source = open_source(path, run.encoder.columns(labelled=False), encoded=dataset.encoded)
+    columns = run.encoder.columns(labelled=False)
+    source = open_source(path, columns, encoded=dataset.encoded, na_values=dataset.na_values)
     encoder = run.encoder
     if source.vocabulary is not None and not dataset.encoded:
         encoder = encoder.of_encoded()

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from tossctr.config.schema import DatasetConfig, FeatureSpec, Normalizer
+from tossctr.data.encoding.ids import id_text, typed_text
 from tossctr.data.features import Field, FieldKind
 from tossctr.data.sources import ColumnType
 from tossctr.errors import UserError
@@ -16,8 +17,10 @@ class Column(BaseModel):
     """One feature column as the encoder handles it.
 
     `owner` names the column whose vocabulary or scaler is used: itself, or what `share_embedding`
-    leads to. `fill` is the text that a missing category stands for (None: OOV), or the number that
-    a missing number does (None: 0). With `remap` false, values are indices already.
+    leads to. `fill` is the id that a missing category stands for (None: OOV), or the number that
+    a missing number does (None: 0). With `remap` false, values are indices already. With
+    `keep_nulls`, a null event of a history keeps its place: other histories hold values of the same
+    events.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +33,7 @@ class Column(BaseModel):
     vocab_size: int | None = None
     share_embedding: str | None = None
     splitter: str = ","
+    keep_nulls: bool = False
     fill: str | float | None = None
     normalizer: Normalizer | None = None
 
@@ -75,10 +79,11 @@ def resolve(dataset: DatasetConfig) -> tuple[Column, ...]:
         specs[spec.name] = spec
     if not specs:
         raise UserError(f"data set {dataset.dataset_id!r} has no active features")
-    return tuple(_column(spec, specs) for spec in specs.values())
+    several = sum(spec.is_sequence for spec in specs.values()) > 1
+    return tuple(_column(spec, specs, several) for spec in specs.values())
 
 
-def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> Column:
+def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec], keep_nulls: bool) -> Column:
     kind = _kind(spec)
     has_vocabulary = kind in ("categorical", "sequence")
     if kind == "meta" and spec.dtype == "float":
@@ -95,7 +100,7 @@ def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> Column:
         raise _wrong(spec, "normalizer: quantile is for single numbers")
     fill: str | float | None = None
     if kind == "categorical" and spec.fill_na not in (None, ""):
-        fill = str(spec.fill_na)
+        fill = _fill(spec)
     elif kind == "sequence" and spec.fill_na not in (None, ""):
         raise _wrong(spec, "fill_na does not apply to a sequence of ids: a missing one is empty")
     elif not has_vocabulary and spec.fill_na not in (None, ""):
@@ -112,9 +117,19 @@ def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> Column:
         vocab_size=_owner(spec, specs).vocab_size,
         share_embedding=spec.share_embedding,
         splitter=spec.splitter or ",",
+        keep_nulls=keep_nulls and kind == "sequence",
         fill=fill,
         normalizer=_owner(spec, specs).normalizer,
     )
+
+
+def _fill(spec: FeatureSpec) -> str:
+    """`fill_na` of a category, as its column's values are written: 0.0 is '0'."""
+    text = id_text(spec.fill_na, ())
+    try:
+        return typed_text(text, spec.dtype)
+    except (ValueError, OverflowError):
+        return text  # a name among numbers
 
 
 def _kind(spec: FeatureSpec) -> FieldKind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.ids import categories, dictionary_of
+from tossctr.data.encoding.lists import as_text, flat_list, is_list, split_text
 from tossctr.data.encoding.numbers import as_floats
-from tossctr.data.encoding.texts import as_text, categories, dictionary_of
-from tossctr.data.encoding.tokens import flat_list, is_list, split_text
+from tossctr.data.encoding.vocabulary import is_int64
 from tossctr.data.where import Where
 
 Array = NDArray[Any]
@@ -34,7 +36,11 @@ def labels(batch: pa.RecordBatch, name: str, where: Where) -> NDArray[np.float32
         raise where.error(
             f"the label column holds {array.type}", name, None, None, "write one 0 or 1 a row"
         )
-    values = _texts_as_labels(array) if _is_text(array.type) else as_floats(array, name, where)
+    values = (
+        _texts_as_labels(array, name, where)
+        if _is_text(array.type)
+        else as_floats(array, name, where)
+    )
     bad = ~((values == 0) | (values == 1))
     if bad.any():
         at = int(bad.argmax())
@@ -50,9 +56,9 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _texts_as_labels(array: pa.Array) -> Array:
+def _texts_as_labels(array: pa.Array, name: str, where: Where) -> Array:
     """0 and 1, NaN for every other text."""
-    codes, texts = dictionary_of(array)
+    codes, texts = dictionary_of(array, (), name, where)
     return np.array([*map(_as_label, texts), np.nan])[codes]
 
 
@@ -66,15 +72,16 @@ def _as_label(text: str) -> float:
         return np.nan
 
 
-def meta(array: pa.Array, column: Column, where: Where) -> NDArray[np.int64]:
-    """A group id as (B,) int64: an integer is itself, a text the first 8 bytes of its BLAKE2b hash
-    (equal texts, equal ids), a missing value `MISSING_META`."""
-    codes, texts = categories(array, column.dtype, column.name, where)
-    if column.dtype == "int":
-        numbers = [int(text) if text else MISSING_META for text in texts]
-    else:
-        numbers = [text_hash(text) for text in texts]
-    return np.array([*numbers, MISSING_META], np.int64)[codes]
+def meta(array: pa.Array, column: Column, na: Collection[str], where: Where) -> NDArray[np.int64]:
+    """A group id as (B,) int64: with `dtype: int` an integer of 64 bits is itself, any other id the
+    first 8 bytes of its text's BLAKE2b hash; a missing value is `MISSING_META`."""
+    codes, texts = categories(array, column.dtype, na, column.name, where)
+
+    def number(text: str) -> int:
+        itself = column.dtype == "int" and is_int64(text) and int(text) != MISSING_META
+        return int(text) if itself else text_hash(text)
+
+    return np.array([*map(number, texts), MISSING_META], np.int64)[codes]
 
 
 def text_hash(text: str) -> int:
@@ -83,7 +90,9 @@ def text_hash(text: str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def flat_numbers(array: pa.Array, column: Column, where: Where) -> tuple[Array, Array]:
+def flat_numbers(
+    array: pa.Array, column: Column, na: Collection[str], where: Where
+) -> tuple[Array, Array]:
     """A sequence of numbers per row -> values (M,) float, NaN where missing, and offsets (N + 1,).
 
     Raises:
@@ -92,16 +101,21 @@ def flat_numbers(array: pa.Array, column: Column, where: Where) -> tuple[Array, 
     if is_list(array):
         offsets, flat = flat_list(array)
         if not _is_text(flat.type):
-            return as_floats(flat, column.name, where), offsets
+            return as_floats(flat, column.name, where, na), offsets
+        flat = flat.cast(pa.large_string())
     else:
         if pa.types.is_floating(array.type):  # one number a row
             array = array.cast(pa.string())
         text = as_text(array, column.name, where)
-        offsets, flat = split_text(text, column.splitter, column.name, where)
+        offsets, flat = split_text(text, column.splitter, na, column.name, where)
+    null = pc.is_in(flat, value_set=pa.array(["", *na], flat.type))
+    flat = pc.if_else(null, pa.scalar(None, flat.type), flat)
     try:
-        return flat.cast(pa.float64()).to_numpy(zero_copy_only=False), offsets
+        return as_floats(flat.cast(pa.float64()), column.name, where, na), offsets
     except pa.ArrowInvalid:
-        at, value = next((i, v) for i, v in enumerate(flat.to_pylist()) if not _is_number(v))
+        at, value = next(
+            (i, v) for i, v in enumerate(flat.to_pylist()) if v is not None and not _is_number(v)
+        )
         raise where.of_values(offsets).error(
             "not a number", column.name, at, value, "correct the sequence"
         ) from None

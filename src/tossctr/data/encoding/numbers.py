@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -20,8 +21,9 @@ Array = NDArray[Any]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def as_floats(array: pa.Array, column: str, where: Where) -> Array:
-    """A column of any number type -> (N,) float32 or float64, NaN where missing.
+def as_floats(array: pa.Array, column: str, where: Where, na: Collection[str] = ()) -> Array:
+    """A column of any number type -> (N,) float32 or float64, NaN where missing (null, NaN, or a
+    number that `na` names).
 
     Integers, decimals and Booleans become float64; time stamps and dates seconds since 1970, times
     of day seconds since midnight, durations seconds.
@@ -48,7 +50,19 @@ def as_floats(array: pa.Array, column: str, where: Where) -> Array:
     if array.null_count:
         array = pc.fill_null(array, float("nan"))
     values: Array = array.to_numpy(zero_copy_only=False)
-    return values
+    markers = _numbers(na)
+    return np.where(np.isin(values, markers), np.nan, values) if markers else values
+
+
+def _numbers(na: Collection[str]) -> list[float]:
+    """Of markers of nothing, those that are finite numbers."""
+    numbers = []
+    for text in na:
+        try:
+            numbers.append(float(text))
+        except ValueError:
+            continue
+    return [number for number in numbers if np.isfinite(number)]
 
 
 def _in_microseconds(kind: pa.DataType) -> pa.DataType:

@@ -29,16 +29,18 @@ class Scaler(BaseModel):
 class EncoderState(BaseModel):
     """Everything that transforming needs, as `encoder.json` holds it.
 
-    `vocabularies` (tokens from index 1 on), `index_sizes` (of `remap: false`), `scalers` and
-    `quantiles` are by the column that owns them.
+    `na_values` are the texts that stand for a missing value. `vocabularies` (tokens from index 1
+    on), `index_sizes` (of `remap: false`), `scalers` and `quantiles` are by the column that owns
+    them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["tossctr-encoder"] = "tossctr-encoder"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     dataset_id: str
     label: LabelSpec
+    na_values: tuple[str, ...]
     columns: tuple[Column, ...]
     vocabularies: dict[str, tuple[str, ...]]
     index_sizes: dict[str, int]

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoding.columns import Column, resolve
 from tossctr.data.encoding.decode import flat_numbers, labels
+from tossctr.data.encoding.ids import categories
+from tossctr.data.encoding.lists import as_text, is_list
 from tossctr.data.encoding.numbers import NumberStats, as_floats, signed_log
 from tossctr.data.encoding.quantiles import QuantileSample, row_hashes
 from tossctr.data.encoding.redundancy import ColumnHash, number_bits, text_bits
-from tossctr.data.encoding.texts import as_text, categories
-from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
+from tossctr.data.encoding.tokens import IntTokens, joined_integers, split_tokens
 from tossctr.data.encoding.vocabulary import COUNTED_IN_ARRAY, TokenCounts
 from tossctr.data.where import RowsIn, Where
+from tossctr.errors import UserError
 
 _STANDARDISED = ("StandardScaler", "signed_log")
 
@@ -33,7 +35,9 @@ class Stats:
     Attributes:
         columns: what is counted, from the data set's features.
         label: the label column.
-        tokens: by vocabulary owner; columns that share a vocabulary are counted together.
+        na: texts that stand for a missing value.
+        tokens: by column with a vocabulary.
+        longest: by sequence of ids that is text, the most events of a row.
         numbers: by scaler owner; columns that share a scaler are counted together.
         samples: by the owner of quantiles.
         hashes: by column, if constant and repeated ones are looked for.
@@ -42,7 +46,9 @@ class Stats:
 
     columns: tuple[Column, ...]
     label: str
+    na: frozenset[str]
     tokens: dict[str, TokenCounts] = field(default_factory=dict)
+    longest: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, NumberStats] = field(default_factory=dict)
     samples: dict[str, QuantileSample] = field(default_factory=dict)
     hashes: dict[str, ColumnHash] = field(default_factory=dict)
@@ -55,7 +61,7 @@ class Stats:
         Raises:
             UserError: the features' options contradict each other.
         """
-        stats = cls(resolve(dataset), dataset.label_col.name)
+        stats = cls(resolve(dataset), dataset.label_col.name, frozenset(dataset.na_values))
         if dataset.drop_redundant:
             owners = {c.owner for c in stats.columns if c.owner != c.name}
             for column in stats.columns:
@@ -66,13 +72,13 @@ class Stats:
 
     def like(self) -> Stats:
         """No rows yet, the same columns."""
-        stats = Stats(self.columns, self.label)
+        stats = Stats(self.columns, self.label, self.na)
         stats.hashes = {name: ColumnHash() for name in self.hashes}
         for column in self.columns:
             if column.normalizer == "quantile":
                 stats.samples.setdefault(column.owner, QuantileSample())
             if column.has_vocabulary:
-                stats.tokens.setdefault(column.owner, TokenCounts())
+                stats.tokens[column.name] = TokenCounts()
             elif column.kind in ("numeric", "numeric_sequence"):
                 stats.numbers.setdefault(
                     column.owner, NumberStats(column.normalizer in _STANDARDISED)
@@ -119,6 +125,8 @@ class Stats:
         self.label_counts += other.label_counts
         for name, tokens in other.tokens.items():
             self.tokens[name].merge(tokens)
+        for name, longest in other.longest.items():
+            self.longest[name] = max(self.longest.get(name, 0), longest)
         for name, numbers in other.numbers.items():
             self.numbers[name].merge(numbers)
         for name, sample in other.samples.items():
@@ -143,7 +151,7 @@ class Stats:
             case "sequence":
                 self._count_tokens(column, array, where)
             case "numeric":
-                values = as_floats(array, column.name, where)
+                values = as_floats(array, column.name, where, self.na)
                 self._count_numbers(column, values, where)
                 if column.normalizer == "quantile":
                     assert row_hashes is not None
@@ -153,7 +161,7 @@ class Stats:
                     bits = number_bits(values, column.fill_number)
                     self.hashes[column.name].update(bits, row_hashes)
             case "numeric_sequence":
-                values, offsets = flat_numbers(array, column, where)
+                values, offsets = flat_numbers(array, column, self.na, where)
                 self._count_numbers(column, values, where.of_values(offsets))
 
     def _count_numbers(self, column: Column, values: NDArray[Any], where: Where) -> None:
@@ -165,10 +173,10 @@ class Stats:
     def _count_categories(
         self, column: Column, array: pa.Array, where: Where
     ) -> tuple[NDArray[np.int32], list[str]]:
-        codes, texts = categories(array, column.dtype, column.name, where)
+        codes, texts = categories(array, column.dtype, self.na, column.name, where)
         if not column.remap:
-            _check_indices(column, np.array([int(text or 0) for text in texts])[codes], where)
-        counts = self.tokens[column.owner]
+            _check_indices(column, codes, texts, where)
+        counts = self.tokens[column.name]
         counts.add_texts(codes, texts)
         missing = int((codes < 0).sum())
         if missing and isinstance(column.fill, str):
@@ -176,30 +184,47 @@ class Stats:
         return codes, texts
 
     def _count_tokens(self, column: Column, array: pa.Array, where: Where) -> None:
-        counts = self.tokens[column.owner]
-        if not is_list(array):
+        counts = self.tokens[column.name]
+        text = not is_list(array)
+        if text:
             array = as_text(array, column.name, where)
-        joined = JoinedIntegers.of(array, column.splitter)
-        table = None if joined is None else joined.count(COUNTED_IN_ARRAY)
-        if table is not None:
+        joined = joined_integers(array, column.splitter, self.na)
+        counted = None if joined is None else joined.count(COUNTED_IN_ARRAY)
+        if counted is not None:
+            table, longest = counted
             counts.add_table(table)
+            self._lengthen(column, longest)
             return
-        tokens = split_tokens(array, column.splitter, column.id_dtype, column.name, where)
+        tokens = split_tokens(
+            array, column.splitter, column.id_dtype, self.na, column.name, where,
+            keep_nulls=column.keep_nulls,
+        )  # fmt: skip
+        if text:
+            self._lengthen(column, int(np.diff(tokens.offsets).max(initial=0)))
         if isinstance(tokens, IntTokens):
-            if not column.remap:
-                _check_indices(column, tokens.values, where.of_values(tokens.offsets))
+            if not column.remap and len(tokens.values) and tokens.values.min() < 0:
+                at = int((tokens.values < 0).argmax())
+                raise _no_index(column, at, tokens.values[at], where.of_values(tokens.offsets))
             counts.add_integers(tokens.values)
         else:
+            if not column.remap:
+                _check_indices(column, tokens.codes, tokens.texts, where.of_values(tokens.offsets))
             counts.add_texts(tokens.codes, tokens.texts)
 
+    def _lengthen(self, column: Column, events: int) -> None:
+        self.longest[column.name] = max(self.longest.get(column.name, 0), events)
 
-def _check_indices(column: Column, values: NDArray[np.int64], where: Where) -> None:
-    if len(values) and values.min() < 0:
-        at = int((values < 0).argmax())
-        raise where.error(
-            "remap: false, but not an index",
-            column.name,
-            at,
-            int(values[at]),
-            "indices count from 0",
-        )
+
+def _check_indices(
+    column: Column, codes: NDArray[np.int32], texts: list[str], where: Where
+) -> None:
+    negative = np.array([text.startswith("-") for text in texts] + [False])[codes]
+    if negative.any():
+        at = int(negative.argmax())
+        raise _no_index(column, at, texts[codes[at]], where)
+
+
+def _no_index(column: Column, at: int, value: object, where: Where) -> UserError:
+    return where.error(
+        "remap: false, but not an index", column.name, at, int(str(value)), "indices count from 0"
+    )

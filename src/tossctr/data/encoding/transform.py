@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,12 @@ from numpy.typing import NDArray
 
 from tossctr.data.encoding.columns import Column
 from tossctr.data.encoding.decode import flat_numbers, labels, meta
+from tossctr.data.encoding.ids import categories
+from tossctr.data.encoding.lists import as_text, is_list
 from tossctr.data.encoding.numbers import as_floats, refuse_infinite, scale_into, signed_log
+from tossctr.data.encoding.report import EncodingReport
 from tossctr.data.encoding.state import EncoderState
-from tossctr.data.encoding.texts import as_text, categories
-from tossctr.data.encoding.tokens import IntTokens, JoinedIntegers, is_list, split_tokens
+from tossctr.data.encoding.tokens import IntTokens, joined_integers, split_tokens
 from tossctr.data.encoding.vocabulary import Vocabulary, smallest_unsigned
 from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows, RaggedArray
@@ -25,56 +25,12 @@ from tossctr.data.where import Where
 Array = NDArray[Any]
 
 
-@dataclass
-class EncodingReport:
-    """What the encoder met in the rows it transformed; mergeable.
-
-    Attributes:
-        rows: rows transformed.
-        unseen: by column, tokens that are not in the vocabulary and became OOV (columns without
-            any are left out).
-        missing: by column, missing values that were filled.
-    """
-
-    rows: int = 0
-    unseen: Counter[str] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)
-
-    def merge(self, other: EncodingReport) -> None:
-        self.rows += other.rows
-        self.unseen.update(other.unseen)
-        self.missing.update(other.missing)
-
-    def count(self, column: str, *, unseen: int = 0, missing: int = 0) -> None:
-        if unseen:
-            self.unseen[column] += unseen
-        if missing:
-            self.missing[column] += missing
-
-    def taken(self) -> EncodingReport:
-        """What has been counted, leaving nothing."""
-        taken = EncodingReport()
-        taken.merge(self)
-        self.rows = 0
-        self.unseen.clear()
-        self.missing.clear()
-        return taken
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {"rows": self.rows, "unseen": dict(self.unseen), "missing": dict(self.missing)}
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> EncodingReport:
-        """The inverse of `as_dict`."""
-        return cls(value["rows"], Counter(value["unseen"]), Counter(value["missing"]))
-
-
 @dataclass(frozen=True)
 class Transform:
     """One batch on its way through the encoder."""
 
     state: EncoderState
+    na: frozenset[str]
     vocabularies: dict[str, Vocabulary]
     features: FeatureMap
     batch: pa.RecordBatch
@@ -98,7 +54,7 @@ class Transform:
         groups = np.empty((n, len(self._of("meta"))), np.int64)
         for j, column in enumerate(self._of("meta")):
             with self.where.reading(column.name):
-                groups[:, j] = meta(self._array(column), column, self.where)
+                groups[:, j] = meta(self._array(column), column, self.na, self.where)
         sequences = {
             c.name: self._ids(c) if c.kind == "sequence" else self._number_lists(c, np.float32)
             for c in self.state.columns
@@ -130,14 +86,17 @@ class Transform:
 
     def _categories(self, column: Column) -> Array:
         vocabulary = self.vocabularies[column.owner]
-        codes, texts = categories(self._array(column), column.dtype, column.name, self.where)
+        array = self._array(column)
+        codes, texts = categories(array, column.dtype, self.na, column.name, self.where)
         fill = column.fill
         missing = vocabulary.look_up(fill) if isinstance(fill, str) else vocabulary.oov
         indices = vocabulary.look_up_texts(codes, texts, missing)
+        given = codes >= 0
         self.report.count(
             column.name,
-            unseen=int(((indices == vocabulary.oov) & (codes >= 0)).sum()),
-            missing=int((codes < 0).sum()),
+            values=int(given.sum()),
+            unseen=int(((indices == vocabulary.oov) & given).sum()),
+            missing=int((~given).sum()),
         )
         return indices
 
@@ -150,29 +109,39 @@ class Transform:
         array = self._array(column)
         if not is_list(array):
             array = as_text(array, column.name, self.where)
-        joined = JoinedIntegers.of(array, column.splitter)
+        joined = joined_integers(array, column.splitter, self.na)
         if joined is not None and vocabulary.table is not None:
             found = joined.look_up(vocabulary.table, vocabulary.oov)
             if found is not None:
                 indices, offsets, unseen = found
-                self.report.count(column.name, unseen=unseen)
+                self.report.count(column.name, values=len(indices), unseen=unseen)
                 return RaggedArray(indices, offsets)
-        tokens = split_tokens(array, column.splitter, column.id_dtype, column.name, self.where)
+        tokens = split_tokens(
+            array, column.splitter, column.id_dtype, self.na, column.name, self.where,
+            keep_nulls=column.keep_nulls,
+        )  # fmt: skip
         if isinstance(tokens, IntTokens):
             indices = vocabulary.look_up_integers(tokens.values)
+            kept = 0
         else:
             indices = vocabulary.look_up_texts(tokens.codes, tokens.texts, vocabulary.oov)
-        self.report.count(column.name, unseen=int((indices == vocabulary.oov).sum()))
+            kept = int((tokens.codes < 0).sum())
+        self.report.count(
+            column.name,
+            values=len(indices) - kept,
+            unseen=int((indices == vocabulary.oov).sum()) - kept,
+            null_events=tokens.nulls,
+        )
         return RaggedArray(indices, tokens.offsets)
 
     def _numbers(self, column: Column, out: Array) -> None:
         with self.where.reading(column.name):
-            values = as_floats(self._array(column), column.name, self.where)
+            values = as_floats(self._array(column), column.name, self.where, self.na)
         self._scale(column, values, out, self.where)
 
     def _number_lists(self, column: Column, dtype: type[np.floating[Any]]) -> RaggedArray:
         with self.where.reading(column.name):
-            values, offsets = flat_numbers(self._array(column), column, self.where)
+            values, offsets = flat_numbers(self._array(column), column, self.na, self.where)
         out = np.empty(len(values), dtype)
         self._scale(column, values, out, self.where.of_values(offsets))
         return RaggedArray(out, offsets)

@@ -84,7 +84,7 @@ class Vocabulary:
         self.oov = self.size - 1
         self._identity = False
         self._index = {token: index for index, token in enumerate(tokens, start=1)}
-        pairs = [(int(t), i) for t, i in self._index.items() if _is_int64(t)]
+        pairs = [(int(t), i) for t, i in self._index.items() if is_int64(t)]
         self._build([token for token, _ in pairs], [index for _, index in pairs])
 
     @classmethod
@@ -139,11 +139,11 @@ class Vocabulary:
         """Index of one token."""
         if self._index:
             return self._index.get(text, self.oov)
-        value = int(text) if _is_int64(text) else -1
+        value = int(text) if is_int64(text) else -1
         return int(self.look_up_integers(np.array([value]))[0])
 
 
-def _is_int64(text: str) -> bool:
+def is_int64(text: str) -> bool:
     """Whether the text is how an int64 is written ('7' and '-7', not '07')."""
     digits = text.removeprefix("-")
     return (

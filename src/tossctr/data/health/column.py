@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tossctr.config.nulls import NA_VALUES
+from tossctr.data.encoding.ids import dictionary_of
+from tossctr.data.encoding.lists import as_text, is_list
 from tossctr.data.encoding.numbers import as_floats
 from tossctr.data.encoding.quantiles import QuantileSample, row_hashes
-from tossctr.data.encoding.texts import as_text, dictionary_of
-from tossctr.data.encoding.tokens import IntTokens, TextTokens, is_list, split_tokens
+from tossctr.data.encoding.tokens import IntTokens, TextTokens, split_tokens
 from tossctr.data.health.kinds import Kind, numbers_in
 from tossctr.data.where import Where
 from tossctr.errors import UserError
@@ -36,6 +38,7 @@ class ColumnHealth:
         invalid, first_invalid: values that `prepare` refuses, counted among neither the missing
             nor the others, and where the first of them is.
         infinite: infinite numbers.
+        null_events: events of sequences that are null.
         low, high: range of the finite numbers, or of the lengths of sequences.
         total: sum of the finite numbers.
         zeros, ones, fractions: numbers that are 0, that are 1, that are not whole.
@@ -56,6 +59,7 @@ class ColumnHealth:
     invalid: int = 0
     first_invalid: str | None = None
     infinite: int = 0
+    null_events: int = 0
     low: float = float("inf")
     high: float = float("-inf")
     total: float = 0.0
@@ -79,7 +83,7 @@ class ColumnHealth:
             case "numbers" | "times":
                 self._count_numbers(array, where)
             case "texts":
-                codes, texts = dictionary_of(array)
+                codes, texts = dictionary_of(array, NA_VALUES, self.name, where)
                 self.missing += int((codes < 0).sum())
                 self._count_texts(codes[codes >= 0], texts)
             case "sequences":
@@ -127,7 +131,8 @@ class ColumnHealth:
         """The tokens of runs of rows, with the first row of each; rows that cannot be read are
         found by halving, and refused."""
         try:
-            tokens = split_tokens(array, self.splitter or ",", "str", self.name, where)
+            splitter = self.splitter or ","
+            tokens = split_tokens(array, splitter, "str", NA_VALUES, self.name, where)
         except UserError as error:
             half = len(array) // 2
             if not half:
@@ -140,6 +145,7 @@ class ColumnHealth:
             yield where.first_row, tokens
 
     def _count_tokens(self, tokens: IntTokens | TextTokens, first_row: int) -> None:
+        self.null_events += tokens.nulls
         lengths = np.diff(tokens.offsets)
         self.missing += int((lengths == 0).sum())
         self._range(lengths)
@@ -208,6 +214,8 @@ class ColumnHealth:
             self.problems.append(
                 f"{self.invalid:,} that prepare refuses, the first {self.first_invalid}"
             )
+        if self.null_events:
+            self.problems.append(f"{self.null_events:,} null events, which prepare leaves out")
         if self.infinite:
             self.problems.append(f"{self.infinite:,} infinite numbers, which prepare refuses")
         if self.rows and self.missing == self.rows:

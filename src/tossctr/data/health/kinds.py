@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tossctr.data.encoding.tokens import SPLITTERS, is_list
+from tossctr.data.encoding.lists import SPLITTERS, is_list
 
 Kind = Literal["numbers", "times", "texts", "sequences", "other"]
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from tossctr.artefact import Artefact, Sha256
 from tossctr.data.verification import Stamps
 
-VERSION = 2
+VERSION = 3
 
 Input = dict[str, int | str]  # `Inputs.as_dict` of one part
 
@@ -17,7 +17,7 @@ Input = dict[str, int | str]  # `Inputs.as_dict` of one part
 class FitRecord(Artefact):
     """`fit.json`: hash of the config, and the raw files."""
 
-    version: Literal[2]
+    version: Literal[3]
     config: Sha256
     inputs: dict[str, Input]
 
@@ -33,8 +33,10 @@ class ReportRecord(Artefact):
     """`EncodingReport` as JSON."""
 
     rows: int = Field(ge=0)
+    values: dict[str, int]
     unseen: dict[str, int]
     missing: dict[str, int]
+    null_events: dict[str, int]
 
 
 class Reports(Artefact):

@@ -16,8 +16,8 @@ from typing import Protocol
 from uuid import uuid4
 
 from tossctr.data.encoder import Encoder
+from tossctr.data.encoding.report import EncodingReport
 from tossctr.data.encoding.statistics import Stats
-from tossctr.data.encoding.transform import EncodingReport
 from tossctr.data.preparing.parallel import Spread, ordered_map
 from tossctr.data.preparing.parts import PARTS, Chunk, Plan, Span
 from tossctr.data.rows import EncodedRows

@@ -1,0 +1,247 @@
+"""The one text that an id is known by, whatever type a file gives it.
+
+An id in a category, a history, a group or the id column is the same id as an integer, a float, a
+decimal or a text: 7, 7.0, '7', ' 7 ' and '7.0' are '7'. A text's leading zeros are part of it
+('07' is not '7'). Text is Unicode NFC without surrounding blanks, a Boolean is 'true' or 'false'.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Collection
+from decimal import Decimal
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tossctr.data.plain_types import to_single_values
+from tossctr.data.where import Where
+from tossctr.errors import UserError
+
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")  # as pandas and numpy write a whole float
+# As Arrow, Python and Spark write a large one; an id like '1e5' is not among them.
+_EXPONENT = re.compile(r"-?[1-9](?:\.[0-9]+)?[eE]\+[0-9]+|-?[1-9]\.[0-9]+[eE][0-9]+")
+_PLAIN = r"^[A-Za-z_-]*[0-9]+$"  # most ids: their own text, whatever the rules
+FLOAT_DIGITS = {16: 11, 32: 24, 64: 53}  # bits of a float's integers, by its size
+_BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
+
+
+class AmbiguousIdError(ValueError):
+    """A float so large that it may stand for several integers."""
+
+
+def id_text(value: Any, na: Collection[str], float_bits: int = 64) -> str:
+    """The text of one id; empty where the value is missing (None, NaN, blank, or in `na`).
+
+    Args:
+        value: an Arrow value as Python has it.
+        na: texts that stand for a missing value.
+        float_bits: size of the type that a float comes from.
+
+    Raises:
+        AmbiguousIdError: a whole float from 2^53 on (2^24 of 32 bits, 2^11 of 16), or its text.
+    """
+    if isinstance(value, str):
+        return _text(value, na)
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating):
+        text = _float(value, float_bits)
+    elif isinstance(value, Decimal):
+        text = str(int(value)) if value == value.to_integral_value() else f"{value.normalize():f}"
+    else:
+        text = str(value)
+    return "" if text in na else text
+
+
+def _text(text: str, na: Collection[str]) -> str:
+    text = text.strip()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if text in na:
+        return ""
+    if text.isdigit() or not text:
+        return text
+    whole = _WHOLE.fullmatch(text)
+    if whole is not None:
+        if len(whole[1]) > 17 or abs(int(whole[1])) >= 2**53:
+            raise AmbiguousIdError(text)
+        text = "0" if whole[1] == "-0" else whole[1]
+    elif _EXPONENT.fullmatch(text):
+        text = _float(float(text), 64)
+    else:
+        return _BOOLEANS.get(text, text)
+    return "" if text in na else text
+
+
+def _float(value: float | np.floating[Any], bits: int) -> str:
+    if not math.isfinite(value) or value != int(value):
+        return str(np.float32(value)) if bits == 32 else str(value)
+    if abs(value) >= 2 ** FLOAT_DIGITS[bits]:
+        raise AmbiguousIdError(str(value))
+    return str(int(value))
+
+
+def typed_text(text: str, dtype: Literal["str", "int", "float"]) -> str:
+    """The text of an id that is declared as a number: with `int`, '07' is '7'; with `float`, '0.50'
+    is '0.5' too.
+
+    Raises:
+        ValueError, OverflowError: it is no such number.
+    """
+    if dtype == "str":
+        return text
+    if "_" in text:  # Python reads '1_0' as a number
+        raise ValueError(text)
+    if text.lstrip("+-").isdecimal():
+        return str(int(text))
+    number = float(text)
+    if dtype == "int" and number != int(number):
+        raise ValueError(text)
+    return _float(number, 64)
+
+
+def dictionary_of(
+    array: pa.Array, na: Collection[str], column: str, where: Where
+) -> tuple[NDArray[np.int32], list[str]]:
+    """Values -> codes (N,) int32 into a list of texts; a missing value has the code -1.
+
+    Two codes may have the same text.
+
+    Raises:
+        UserError: a float that may stand for several ids.
+    """
+    if pa.types.is_binary(array.type):
+        array = array.cast(pa.string())
+    if not pa.types.is_dictionary(array.type):
+        array = pc.dictionary_encode(array)
+    kind = array.dictionary.type
+    bits = kind.bit_width if pa.types.is_floating(kind) else 64
+    codes = pc.fill_null(array.indices.cast(pa.int32()), -1).to_numpy(zero_copy_only=False)
+    texts: list[str] = []
+    for code, value in enumerate(array.dictionary.to_pylist()):
+        try:
+            texts.append(id_text(value, na, bits))
+        except AmbiguousIdError as error:
+            at = int((codes == code).argmax()) if (codes == code).any() else None
+            raise _ambiguous(column, at, value, where) from error
+    if "" in texts:
+        # The last entry is reached by the codes that are -1 already.
+        codes = np.array([-1 if t == "" else i for i, t in enumerate(texts)] + [-1], np.int32)[
+            codes
+        ]
+    return codes, texts
+
+
+def categories(
+    array: pa.Array,
+    dtype: Literal["str", "int", "float"],
+    na: Collection[str],
+    column: str,
+    where: Where,
+) -> tuple[NDArray[np.int32], list[str]]:
+    """A column of single ids -> codes (N,) int32 (-1 where missing) and texts, read as `dtype`.
+
+    Raises:
+        UserError: a value that is no such number, or a column that is not of single values.
+    """
+    if pa.types.is_nested(array.type):
+        raise where.error(
+            f"holds {array.type}, not single values",
+            column,
+            None,
+            None,
+            to_single_values(array.type),
+        )
+    codes, texts = dictionary_of(array, na, column, where)
+    return codes, as_dtype(codes, texts, dtype, column, where)
+
+
+def as_dtype(
+    codes: NDArray[np.int32],
+    texts: list[str],
+    dtype: Literal["str", "int", "float"],
+    column: str,
+    where: Where,
+) -> list[str]:
+    """The texts as `typed_text` has them.
+
+    Raises:
+        UserError: one is no such number, by the row of its first code.
+    """
+    if dtype == "str":
+        return texts
+    typed = []
+    for code, text in enumerate(texts):
+        try:
+            typed.append(typed_text(text, dtype) if text else "")
+        except (ValueError, OverflowError) as error:
+            at = int((codes == code).argmax()) if (codes == code).any() else None
+            if isinstance(error, AmbiguousIdError):
+                raise _ambiguous(column, at, text, where) from error
+            problem = "not a whole number" if dtype == "int" else "not a number"
+            remedy = "correct it, or declare dtype: str"
+            raise where.error(problem, column, at, text, remedy) from error
+    return typed
+
+
+def _ambiguous(column: str, at: int | None, value: Any, where: Where) -> UserError:
+    return where.error(
+        "a float too large to be one id",
+        column,
+        at,
+        value,
+        "write the ids as integers or as text",
+    )
+
+
+def id_array(array: pa.Array, na: Collection[str], column: str, where: Where) -> pa.Array:
+    """A column of ids -> (N,) large_string of their texts, null where missing.
+
+    Raises:
+        UserError: a float that may stand for several ids, or a column that is not of single values.
+    """
+    codes, texts = categories(array, "str", na, column, where)
+    if not texts:
+        return pa.nulls(len(array), pa.large_string())
+    return pa.array(texts, pa.large_string()).take(pa.array(codes, mask=codes < 0))
+
+
+def row_ids(array: pa.Array, na: Collection[str], column: str, where: Where) -> pa.Array:
+    """(N,) large_string ids to name rows by in an output: text stays as the file has it, any other
+    type becomes the text of its ids.
+
+    Raises:
+        UserError: an id is missing, or may stand for several; the column is not of single values.
+    """
+    if pa.types.is_nested(array.type):
+        raise where.error(
+            f"holds {array.type}, not ids", column, None, None, "name another column as id_col"
+        )
+    ids = id_array(array, na, column, where)
+    if ids.null_count:
+        at = pc.index(ids.is_null(), True).as_py()
+        raise where.error("the id is missing", column, at, None, "give each row its id")
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return array.cast(pa.large_string()) if is_text else ids
+
+
+def same_ids(ids: pa.Array) -> pa.Array:
+    """(N,) large_string of any ids -> their texts by which they are compared, null where blank.
+
+    Raises:
+        AmbiguousIdError: the text of a float that may stand for several ids.
+    """
+    plain = pc.match_substring_regex(ids, _PLAIN)
+    if pc.all(plain).as_py():
+        return ids
+    odd = [id_text(text, ()) or None for text in ids.filter(pc.invert(plain)).to_pylist()]
+    return pc.replace_with_mask(ids, pc.invert(plain), pa.array(odd, ids.type))

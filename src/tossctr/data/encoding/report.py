@@ -1,0 +1,103 @@
+"""What the encoder met in the rows that it transformed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from tossctr.progress import say
+
+MANY_UNSEEN = 0.2  # share of a column's values above which something is likely to be wrong
+_NAMED = 12  # columns in one line
+
+
+@dataclass
+class EncodingReport:
+    """Counts over rows; mergeable. Columns where there is nothing to count are left out.
+
+    Attributes:
+        rows: rows transformed.
+        values: by column with a vocabulary, the values that are there (of a history, its events).
+        unseen: of these, those that are not in the vocabulary and became OOV.
+        missing: by column, missing values that were filled.
+        null_events: by history, null events; left out, or OOV where several histories have to stay
+            equally long.
+    """
+
+    rows: int = 0
+    values: Counter[str] = field(default_factory=Counter)
+    unseen: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    null_events: Counter[str] = field(default_factory=Counter)
+
+    def merge(self, other: EncodingReport) -> None:
+        self.rows += other.rows
+        for name in _COUNTERS:
+            getattr(self, name).update(getattr(other, name))
+
+    def count(
+        self,
+        column: str,
+        *,
+        values: int = 0,
+        unseen: int = 0,
+        missing: int = 0,
+        null_events: int = 0,
+    ) -> None:
+        counted = zip(_COUNTERS, (values, unseen, missing, null_events), strict=True)
+        for name, number in counted:
+            if number:
+                getattr(self, name)[column] += number
+
+    def taken(self) -> EncodingReport:
+        """What has been counted, leaving nothing."""
+        taken = EncodingReport()
+        taken.merge(self)
+        self.rows = 0
+        for name in _COUNTERS:
+            getattr(self, name).clear()
+        return taken
+
+    def unseen_shares(self) -> dict[str, float]:
+        """By column with a vocabulary, the share of its values that are not in the vocabulary."""
+        return {name: self.unseen[name] / count for name, count in self.values.items()}
+
+    def say(self, part: str) -> None:
+        """Print the shares of unseen values and the null events of these rows."""
+        shares = self.unseen_shares()
+        some = {name: share for name, share in shares.items() if share}
+        if shares:
+            ordered = sorted(some, key=lambda name: -some[name])
+            named = [f"{name} {some[name]:.2%}" for name in ordered[:_NAMED]]
+            if len(some) < len(shares):
+                named.append(f"{len(shares) - len(some)} columns 0 %")
+            if len(ordered) > _NAMED:
+                named.insert(_NAMED, f"{len(ordered) - _NAMED} more columns")
+            say(f"{part}: values that are not in the vocabulary: {', '.join(named)}")
+        many = [f"{name} {share:.0%}" for name, share in some.items() if share > MANY_UNSEEN]
+        if many:
+            say(
+                f"warning: {part}: the model knows little of {', '.join(many)} not in the"
+                " vocabulary; check that these columns hold the ids of the training file"
+            )
+        self.say_nulls(part)
+
+    def say_nulls(self, part: str) -> None:
+        """Print how many events of histories were null."""
+        for name, count in self.null_events.items():
+            say(f"{part}: {count:,} null events in {name}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        counters = {name: dict(getattr(self, name)) for name in _COUNTERS}
+        return {"rows": self.rows, **counters}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> EncodingReport:
+        """The inverse of `as_dict`."""
+        return cls(value["rows"], *(Counter(value[name]) for name in _COUNTERS))
+
+
+_COUNTERS = tuple(f.name for f in fields(EncodingReport))[1:]
