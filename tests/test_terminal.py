@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -16,6 +17,8 @@ from rich.console import Console
 
 from tossctr import cli, progress
 from tossctr.commands.examples import EXAMPLES
+from tossctr.progress import say, track
+from tossctr.waiting import say_if_threads_spin
 
 COMMANDS = cli.app.registered_commands
 NAMES = {info.name or info.callback.__name__ for info in COMMANDS if info.callback}
@@ -143,13 +146,87 @@ def test_what_needs_no_model_starts_without_torch(line: list[str], code: int) ->
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize(
+    ("before", "line", "expected"),
+    [
+        ("", "import tossctr", "PASSIVE"),
+        ("os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'", "import tossctr", "ACTIVE"),
+        # Torch has read it by now; a module of the name is enough to tell.
+        ("sys.modules['torch'] = None", "import tossctr", None),
+    ],
+)
 def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+    before: str, line: str, expected: str | None
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    with pytest.raises(SystemExit):
+    script = f"import os, sys\n{before}\n{line}\nprint(os.environ.get('OMP_WAIT_POLICY'))"
+    clean = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean, check=True)
+    assert done.stdout.strip() == str(expected)
+
+
+def test_who_imported_torch_first_is_told_once_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    say_if_threads_spin.cache_clear()
+    say_if_threads_spin()
+    say_if_threads_spin()
+    assert capsys.readouterr().err.count("import tossctr first") == 1
+    say_if_threads_spin.cache_clear()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    say_if_threads_spin()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("broken", [OSError(28, "No space left on device"), ValueError("closed")])
+def test_a_full_or_closed_stderr_costs_lines_and_nothing_more(
+    broken: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise broken
+
+        def flush(self) -> None:
+            raise broken
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    say("lost")
+    with track("lost too", 1) as advance:
+        advance(1)
+    monkeypatch.setattr(sys, "stderr", None)  # as where the caller has closed it
+    say("lost")
+    kept = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", kept)
+    say("heard")
+    assert kept.getvalue() == "heard\n"
+
+
+def test_what_the_caller_has_closed_is_not_the_number_of_the_next_file(tmp_path: Path) -> None:
+    # What a library writes to its standard error would land in that file.
+    script = (
+        "import os, sys; from tossctr.cli import main\n"
+        "try: main(['version'])\n"
+        "except SystemExit: pass\n"
+        "os.write(2, b'a warning of some library')\n"
+        f"sys.exit(os.open({str(tmp_path / 'data')!r}, os.O_CREAT | os.O_WRONLY))"
+    )
+    command = ["sh", "-c", f'{sys.executable} -c "$1" >&- 2>&-', "sh", script]
+    assert subprocess.run(command, check=False).returncode > 2
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_too_few_file_handles_are_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cli, "app", refuse)
+    with pytest.raises(SystemExit) as end:
         cli.main(["version"])
-    assert os.environ["OMP_WAIT_POLICY"] == expected
+    assert end.value.code == 2
+    assert os.strerror(number) in capsys.readouterr().err

@@ -9,11 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tossctr.waiting import let_threads_sleep
+
 if TYPE_CHECKING:
     from tossctr.api import load_run, predict, prepare, train, write_report
     from tossctr.config.loader import load_experiment
     from tossctr.data.synthetic import synthesize
     from tossctr.errors import UserError
+
+let_threads_sleep()
 
 __version__ = "0.1.0"
 __all__ = [

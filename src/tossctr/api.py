@@ -25,6 +25,7 @@ from tossctr.inference.predict import BATCH_ROWS, predict_rows
 from tossctr.inference.scorer import Scorer, members_of
 from tossctr.training.device import resolve_device
 from tossctr.training.run_folder import Run
+from tossctr.waiting import say_if_threads_spin
 
 
 def prepare(config: Experiment | DatasetConfig, *, force: bool = False) -> Prepared:
@@ -57,6 +58,7 @@ def train(experiment: Experiment, *, gpu: int | None = None, fresh: bool = False
     Raises:
         UserError: settings or data that cannot be used.
     """
+    say_if_threads_spin()
     return pipeline.train_experiment(experiment, resolve_device(gpu), fresh=fresh)
 
 
@@ -94,6 +96,7 @@ def predict(
         UserError: a missing column, or a value that cannot be encoded, by column and row.
         TypeError: `rows` is nothing of this kind.
     """
+    say_if_threads_spin()
     opened = load_run(run) if isinstance(run, str | Path) else run
     device = resolve_device(gpu)
     table = as_table(rows)

@@ -20,6 +20,7 @@ from tossctr.progress import console, say
 from tossctr.training.interruption import Stopped
 
 INTERRUPTED = "interrupted: earlier results are as they were; the same command goes on from there"
+_OF_THE_SYSTEM = (errno.ENOSPC, errno.EMFILE, errno.ENFILE)  # whatever the file
 
 
 @app.command()
@@ -59,7 +60,7 @@ def one_line_errors() -> Iterator[None]:
     except UserError as error:
         _fail(error)
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno not in _OF_THE_SYSTEM:
             raise  # not about a file: a bug
         _fail(refused(error, "the system refuses", None))
     except Stopped as stopped:
@@ -70,11 +71,20 @@ def one_line_errors() -> Iterator[None]:
         _stopped(INTERRUPTED, signal.SIGINT)
 
 
+def _fill_standard_descriptors() -> None:
+    """Open what the caller has closed (`2>&-`), or the next file that is opened would get its
+    number, and with it what libraries write to standard output and error."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(number, True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; `arguments` of None are those of the process."""
-    # Before torch comes: its threads wait for each other many times a step. If they spin meanwhile,
-    # another process that is busy makes training slower by far (benchmarks/beside.py).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _fill_standard_descriptors()
     console.quiet = False
     with one_line_errors():
         app(arguments)

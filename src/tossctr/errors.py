@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tossctr.redaction import redacted
+
 
 class UserError(Exception):
     """Something the user can mend: bad input, a wrong config, a missing file.
@@ -42,7 +44,8 @@ class UserError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """The whole message on one line: ``where: problem (found value); remedy``."""
+        """The whole message on one line: ``where: problem (found value); remedy``; secrets of URLs
+        are left out."""
         where = [part for part in (self.file, self.key) if part]
         if self.column is not None:
             where.append(f"column {self.column}")
@@ -54,4 +57,4 @@ class UserError(Exception):
             text += f" (found {shown if len(shown) <= 60 else shown[:57] + '...'})"
         if self.remedy:
             text += f"; {self.remedy}"
-        return " ".join(text.split())
+        return redacted(" ".join(text.split()))

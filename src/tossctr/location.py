@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 from pydantic import PlainSerializer, PlainValidator
 
 from tossctr.errors import UserError
+from tossctr.redaction import is_redacted, redacted
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 PARQUET = ".parquet"
 _SCHEME = "://"
 _LOCAL = "file://"
+ANSWER_SECONDS = 20  # between two pieces of an answer; a file may take as long as it likes
 
 
 def located(value: Any) -> Path | str:
@@ -35,7 +37,12 @@ def located(value: Any) -> Path | str:
 
 
 # A path, or the URL of a file or of a folder (s3://bucket/prefix) as text.
-Location = Annotated[Path | str, PlainValidator(located), PlainSerializer(str, when_used="json")]
+# Secrets in it are not written.
+Location = Annotated[
+    Path | str,
+    PlainValidator(located),
+    PlainSerializer(lambda location: redacted(str(location)), when_used="json"),
+]
 
 
 def name_of(location: Location) -> str:
@@ -57,7 +64,13 @@ def exists(location: Location) -> bool:
     if isinstance(location, Path):
         return location.exists()
     with _remote(location) as (system, path):
-        return bool(system.exists(path))
+        try:
+            system.info(path)  # `exists` takes a server that does not answer for one without it
+        except FileNotFoundError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            return False
+        return True
 
 
 def is_folder(location: Location) -> bool:
@@ -154,8 +167,14 @@ def _remote(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
     from fsspec.core import url_to_fs
 
     protocol = url.split(_SCHEME)[0]
+    if is_redacted(url):
+        raise UserError(
+            "the password or token of this URL was not kept",
+            file=url,
+            remedy="give the whole URL again, with --data or in the data set's config",
+        )
     try:
-        system, path = url_to_fs(url)
+        system, path = url_to_fs(url, **_patience(protocol))
         yield system, path
     except ImportError as error:  # fsspec says which package
         raise UserError(
@@ -163,11 +182,42 @@ def _remote(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
             file=url,
             remedy=str(error).split(". ")[0],
         ) from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, TimeoutError) as error:
+        # fsspec's HTTP client calls missing what it could not ask for, too.
+        cause = error.__cause__ or error
+        if isinstance(cause, TimeoutError):
+            raise UserError(
+                f"does not answer within {ANSWER_SECONDS} s",
+                file=url,
+                remedy="check the URL and the network, then give the same command again",
+            ) from error
+        if isinstance(cause, OSError) and cause is not error:
+            raise _unreachable(url, cause) from error
         raise UserError("does not exist", file=url, remedy="check the URL") from error
     except Exception as error:  # each store's client has errors of its own
-        raise UserError(
-            f"cannot be reached: {type(error).__name__}: {str(error)[:200]}",
-            file=url,
-            remedy="check the URL, the credentials and the network",
-        ) from error
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: Exception) -> UserError:
+    return UserError(
+        f"cannot be reached: {type(error).__name__}: {str(error)[:200]}",
+        file=url,
+        remedy="check the URL, the credentials and the network",
+    )
+
+
+def _patience(protocol: str) -> dict[str, Any]:
+    """How long to wait for an answer, in the words of a protocol's client; those of other protocols
+    have limits of their own (`FSSPEC_<PROTOCOL>` sets them)."""
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(
+            total=None, sock_connect=ANSWER_SECONDS, sock_read=ANSWER_SECONDS
+        )
+        return {"client_kwargs": {"timeout": limit}}
+    if protocol in ("s3", "s3a"):
+        retries = {"max_attempts": 2}
+        limits = {"connect_timeout": ANSWER_SECONDS, "read_timeout": ANSWER_SECONDS}
+        return {"config_kwargs": {**limits, "retries": retries}}
+    return {}

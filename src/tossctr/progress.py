@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -24,7 +27,49 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-console = Console(stderr=True)
+from tossctr.redaction import redacted
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error as it is at the moment; what it does not take is lost.
+
+    A full disk under a log, a closed pipe or terminal must not end a training that only reports.
+    """
+
+    @property
+    def _file(self) -> TextIO | None:
+        # While bars are shown, Rich has put itself in the place of sys.stderr.
+        file: TextIO | None = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        return file
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self._file, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        if self._file is not None:
+            with suppress(OSError, ValueError):  # ValueError: it is closed
+                self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._file is not None:
+            with suppress(OSError, ValueError):
+                self._file.flush()
+
+    def isatty(self) -> bool:
+        try:
+            return self._file is not None and self._file.isatty()
+        except ValueError:
+            return False
+
+    def fileno(self) -> int:
+        if self._file is None:
+            raise io.UnsupportedOperation("fileno")
+        return self._file.fileno()
+
+
+console = Console(file=_Stderr())  # type: ignore[arg-type]
 PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
 _STATM = Path("/proc/self/statm")
 
@@ -95,7 +140,7 @@ def track(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """
     if console.is_terminal and not console.quiet:
         with bars() as progress:
-            task = progress.add_task(name, total=total)
+            task = progress.add_task(redacted(name), total=total)
             yield lambda rows: progress.advance(task, rows)
         return
 
@@ -122,4 +167,4 @@ def track(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 def say(message: str) -> None:
     """One line to the user (stderr, so that results can be piped)."""
-    console.print(message, highlight=False, soft_wrap=True)
+    console.print(redacted(message), highlight=False, soft_wrap=True)

@@ -1,3 +1,10 @@
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tossctr.data.features import FeatureMap, Field
-from tossctr.data.loader import BatchRows, RowsDataset, batches
+from tossctr.data.loader import BatchRows, RowsDataset, batches, ending_workers
 from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.errors import UserError
 
 
 def rows_of(lengths, max_len=None, truncating="pre"):
@@ -126,3 +134,63 @@ def test_loader_yields_whole_batches(num_workers):
     order = BatchRows(5, 2, shuffle=False)
     seen = [batch.row.tolist() for batch in batches(rows, order, num_workers=num_workers)]
     assert [sorted(x) for x in seen] == [[0, 1], [2, 3], [4]]
+
+
+class Unsendable(EncodedRows):
+    """Rows as a store maps them: to send a copy to another process would send the whole store."""
+
+    def __reduce__(self):
+        raise AssertionError("rows were pickled")
+
+
+def loader_of(rows, **options):
+    rows = Unsendable(**vars(rows))
+    return batches(rows, BatchRows(8, 2, shuffle=False), num_workers=1, **options)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
+def test_rows_are_not_sent_to_loaders_processes_whatever_pythons_default(monkeypatch):
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", None)
+    multiprocessing.set_start_method("forkserver", force=True)
+    try:
+        loader = loader_of(rows_of([1] * 8))
+        with ending_workers(loader):
+            assert sum(len(batch.row) for batch in loader) == 8
+    finally:
+        multiprocessing.set_start_method(None, force=True)
+
+
+def test_a_loaders_process_that_is_killed_is_one_line():
+    loader = loader_of(rows_of([1] * 8))
+
+    def read_on():
+        with ending_workers(loader):
+            iterator = iter(loader)
+            os.kill(iterator._workers[0].pid, signal.SIGKILL)
+            for _ in range(100):  # torch raises it wherever it hears of it
+                time.sleep(0.1)
+                list(iter(loader))
+
+    with pytest.raises(UserError, match=r"was killed.*num_workers=0"):
+        read_on()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        RuntimeError("Too many open files. Communication with the workers is no longer possible."),
+    ],
+)
+def test_too_few_file_handles_are_one_line(error):
+    with pytest.raises(UserError, match="open files") as raised, ending_workers():
+        raise error
+    assert raised.value.__cause__ is error
+
+
+def test_other_errors_of_a_training_stay_what_they_are():
+    for error in (RuntimeError("shapes"), OSError(errno.EIO, "disk")):
+        with pytest.raises(type(error)) as raised, ending_workers():
+            raise error
+        assert raised.value is error
+        assert raised.value.__cause__ is None

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from tossctr import pipeline
+from tossctr.cli import main
 from tossctr.config.loader import load_experiment
 from tossctr.data.encoder import Encoder
 from tossctr.data.prepare import prepare
@@ -218,3 +220,19 @@ def test_a_folder_is_scored_as_the_joined_file(run, data, tmp_path):
     expected = submit(run, data, tmp_path / "whole.csv")
     assert submit(run, tmp_path / "parts", tmp_path / "out.csv") == expected
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_worker_takes_the_one_gpu_that_it_sees(tmp_path):
+    table = pa.table({"id": pa.array(["a", "b"])})
+    pq.write_table(table, tmp_path / "test.parquet")
+    run = SimpleNamespace(experiment=SimpleNamespace(dataset=SimpleNamespace(encoded=False)))
+    devices = []
+
+    def spread(score, spans):
+        devices.append(score.args[2])
+        yield from ()
+
+    list(kept._on_workers(spread, run, tmp_path / "test.parquet", torch.device("cuda", 1), None, 0))
+    assert devices == [torch.device("cuda", 0)]
+    with pytest.raises(SystemExit):
+        main(["predict", "--engine", "ray", "--gpu", "1"])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.training import mlflow_log
 from tossctr.training.mlflow_log import log_run
 from tossctr.training.trainer import check_model, train
 
@@ -60,3 +62,19 @@ def test_without_mlflow_the_key_is_refused_before_training(experiment, monkeypat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="not installed"):
         check_model(experiment("sqlite:///runs.db"))
+
+
+def test_a_server_that_does_not_answer_is_given_up_and_its_password_not_said(monkeypatch, capsys):
+    for variable in mlflow_log._PATIENCE:
+        monkeypatch.delenv(variable, raising=False)  # and is as before afterwards
+    patience = {**mlflow_log._PATIENCE, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
+    monkeypatch.setattr(
+        mlflow_log, "_PATIENCE", {**patience, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://eve:geheim@127.0.0.1:{silent.getsockname()[1]}"
+        chosen = load_experiment(CONFIGS, "DeepFM_toy", [f"mlflow_uri={uri}"])
+        log_run(uri, chosen, {"best": {"AUC": 0.5}, "history": []})
+    said = capsys.readouterr().err
+    assert "not logged to MLflow at http://eve:***@127.0.0.1" in said
+    assert "geheim" not in said

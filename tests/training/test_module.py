@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tossctr.cluster.processes import ALONE
 from tossctr.config.schema import ModelConfig, TrainingConfig
 from tossctr.data.features import FeatureMap, Field
 from tossctr.data.loader import BatchRows, batches
@@ -14,7 +15,7 @@ from tossctr.errors import UserError
 from tossctr.models.base import CTRModel
 from tossctr.training.callbacks import MonitorRule
 from tossctr.training.module import CTRModule
-from tossctr.training.network import PRECISIONS
+from tossctr.training.network import PRECISIONS, _trainer
 
 FEATURES = FeatureMap(
     dataset_id="d",
@@ -194,3 +195,10 @@ def test_a_loss_as_monitor_is_minimised():
     rule = Scripted([0.6, 0.5, 0.7], monitor={"AUC": 1.0}, monitor_mode="min")
     fit(seeded(), rows_of(), epochs=3, rule=rule)
     assert rule.kept == [1, 2]
+
+
+def test_a_slurm_script_without_srun_trains_by_itself(monkeypatch, tmp_path):
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "job", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = _trainer(TrainingConfig(epochs=1), torch.device("cpu"), tmp_path, [], ALONE)
+    assert trainer.world_size == 1

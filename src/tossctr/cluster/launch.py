@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from tossctr import pipeline
 from tossctr.cluster.choices import Engine
 from tossctr.cluster.errors import LOST, PeerLost
+from tossctr.cluster.parent import STOP_SECONDS, end_with_parent
 from tossctr.cluster.place import OWN_STORE, Place, find_place
 from tossctr.cluster.processes import ALONE, joined
 from tossctr.cluster.tasks import connected
@@ -38,7 +40,6 @@ from tossctr.training.run_folder import Run, RunWriter, load_run
 from tossctr.training.trainer import check_model
 
 MAX_RESTARTS = 3  # times that all are started anew because one was lost
-STOP_SECONDS = 120  # for a last step and its checkpoint, once a signal has come
 CAUSE_SECONDS = 5  # the agent names the process that it first finds ended: let that be the cause
 OUTCOME = "outcome.json"  # what the first of Ray's processes says at the end
 _HERE = "127.0.0.1"
@@ -102,8 +103,15 @@ def _work(job: _Job, place: Place | None) -> dict[str, Any]:
 
 
 def _torchrun_worker(job: _Job) -> dict[str, Any]:
+    launcher = parent_process()
+    assert launcher is not None
+    assert launcher.pid is not None
+    end_with_parent(launcher.pid)
     try:
-        return _work(job, find_place())
+        outcome = _work(job, find_place())
+        if os.getppid() != launcher.pid:  # torch would wait for it to read the outcome
+            sys.exit(LOST)
+        return outcome
     except PeerLost:
         time.sleep(CAUSE_SECONDS)
         sys.exit(LOST)
@@ -124,7 +132,7 @@ def _with_torchrun(job: _Job, workers: int) -> dict[str, Any]:
             local_addr=_HERE,
             max_restarts=MAX_RESTARTS,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
-            shutdown_timeout=STOP_SECONDS,
+            shutdown_timeout=int(STOP_SECONDS),
         )
         try:
             outcomes = elastic_launch(config, _torchrun_worker)(job)

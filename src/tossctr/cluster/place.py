@@ -23,6 +23,7 @@ class Place:
         local_rank: its number among those of its machine.
         address, port: where the first one listens.
         restarts: how often all have been started again because one was lost.
+        of_agent: whether torchrun's agent, which starts all again, is the parent of this process.
         may_go_astray: whether a restart may find addresses of processes that are gone.
     """
 
@@ -32,6 +33,7 @@ class Place:
     address: str
     port: int
     restarts: int
+    of_agent: bool = False
     may_go_astray: bool = False
 
 
@@ -51,6 +53,7 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
                 address=environment["MASTER_ADDR"],
                 port=int(environment["MASTER_PORT"]),
                 restarts=int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)),
+                of_agent="TORCHELASTIC_RUN_ID" in environment,
                 may_go_astray=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
                 and int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0,
             )

@@ -98,6 +98,8 @@ def predict(
     from tossctr import pipeline
     from tossctr.training.device import resolve_device
 
+    if engine == "ray" and gpu is not None and gpu >= 0:
+        raise typer.BadParameter("Ray gives each worker a GPU: leave --gpu out, or -1 for the CPU")
     chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
     calibrator = calibrated(chosen, objective, device)
     with workers_of(engine, workers, gpus=device.type == "cuda") as spread:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -182,12 +183,15 @@ def _train_together(
 
     from tossctr import pipeline
     from tossctr.cluster.errors import LOST, ErrorElsewhere, PeerLost
+    from tossctr.cluster.parent import end_with_parent
     from tossctr.cluster.place import OWN_STORE
     from tossctr.cluster.processes import joined
     from tossctr.training.device import device_of_process
     from tossctr.training.interruption import Stopped
 
     hush(place.rank > 0)
+    if place.of_agent:
+        end_with_parent(os.getppid())
     if place.may_go_astray:
         say(f"--max-restarts may not find all processes again: give torchrun {OWN_STORE}=1")
     try:

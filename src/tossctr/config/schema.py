@@ -9,10 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from tossctr.config.nulls import NA_VALUES, as_na_values
 from tossctr.location import Location
+from tossctr.redaction import redacted
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
 
@@ -197,7 +205,9 @@ class TrainingConfig(_Frozen):
     checkpoint_minutes: float = Field(10, gt=0)  # between two from which training can go on
     num_workers: int = Field(1, ge=0)
     model_root: Path = Path("checkpoints")
-    mlflow_uri: str | None = None  # a tracking server, or sqlite:///runs.db; None: not logged there
+    mlflow_uri: Annotated[
+        str | None, PlainSerializer(lambda uri: uri and redacted(uri), when_used="json")
+    ] = None  # a tracking server, or sqlite:///runs.db; None: not logged there
     verbose: Literal[0, 1, 2] = 1  # 0: only errors; 2: the resolved config too
     debug_mode: bool = False
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +17,10 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tossctr.data.batch import Batch
 from tossctr.data.rows import Array, EncodedRows
+from tossctr.errors import UserError
+
+# Torch has no type of its own for these: worker processes, and the thread that pins memory.
+_LOST = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
 
 
 class BatchRows(Sampler[Array]):
@@ -146,9 +153,30 @@ def batches(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        # A fork shares the mapped store; Python's default from 3.14 on would send each a copy.
+        multiprocessing_context="fork" if num_workers > 0 and sys.platform == "linux" else None,
         worker_init_fn=_leave_signals_to_main,
         generator=torch.Generator(),  # or each pass would draw from the generator that trains
     )
+
+
+def _known(error: RuntimeError | OSError) -> UserError | None:
+    """What torch says of its loaders' processes, as one line; None for anything else."""
+    said = str(error)
+    few_files = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    if few_files or "Too many open files" in said:
+        return UserError(
+            "the processes that load batches need more open files than are allowed",
+            remedy="raise the limit (ulimit -n 4096), or give --set num_workers=0; the same "
+            "command goes on from the last checkpoint",
+        )
+    if isinstance(error, RuntimeError) and _LOST.match(said):
+        return UserError(
+            f"a process that loads batches was killed: {said.splitlines()[0]}",
+            remedy="see whether memory ran out; --set num_workers=0 needs less, and the same "
+            "command goes on from the last checkpoint",
+        )
+    return None
 
 
 def _leave_signals_to_main(worker: int) -> None:
@@ -161,9 +189,18 @@ def _leave_signals_to_main(worker: int) -> None:
 @contextmanager
 def ending_workers(*loaders: DataLoader[Batch]) -> Iterator[None]:
     """End the processes of loaders on the way out. An error that is kept, as notebooks keep the
-    last one, would keep them too, and Python waits at its exit for what ignores signals."""
+    last one, would keep them too, and Python waits at its exit for what ignores signals.
+
+    Raises:
+        UserError: a loader's process was killed, or this process may open no more files.
+    """
     try:
         yield
+    except (RuntimeError, OSError) as error:
+        known = _known(error)
+        if known is None:
+            raise
+        raise known from error
     finally:
         for loader in loaders:
             workers = loader._iterator  # persistent ones are there; torch has no public way to them

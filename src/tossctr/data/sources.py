@@ -258,6 +258,12 @@ class ParquetSource:
 
 def unreadable(path: Location, error: Exception) -> UserError:
     """The error for a file that Arrow cannot read on."""
+    if isinstance(error, TimeoutError):
+        return UserError(
+            "the server does not answer any more",
+            file=path,
+            remedy="check the network, then give the same command again",
+        )
     return UserError(f"cannot be read: {short(error)}", file=path, remedy="write it again")
 
 

@@ -119,6 +119,8 @@ def _on_workers(
     """The same; each part is scored by one worker, which reads its rows itself."""
     if isinstance(path, Path):
         path = path.absolute()  # workers have folders of their own
+    if device.type == "cuda":
+        device = torch.device("cuda", 0)  # each worker sees one GPU alone, whatever its number
     source = open_source(path, {}, encoded=run.experiment.dataset.encoded)
     if source.ends is None or source.num_rows is None:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,13 @@ from lightning.pytorch.loggers import MLFlowLogger
 from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
 from tossctr.progress import say
+
+# A dead server is given up after half a minute; by itself MLflow tries for four.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
 
 
 def require_mlflow() -> None:
@@ -38,6 +46,8 @@ def log_run(uri: str, experiment: Experiment, metrics: Mapping[str, Any]) -> Non
         uri: of the tracking server, or `sqlite:///runs.db`.
         metrics: the content of metrics.json.
     """
+    for variable, value in _PATIENCE.items():
+        os.environ.setdefault(variable, value)
     for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)  # they tell of tables and new experiments
     try:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tossctr.cluster.processes import Processes
@@ -216,7 +217,8 @@ def _trainer(
         if processes.is_first
         else False,
         callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
+        # Alone whatever the environment says: a SLURM job's own script is none of its tasks.
+        plugins=[SafeCheckpointIO(), *([LightningEnvironment()] if processes.alone else [])],
         log_every_n_steps=LOG_EVERY_STEPS,
         num_sanity_val_steps=0,
         enable_checkpointing=False,  # MonitorRule keeps the best weights, Checkpoints the rest

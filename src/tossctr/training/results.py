@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tossctr.config.schema import Experiment
+from tossctr.redaction import redacted
 
 FILE = "results.csv"
 COLUMNS = ("time", "command", "exp_id", "dataset_id", "seed", "train", "val", "test")
@@ -29,7 +30,7 @@ def append_result(folder: Path, experiment: Experiment, best: Mapping[str, Any])
     names = dict.fromkeys([*experiment.training.metrics, *experiment.training.monitor])
     row = (
         datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        " ".join(["tossctr", *sys.argv[1:]]),
+        redacted(" ".join(["tossctr", *sys.argv[1:]])),
         experiment.expid,
         experiment.dataset.dataset_id,
         experiment.training.seed,

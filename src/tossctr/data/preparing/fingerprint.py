@@ -12,6 +12,7 @@ from typing import Any
 from tossctr.errors import UserError
 from tossctr.files import sha256_of
 from tossctr.location import Location, is_folder, opened, parquet_files, stamp
+from tossctr.redaction import redacted
 
 _BLOCK_BYTES = 4 << 20
 
@@ -50,7 +51,7 @@ class Inputs:
             if now["size"] != was["size"]:
                 return False
             same_time = now.items() <= was.items() and len(now) > 1
-            if str(self._paths[part]) == was["path"] and same_time:
+            if redacted(str(self._paths[part])) == was["path"] and same_time:
                 known: Future[str] = Future()
                 known.set_result(was["sha256"])
                 self._hashes[part] = known
@@ -72,7 +73,7 @@ class Inputs:
                 raise UserError(
                     "changed while it was read", file=path, remedy="give the same command again"
                 )
-            described[part] = {"path": str(path), **self._stats[part], "sha256": digest}
+            described[part] = {"path": redacted(str(path)), **self._stats[part], "sha256": digest}
         return described
 
     def _hash(self, part: str) -> Future[str]:
