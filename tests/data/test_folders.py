@@ -299,7 +299,7 @@ def test_a_url_that_leads_nowhere_is_one_line(store: Any, url: str, message: str
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(url: str) -> Any:
+    def missing(url: str, **options: Any) -> Any:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
