@@ -2,9 +2,10 @@
 
 Parquet and CSV files, YAML configs and model folders are mutated at random (bytes, columns, types,
 values; model folders also with their hashes made right again) and given to the code behind
-`prepare`, `predict` and the reading of configs. A case goes wrong where it ends with anything but a
-result or a `UserError` (or the system's own error about a file), where it takes longer than
-`TIMEOUT` seconds, or where a prediction has not one probability for each row of the file.
+`prepare`, `predict` and the reading of configs. Half of the cases mutate prepared data, runs, folds
+and blends, and run a command on them (`fuzz_folders.py`). A case goes wrong where it ends with
+anything but a result or a `UserError` (or the system's own error about a file), where it takes
+longer than `TIMEOUT` seconds, or where a prediction has not one probability for each row.
 
     cases          inputs tried
     refused        those that ended with one line
@@ -29,12 +30,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fuzz_folders
 import harness
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
+from mutations import flip, spoil
 
 from tossctr import pipeline
 from tossctr.config.loader import load_experiment
@@ -63,11 +66,13 @@ YAML = ["null", "~", "-1", "0", "1e400", ".nan", "[]", "{}", "[1, [2]]", "'text'
 
 @dataclass(frozen=True)
 class World:
-    """What is mutated: a data set's raw files, its experiment, a trained run."""
+    """What is mutated: a data set's raw files, its experiment, a trained run; and the project of
+    `fuzz_folders`."""
 
     root: Path
     experiment: Experiment
     run: Path
+    project: Path
 
 
 def world(root: Path) -> World:
@@ -76,26 +81,7 @@ def world(root: Path) -> World:
     keys = ["epochs=1", "max_len=8", "num_workers=0", "valid_split.method=stratified"]
     experiment = load_experiment(root / "configs", "FESeq_toy", keys)
     run = train(experiment, prepare(experiment.dataset), CPU, root / "run")
-    return World(root, experiment, run.folder)
-
-
-def flip(content: bytes, draw: random.Random) -> bytes:
-    """Bytes changed, cut out, doubled, or the end left out."""
-    data = bytearray(content)
-    for _ in range(draw.choice([1, 1, 3, 20])):
-        at = draw.randrange(max(len(data), 1))
-        match draw.randrange(6):
-            case 0 | 1:
-                data[at : at + 1] = bytes([draw.randrange(256)])
-            case 2:
-                del data[at : at + draw.choice([1, 4, 1000])]
-            case 3:
-                data[at:at] = data[at : at + draw.choice([1, 4, 1000])]
-            case 4:
-                data[at:at] = draw.randbytes(draw.choice([1, 8]))
-            case 5 if draw.random() < 0.3:
-                del data[at:]
-    return bytes(data)
+    return World(root, experiment, run.folder, fuzz_folders.make_project(root / "project"))
 
 
 def mutated_table(table: pa.Table, draw: random.Random) -> pa.Table:
@@ -246,38 +232,14 @@ def try_model(world: World, folder: Path, draw: random.Random) -> str | None:
     return scored(run, world.root / "data" / "toy" / "test.parquet", folder / "out.csv")
 
 
-def spoil(content: Any, draw: random.Random) -> None:
-    """Change one value somewhere in JSON."""
-    values: list[Any] = [
-        None,
-        -1,
-        0,
-        10**12,
-        2**70,
-        1e308,
-        "",
-        "../../x",
-        "\x00",
-        [],
-        {},
-        True,
-        "a",
-    ]
-    while isinstance(content, dict | list) and content:
-        keys = list(content) if isinstance(content, dict) else range(len(content))
-        key = draw.choice(list(keys))
-        inner = content[key]
-        if isinstance(inner, dict | list) and inner and draw.random() < 0.85:
-            content = inner
-            continue
-        if isinstance(content, dict) and draw.random() < 0.2:
-            del content[key]
-        else:
-            content[key] = draw.choice(values)
-        return
+def try_folder(world: World, folder: Path, draw: random.Random) -> str | None:
+    refused, wrong = fuzz_folders.attempt(world.project, draw)
+    if refused and wrong is None:
+        raise UserError("refused")  # its line is on standard error
+    return wrong
 
 
-KINDS = (try_train_file, try_test_file, try_config, try_model)
+KINDS = (try_train_file, try_test_file, try_config, try_model, *[try_folder] * 4)
 
 
 class Hang(BaseException):
@@ -343,7 +305,7 @@ def measure(cases: int, seed: int) -> dict[str, int]:
             for case, outcome, more in batch(made, seed, range(start, min(start + BATCH, cases))):
                 counts[outcome] += 1
                 if outcome not in ("handled", "refused") or os.environ.get("FUZZ_SHOW"):
-                    print(f"case {case} ({KINDS[case % 4].__name__}): {outcome}: {more}",
+                    print(f"case {case} ({KINDS[case % len(KINDS)].__name__}): {outcome}: {more}",
                           file=sys.stderr)  # fmt: skip
     names = ("refused", "tracebacks", "hangs", "wrong_outputs")
     return {"cases": sum(counts.values()), **{name: counts[name] for name in names}}

@@ -20,6 +20,8 @@ from tossctr.errors import UserError
 
 SMALL_BYTES = 64 << 20  # of a JSON file that does not grow with the data
 ENCODER_BYTES = 2 << 30  # of vocabularies
+TREES_BYTES = 2 << 30
+HELD_OUT_BYTES = 8 << 30  # 390 million predictions
 AGAIN = "make it again"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -87,9 +89,9 @@ def read_bytes(file: Path, *, limit: int = SMALL_BYTES, remedy: str = AGAIN) -> 
             raise UserError(_why(error), file=file, remedy=remedy) from error
 
 
-def sha256_of_regular(file: Path, *, remedy: str = AGAIN) -> str:
+def sha256_of_regular(file: Path, *, limit: int | None = SMALL_BYTES, remedy: str = AGAIN) -> str:
     """SHA-256 of a file's content, as hex; errors as `opened`."""
-    with opened(file, remedy=remedy) as handle:
+    with opened(file, limit=limit, remedy=remedy) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

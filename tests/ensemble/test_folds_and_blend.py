@@ -153,6 +153,24 @@ def test_a_blend_scores_a_file_as_its_members_say(blended, folds, data, tmp_path
     np.testing.assert_allclose(written, expected, rtol=1e-6)
 
 
+def test_a_calibration_that_somebody_changed_bends_no_score(blended, capsys):
+    """A shift of -30 put every probability at 1."""
+    folder, _ = blended
+    scorer = open_scorer(folder)
+    chosen = calibrator(scorer, "competition_score", CPU)
+    file = folder / "calibration_competition_score.json"
+    written = file.read_text()
+    capsys.readouterr()
+    assert calibrator(scorer, "competition_score", CPU) == chosen
+    assert "again" not in capsys.readouterr().err
+    content = json.loads(written)
+    content["calibrator"]["shift"] = -30.0
+    for changed in (json.dumps(content), "[]", "[" * 100_000, '{"version": 1}'):
+        file.write_text(changed)
+        assert calibrator(scorer, "competition_score", CPU) == chosen
+        assert json.loads(file.read_text()) == json.loads(written)
+
+
 def test_a_blend_of_what_has_changed_or_differs_is_refused(blended, folds, experiment, data):
     with pytest.raises(UserError, match="two runs"):
         blend({"a": folds["DCNv2_toy"]}, data / "x", CPU)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tossctr.artefact import read_json
+from tossctr.artefact import HELD_OUT_BYTES, read_json
 from tossctr.config.identity import identity
 from tossctr.config.loader import save_experiment
 from tossctr.config.schema import Experiment
@@ -132,7 +132,7 @@ def load_folds(folder: Path) -> Scorer:
     """
     marker = folder / MARKER
     about = read_folds(marker)
-    verified(folder / OUT_OF_FOLD, about.out_of_fold)
+    verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
     runs = tuple(
         load_run(verified(folder / name / "run.json", digest).parent)
         for name, digest in about.runs.items()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tossctr.artefact import read_artefact, sha256_of_regular
+from tossctr.artefact import HELD_OUT_BYTES, read_artefact, sha256_of_regular
 from tossctr.config.identity import MANNER
 from tossctr.config.loader import read_experiment
 from tossctr.config.schema import Experiment
@@ -164,7 +164,9 @@ def _score(folder: Path, held_out: str) -> float | None:
     file = folder / held_out
     if not os.path.lexists(file):
         return None
-    kept = read_calibration(folder / "calibration_competition_score.json", sha256_of_regular(file))
+    kept = read_calibration(
+        folder / "calibration_competition_score.json", sha256_of_regular(file, limit=HELD_OUT_BYTES)
+    )
     return None if kept is None else kept.after.get("competition_score")
 
 

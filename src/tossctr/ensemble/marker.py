@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from tossctr.artefact import Artefact, Sha256, read_artefact, sha256_of_regular
+from tossctr.artefact import SMALL_BYTES, Artefact, Sha256, read_artefact, sha256_of_regular
 from tossctr.ensemble.choices import FoldMethod, Method
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
@@ -138,12 +138,12 @@ def read_blend(path: Path) -> BlendMarker:
     return read_artefact(path, BlendMarker)
 
 
-def verified(file: Path, digest: str) -> Path:
-    """The file, if its content is still what a marker says.
+def verified(file: Path, digest: str, *, limit: int = SMALL_BYTES) -> Path:
+    """The file, if it has at most `limit` bytes and its content is still what a marker says.
 
     Raises:
         UserError: missing or changed.
     """
-    if sha256_of_regular(file) != digest:
+    if sha256_of_regular(file, limit=limit) != digest:
         raise UserError("has changed since it was used here", file=file, remedy="make it again")
     return file

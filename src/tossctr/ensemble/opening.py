@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tossctr.artefact import HELD_OUT_BYTES
 from tossctr.ensemble import blend, folds
 from tossctr.ensemble.combination import Combination
 from tossctr.ensemble.held_out import OUT_OF_FOLD
@@ -43,7 +44,7 @@ def load_blend(folder: Path) -> Scorer:
     """
     marker = folder / blend.MARKER
     about = read_blend(marker)
-    verified(folder / OUT_OF_FOLD, about.out_of_fold)
+    verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
     members: list[tuple[Run, ...]] = []
     for member in about.members:
         # By the name of its marker, never another blend: a blend could lead to itself.

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from tossctr.artefact import Artefact, Sha256, first_problem, opened
+from tossctr.artefact import HELD_OUT_BYTES, Artefact, Sha256, first_problem, opened
 from tossctr.errors import UserError
 from tossctr.files import whole_file
 
@@ -102,7 +102,7 @@ def read_held_out(path: Path) -> HeldOut:
         UserError: missing, damaged, or another file; labels that are not 0 or 1, logits that are
             not finite, rows that do not rise.
     """
-    with opened(path, remedy=AGAIN) as file:
+    with opened(path, limit=HELD_OUT_BYTES, remedy=AGAIN) as file:
         size = file.seek(0, 2)
         file.seek(0)
         try:

@@ -27,7 +27,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tossctr.artefact import read_artefact, sha256_of_regular
+from tossctr.artefact import (
+    ENCODER_BYTES,
+    SMALL_BYTES,
+    TREES_BYTES,
+    opened,
+    read_artefact,
+    sha256_of_regular,
+)
 from tossctr.config.identity import identity
 from tossctr.config.loader import read_experiment, save_experiment
 from tossctr.config.schema import Experiment
@@ -47,8 +54,14 @@ from tossctr.trees.lightgbm import BOOSTER, LightGBM
 CHECKPOINTS = 3  # version of what is in a checkpoint
 WEIGHTS = "model.safetensors"
 FOLDS = "folds"  # where the folds of the experiment go, which outlive a single run
-HASHED = ("experiment.json", "encoder.json", "features.json", "metrics.json", WEIGHTS)
 AGAIN = "train again"
+_LIMITS = {
+    "experiment.json": SMALL_BYTES,
+    "encoder.json": ENCODER_BYTES,
+    "features.json": SMALL_BYTES,
+    "metrics.json": SMALL_BYTES,
+}
+HASHED = (*_LIMITS, WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -192,8 +205,8 @@ def load_run(path: Path) -> Run:
             "no finished run here", file=folder, remedy="train one first: tossctr train --expid ..."
         )
     hashes = read_artefact(marker, RunMarker, remedy=AGAIN).sha256
-    for name in HASHED:
-        _verify(folder / name, hashes)
+    for name, limit in _LIMITS.items():
+        _verify(folder / name, hashes, limit)
     experiment = read_experiment(folder / "experiment.json")
     features = read_artefact(folder / "features.json", FeatureMap, remedy=AGAIN)
     found = read_artefact(folder / "metrics.json", TrainingMetrics, remedy=AGAIN)
@@ -201,9 +214,9 @@ def load_run(path: Path) -> Run:
     encoder = Encoder.load(folder)
     _check_features(features, encoder, experiment, folder / "features.json")
     if isinstance(experiment.hyperparameters, LightGBMConfig):
-        _verify(folder / BOOSTER, hashes)
+        _verify(folder / BOOSTER, hashes, TREES_BYTES)
         columns = TreeFeatures(features, experiment.hyperparameters)
-        _check_weights(columns.state(), folder / WEIGHTS)
+        _check_weights(columns.state(), folder / WEIGHTS, hashes)
         try:
             columns.load_state(load_file(folder / WEIGHTS))
         except ValueError as error:
@@ -219,7 +232,7 @@ def load_run(path: Path) -> Run:
             file=folder / "experiment.json",
             remedy=AGAIN,
         ) from error
-    _check_weights(shapes.state_dict(), folder / WEIGHTS)
+    _check_weights(shapes.state_dict(), folder / WEIGHTS, hashes)
     model = _built(experiment, features)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return Run(folder, experiment, encoder, features, model.eval(), metrics)
@@ -229,8 +242,8 @@ def _built(experiment: Experiment, features: FeatureMap) -> CTRModel:
     return build_model(experiment.model, features, experiment.hyperparameters)
 
 
-def _verify(file: Path, hashes: Mapping[str, str]) -> None:
-    if sha256_of_regular(file, remedy=AGAIN) != hashes.get(file.name):
+def _verify(file: Path, hashes: Mapping[str, str], limit: int | None) -> None:
+    if sha256_of_regular(file, limit=limit, remedy=AGAIN) != hashes.get(file.name):
         raise UserError("has changed since training", file=file, remedy=AGAIN)
 
 
@@ -245,8 +258,11 @@ def _check_features(
         raise UserError("does not fit the encoder and the config", file=file, remedy=AGAIN)
 
 
-def _check_weights(state: Mapping[str, Tensor], file: Path) -> None:
-    """Compare names, shapes and types with the file's header, whose sizes are those of its data."""
+def _check_weights(state: Mapping[str, Tensor], file: Path, hashes: Mapping[str, str]) -> None:
+    """Compare names, shapes and types with the file's header, whose sizes are those of its data;
+    then, as its size is known to be the model's, its hash."""
+    with opened(file, remedy=AGAIN):
+        pass  # a regular file: opening a pipe would wait
     expected = {k: (list(v.shape), v.dtype) for k, v in state.items()}
     try:
         with safe_open(file, "pt") as weights:
@@ -265,6 +281,7 @@ def _check_weights(state: Mapping[str, Tensor], file: Path) -> None:
                 value=_shown(found.get(name)),
                 remedy=AGAIN,
             )
+    _verify(file, hashes, None)
 
 
 _DTYPES = {

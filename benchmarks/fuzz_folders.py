@@ -1,0 +1,342 @@
+"""Mutations of what commands open that is no raw file and no config: prepared data, runs, folds,
+blends, held-out predictions, calibration, searches, as whoever sends or changes a folder could.
+
+Of one file at a time bytes, values or structure are changed, or it is replaced by a pipe, a link, a
+folder, or another artefact; then the hashes that lead to it are made right again, or left wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from fault_cases import BLEND, CONFIG, CONFIGS, CPU, EXPORT, FOLDS, NET, PREPARE, TREES
+from mutations import flip, spoil
+
+from tossctr.cli import main as tossctr
+from tossctr.data.synthetic import synthesize
+from tossctr.evaluation.held_out import _digest
+from tossctr.files import sha256_of
+
+ROWS, TEST_ROWS = 240, 80
+OTHER = ("train", *CONFIG, "--expid", "other", *CPU)
+TUNE = ("tune", *CONFIG, "--expid", "trees", *CPU, "--trials")
+SCORERS = ("net", "trees", "trees/folds", "blend")
+NOT_READ = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+            StopIteration, pa.ArrowException)  # fmt: skip
+JSON_TOKENS = ["null", "-1", "0", "1e400", "NaN", "-Infinity", "[]", "{}", '""', '"\\u0000"',
+               '"../../x"', "true", "9" * 400, '"/etc/passwd"', "[" * 400, '{"a":' * 400, "1.5",
+               '"x"', "18446744073709551616", '"run.json"', '"blend.json"']  # fmt: skip
+
+
+def make_project(root: Path) -> Path:
+    """A project whose data are prepared, with runs, folds, a blend and a search."""
+    root.mkdir()
+    for name, text in CONFIGS.items():
+        file = root / "configs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    synthesize(root / "data" / "toy", ROWS, TEST_ROWS, seed=5)
+    with working_in(root):
+        for command in (
+            PREPARE, (*NET, "--set", "epochs=1"), TREES, (*TREES, *FOLDS), (*OTHER, *FOLDS),
+            BLEND, (*TUNE, "1"),
+        ):  # fmt: skip
+            code, said = call(*command)
+            if code:
+                raise RuntimeError(f"{command}: {said}")
+    shutil.copytree(root, root.with_name("pristine"))
+    return root
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    """A command's exit code and what it prints to standard output."""
+    out = io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out):
+        try:
+            tossctr(arguments)
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+    return code, out.getvalue()
+
+
+def attempt(project: Path, draw: random.Random) -> tuple[bool, str | None]:
+    """Mutate a file of the project and run a command on it.
+
+    Returns:
+        Whether the command refused, and what is wrong with its output, if anything.
+    """
+    shutil.rmtree(project)
+    shutil.copytree(project.with_name("pristine"), project)
+    files = [
+        path
+        for folder in ("checkpoints", "data/few")
+        for path in sorted((project / folder).rglob("*"))
+        if path.is_file() and "tfevents" not in path.name and path.name != "lock"
+    ]
+    for _ in range(draw.choice([1, 1, 1, 2])):
+        # By kind of file first: else most would be of folds.
+        name = draw.choice(sorted({path.name for path in files}))
+        mutate(draw.choice([path for path in files if path.name == name]), files, draw)
+    if draw.random() < 0.75:
+        sign(project)
+    with working_in(project):
+        return run_command(draw)
+
+
+def run_command(draw: random.Random) -> tuple[bool, str | None]:
+    scorer = f"checkpoints/{draw.choice(SCORERS)}"
+    data = ("--data", "data/toy/test.parquet")
+    match draw.choice(["predict"] * 3 + ["evaluate", "evaluate", "leaderboard", "blend", "train",
+                       "folds", "export", "report", "tune", "prepare"]):  # fmt: skip
+        case "predict":
+            objective = draw.choice(["raw", "competition_score", "logloss"])
+            code, _ = call("predict", *CONFIG, *CPU, "--run", scorer, *data, "--objective",
+                           objective, "--output", "out.csv")  # fmt: skip
+            return bool(code), odd(code) or (None if code else wrong_submission())
+        case "evaluate":
+            more = draw.choice([(), ("--data", "data/toy/train.parquet")])
+            code, said = call("evaluate", *CONFIG, *CPU, "--run", scorer, *more, "--json",
+                              "--objective", draw.choice(["raw", "logloss"]))  # fmt: skip
+            return bool(code), odd(code) or (None if code else not_finite(said))
+        case "leaderboard":
+            code, said = call("leaderboard", "--json")
+            return bool(code), odd(code) or (None if code else not_json(said))
+        case "blend":
+            code, _ = call(*BLEND, "--runs", draw.choice(["trees,other", "net,trees"]),
+                           "--output", "checkpoints/new")  # fmt: skip
+        case "train":
+            code, _ = call(*draw.choice([NET, TREES]))
+        case "folds":
+            code, _ = call(*TREES, *FOLDS)
+        case "export":
+            code, _ = call(*EXPORT, draw.choice(["fuxictr-parquet", "fuxictr-h5"]))
+        case "report":
+            code, _ = call("report", *CPU, scorer, "--output", "report.html")
+        case "tune":
+            code, _ = call(*TUNE, "2")
+        case _:
+            code, _ = call(*PREPARE)
+    return bool(code), odd(code)
+
+
+def odd(code: int) -> str | None:
+    return None if code in (0, 2) else f"exit code {code}"
+
+
+def wrong_submission() -> str | None:
+    column = pyarrow.csv.read_csv("out.csv").column(1)
+    inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1))
+    whole = len(column) == TEST_ROWS and pc.all(inside).as_py() and not column.null_count
+    return None if whole else "not a probability for each row"
+
+
+def not_json(said: str) -> str | None:
+    try:
+        json.loads(said.splitlines()[-1])
+    except (ValueError, IndexError):
+        return "not JSON"
+    return None
+
+
+def not_finite(said: str) -> str | None:
+    values = json.loads(said.splitlines()[-1])
+    numbers = [v for v in values.values() if isinstance(v, float)]
+    return None if np.isfinite(numbers).all() else "a metric is not finite"
+
+
+def mutate(path: Path, files: list[Path], draw: random.Random) -> None:
+    try:
+        plain(path)
+    except OSError:  # mutated before
+        return
+    kinds: list[Callable[[Path, random.Random], None]] = [flip_file]
+    if path.suffix == ".json":
+        kinds += [spoil_file] * 4 + [token_file] * 2
+    if path.suffix == ".parquet":
+        kinds += [change_rows] * 4
+    if path.suffix == ".npy":
+        kinds += [change_array] * 4
+    kinds += [lambda p, d: swap(p, files, d), replace_file]
+    draw.choice(kinds)(path, draw)
+
+
+def flip_file(path: Path, draw: random.Random) -> None:
+    path.write_bytes(flip(path.read_bytes(), draw))
+
+
+def spoil_file(path: Path, draw: random.Random) -> None:
+    with contextlib.suppress(ValueError):
+        content = json.loads(path.read_text())
+        for _ in range(draw.choice([1, 1, 3])):
+            spoil(content, draw)
+        path.write_text(json.dumps(content))
+
+
+def token_file(path: Path, draw: random.Random) -> None:
+    """A value in the text becomes another token."""
+    lines = path.read_text().split("\n")
+    at = draw.randrange(len(lines))
+    head, colon, _ = lines[at].rpartition(":")
+    comma = "," if lines[at].endswith(",") else ""
+    lines[at] = f"{head}{colon} {draw.choice(JSON_TOKENS)}{comma}"
+    path.write_text("\n".join(lines))
+
+
+def swap(path: Path, files: list[Path], draw: random.Random) -> None:
+    """The content of another artefact, of the same kind if there is one."""
+    others = [p for p in files if p.suffix == path.suffix and p != path and p.is_file()]
+    alike = [p for p in others if p.name == path.name]
+    chosen = alike if alike and draw.random() < 0.7 else others
+    if chosen:
+        with contextlib.suppress(OSError):
+            path.write_bytes(plain(draw.choice(chosen)).read_bytes())
+
+
+def replace_file(path: Path, draw: random.Random) -> None:
+    path.unlink()
+    match draw.randrange(7):
+        case 0:
+            os.mkfifo(path)
+        case 1:
+            path.symlink_to(draw.choice(["/dev/zero", "/etc/passwd", "nowhere", path.name]))
+        case 2:
+            path.mkdir()
+        case 3:
+            path.write_bytes(b"")
+        case 4:
+            with path.open("wb") as file:
+                file.truncate(1 << 40)
+        case 5:
+            path.write_text("[" * 100_000)
+
+
+def change_rows(path: Path, draw: random.Random) -> None:
+    """Other values in a column, rows or columns left out, or very many equal rows."""
+    with contextlib.suppress(pa.ArrowException, ValueError, KeyError, TypeError):
+        table = pq.read_table(path)
+        at = draw.randrange(table.num_columns)
+        name, kind = table.column_names[at], table.schema.field(at).type
+        options = {"compression": "none", "use_dictionary": False}
+        match draw.randrange(6):
+            case 0 | 1:
+                values = np.array(table[name].to_numpy())
+                strange = [0, 1, -1, 7, 2**15 - 1, 1e300, np.nan, np.inf]
+                values[draw.randrange(len(values))] = draw.choice(strange)
+                table = table.set_column(at, name, pa.array(values).cast(kind))
+            case 2:
+                table = table.slice(0, draw.choice([0, 1, 5]))
+            case 3:
+                table = table.drop_columns([name])
+            case 4:
+                other = draw.choice([pa.string(), pa.float64(), pa.int64()])
+                table = table.set_column(at, name, table[name].cast(other))
+            case _:
+                take = pa.array(np.zeros(3_000_000, np.int64))
+                table, options = table.take(take), {"compression": "zstd"}
+        columns = {n: np.ascontiguousarray(table[n].to_numpy()) for n in table.column_names}
+        about = json.loads(table.schema.metadata[b"tossctr"])
+        if "sha256" in about and options["compression"] == "none":
+            about["sha256"] = _digest(columns)
+        if draw.random() < 0.2:
+            about[draw.choice(["prior", "part", "version", "run"])] = draw.choice([0, 1e-9, "x"])
+        metadata = {b"tossctr": json.dumps(about)}
+        pq.write_table(table.replace_schema_metadata(metadata), path, **options)
+
+
+def change_array(path: Path, draw: random.Random) -> None:
+    """Random bytes among the values."""
+    content = bytearray(path.read_bytes())
+    for _ in range(draw.choice([1, 8])):
+        if len(content) > 128:
+            content[draw.randrange(128, len(content))] = draw.choice([0, 1, 127, 128, 255])
+    path.write_bytes(content)
+
+
+def sign(project: Path) -> None:
+    """Make all hashes right again, from the leaves up."""
+    checkpoints = project / "checkpoints"
+    for manifest in (project / "data" / "few").glob("*/manifest.json"):
+        edit(manifest, sign_store)
+    for marker in sorted(checkpoints.rglob("run.json")):
+        edit(marker, sign_run)
+        sign_predictions(marker.parent / "validation.parquet", marker)
+    for marker in [*checkpoints.rglob("folds.json"), *checkpoints.rglob("blend.json")]:
+        edit(marker, sign_several)
+    for kept in checkpoints.rglob("calibration_*.json"):
+        edit(kept, sign_calibration)
+
+
+def sign_store(folder: Path, about: Any) -> None:
+    for stored in about["arrays"].values():
+        data = plain(folder / stored["file"]).read_bytes()
+        stored["sha256"] = hashlib.sha256(data[128:]).hexdigest()
+
+
+def sign_run(folder: Path, about: Any) -> None:
+    for name in about["sha256"]:
+        about["sha256"][name] = sha256_of(plain(folder / name))
+
+
+def sign_several(folder: Path, about: Any) -> None:
+    about["out_of_fold"] = sha256_of(plain(folder / "oof.parquet"))
+    for name in about.get("runs", ()):
+        about["runs"][name] = sha256_of(plain(folder / name / "run.json"))
+    for member in about.get("members", ()):
+        member["sha256"] = sha256_of(plain(folder / member["marker"]))
+
+
+def sign_calibration(folder: Path, about: Any) -> None:
+    held = [folder / name for name in ("oof.parquet", "validation.parquet")]
+    about["held_out"] = sha256_of(plain(next(path for path in held if path.exists())))
+
+
+def sign_predictions(path: Path, marker: Path) -> None:
+    with contextlib.suppress(*NOT_READ):
+        if pq.read_metadata(plain(path)).num_rows > 100_000:
+            return
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[b"tossctr"])
+        about["run"] = sha256_of(plain(marker))
+        table = table.replace_schema_metadata({b"tossctr": json.dumps(about)})
+        pq.write_table(table, path, compression="none", use_dictionary=False)
+
+
+def edit(path: Path, change: Callable[[Path, Any], None]) -> None:
+    """Change its JSON; as far as it can be read, it is signed."""
+    with contextlib.suppress(*NOT_READ):
+        content = json.loads(plain(path).read_bytes())
+        with contextlib.suppress(*NOT_READ):
+            change(path.parent, content)
+        path.write_text(json.dumps(content))
+
+
+def plain(path: Path) -> Path:
+    """The path, if reading it comes to an end."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > 1 << 24:
+        raise OSError(f"{path} is not read")
+    return path
