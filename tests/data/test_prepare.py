@@ -17,7 +17,8 @@ from frames import FEATURES, dataset, feature, raw_table, write
 from tossctr.config.schema import DatasetConfig, ValidSplit
 from tossctr.data import prepare as module
 from tossctr.data.encoder import Encoder
-from tossctr.data.prepare import Prepared, prepare
+from tossctr.data.prepare import Prepared, open_prepared, prepare
+from tossctr.data.preparing.verify import verify_prepared
 from tossctr.data.store import open_store
 from tossctr.errors import UserError
 from tossctr.files import locked
@@ -226,6 +227,35 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, raw: Path, spoil: Any) -
     before = content(prepare(data).folder)
     spoil(tmp_path / "ds")
     assert content(prepare(data).folder) == before
+
+
+def test_labels_changed_on_disk_are_not_trained_on(
+    tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = dataset(tmp_path, raw, *FEATURES)
+    before = content(prepare(data).folder)
+    label = tmp_path / "ds" / "train" / "label.npy"
+    written, times = label.read_bytes(), label.stat()
+    values = np.frombuffer(written[128:], np.float32)
+    label.write_bytes(written[:128] + (1 - values).tobytes())
+    os.utime(label, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for look in (lambda: open_prepared(data), lambda: verify_prepared(tmp_path / "ds")):
+        with pytest.raises(UserError, match=r"label\.npy: its content has changed"):
+            look()
+    capsys.readouterr()
+    assert content(prepare(data).folder) == before
+    assert "its content has changed since it was written: preparing again" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert verify_prepared(tmp_path / "ds") == {"train": 270, "valid": 30}
+    # Nor is a vocabulary that was changed read for the one that the rows were encoded with.
+    encoder = tmp_path / "ds" / "encoder.json"
+    state = json.loads(encoder.read_text())
+    state["dataset_id"] = "another"
+    encoder.write_text(json.dumps(state))
+    for look in (lambda: open_prepared(data), lambda: verify_prepared(tmp_path / "ds")):
+        with pytest.raises(UserError, match=r"not of the encoder|has changed"):
+            look()
 
 
 class Killed(BaseException):

@@ -73,14 +73,26 @@ def prepare(
 @app.command()
 def check(
     file: Annotated[
-        Any, typer.Argument(parser=located, metavar="FILE", help="Raw parquet or CSV file.")
+        Any,
+        typer.Argument(
+            parser=located,
+            metavar="FILE",
+            help="Raw parquet or CSV file, or the folder of a prepared data set.",
+        ),
     ],
     against: Annotated[
         Any, typer.Option(parser=located, help="Another file to compare with: train with test.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Report a raw file's health: types, missing values, ranges, lengths, drift."""
+    """Report a raw file's health: types, missing values, ranges, lengths, drift. Of a prepared data
+    set's folder, read all of it and verify its hashes and values."""
+    if isinstance(file, Path) and (file / "prepare.json").is_file() and against is None:
+        from tossctr.data.preparing.verify import verify_prepared
+
+        rows = {f"{part}_rows": n for part, n in verify_prepared(file).items()}
+        print_result({"folder": str(file), **rows}, as_json, f"{file}: whole, as it was written")
+        return
     from tossctr.data.health.check import check as check_file
     from tossctr.data.health.table import health_table
 

@@ -309,7 +309,7 @@ def _unchanged(folder: Path, dataset: DatasetConfig, inputs: Inputs) -> Prepared
             return None
         prepared = _open(folder, dataset, Encoder.load(folder), _reports(made), made.stores)
     except UserError as error:  # the raw files are there to make it again
-        say(f"{error.line()}: preparing again")
+        say(f"{error.file}: {error.problem}: preparing again")
         return None
     now = made.model_copy(update={"inputs": inputs.as_dict(), "stores": _stamps(folder)})
     write_json(folder / FILE, now.model_dump(mode="json"))
