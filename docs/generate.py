@@ -68,7 +68,10 @@ def keys(model: type[BaseModel], title: str | None = None) -> str:
     notes = comments(model)
     rows = ["| key | type | default | |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        default = "required" if field.is_required() else f"`{plain(field.default)}`"
+        # What another key decides has no default of its own; its comment says what decides.
+        followed = field.default_factory is not None
+        default = "" if followed else f"`{plain(field.default)}`"
+        default = "required" if field.is_required() else default
         note = notes.get(name, "")
         rows.append(f"| `{name}` | {cell(typed(field))} | {default} | {cell(note)} |")
     return "\n\n".join(

@@ -26,7 +26,7 @@ from tossctr.ensemble.held_out import held_out, keep_validation
 from tossctr.ensemble.opening import load_blend
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
-from tossctr.evaluation.metrics import METRICS, evaluate
+from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.files import locked, remove
 from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predict import gather, predict_file, predict_rows
@@ -34,9 +34,9 @@ from tossctr.inference.scorer import Scorer
 from tossctr.inference.submission import write_submission
 from tossctr.location import Location, exists, name_of
 from tossctr.progress import say
-from tossctr.training.joint import check_joint
+from tossctr.training.checks import check_model
 from tossctr.training.run_folder import FOLDS, Run
-from tossctr.training.trainer import check_model, train
+from tossctr.training.trainer import train
 
 ROW = "row"  # header of row numbers, where there are no ids
 
@@ -78,7 +78,7 @@ def evaluate_run(
         UserError: the validation part has been prepared anew with another vocabulary.
     """
     training = run.experiment.training
-    names = tuple(dict.fromkeys([*METRICS, *training.metrics, *training.monitor]))
+    names = reported(training.metrics, training.monitor)
     if data is not None:
         report = EncodingReport()
         scored = predict_file(run, data, device=device, labelled=True, report=report)
@@ -113,8 +113,7 @@ def train_experiment(
     """Prepare what is needed, train into `run_folder`, and keep the validation part's predictions
     there, with the calibrator to the score that is fit on them. Of several processes, the first one
     prepares and keeps; the others open what it made."""
-    processes.everywhere(lambda: check_model(experiment))
-    processes.everywhere(lambda: check_joint(experiment, processes.world_size))
+    processes.everywhere(lambda: check_model(experiment, processes.world_size))
     dataset = experiment.dataset
     data = processes.first_then(lambda: prepare(dataset), others=lambda: open_prepared(dataset))
     run = train(experiment, data, device, run_folder(experiment), fresh=fresh, processes=processes)

@@ -25,6 +25,7 @@ from tossctr.errors import UserError
 from tossctr.evaluation.metrics import evaluate
 from tossctr.models.base import CTRModel
 from tossctr.training import network as module
+from tossctr.training.checks import check_model
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.module import CTRModule
 from tossctr.training.trainer import train
@@ -274,12 +275,10 @@ def test_a_row_that_fits_no_memory_ends_all(root, tmp_path):
     ],
 )
 def test_what_several_cannot_train_is_one_line(expid, key, message):
-    from tossctr.training.joint import check_joint
-
     chosen = load_experiment(CONFIGS, expid, [key])
-    check_joint(chosen, 1)
+    check_model(chosen)
     with pytest.raises(UserError, match=message):
-        check_joint(chosen, 2)
+        check_model(chosen, 2)
 
 
 def test_empty_shares_are_batches():

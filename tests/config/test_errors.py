@@ -78,13 +78,15 @@ MODEL_MISTAKES = [
     (
         "epochs: 5",
         "monitor: auc",
-        "model_config.yaml: small.monitor names an unknown metric (found 'auc'); did you mean AUC?",
+        "model_config.yaml: small.monitor is not valid: names an unknown metric (found 'auc'); did "
+        "you mean AUC?",
     ),
     (
         "epochs: 5",
         "metrics: [AUC, accuracy]",
-        "model_config.yaml: small.metrics names an unknown metric (found 'accuracy'); choose one "
-        "of: AP, AUC, MRR, NDCG(k=N), WLL, avgAUC, competition_score, gAUC, logloss",
+        "model_config.yaml: small.metrics is not valid: names an unknown metric (found "
+        "'accuracy'); choose one of: AP, AUC, MRR, NDCG(k=N), WLL, avgAUC, competition_score, "
+        "gAUC, logloss",
     ),
     (
         "epochs: 5",

@@ -21,6 +21,7 @@ from tossctr.config.schema import (
     ValidSplit,
 )
 from tossctr.errors import UserError
+from tossctr.evaluation.metrics import METRICS
 from tossctr.models import MODELS
 
 TEXT = st.text(min_size=1, max_size=20)
@@ -28,6 +29,9 @@ IDS = TEXT.map(lambda text: "id" + re.sub(r"[/\\\x00]", "_", text))  # names of 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 POSITIVE = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 COUNT = st.integers(1, 10**9)
+WIDTH = st.integers(1, 2**16)
+SEED = st.integers(0, 2**31 - 1)
+METRIC = st.sampled_from([*METRICS])
 REGULARIZER = st.none() | FINITE | TEXT
 FILL = st.none() | st.text(max_size=5) | st.integers() | FINITE
 PATH = TEXT.map(lambda text: Path("/data") / text.replace("/", "_"))
@@ -55,7 +59,7 @@ DATASETS = st.builds(
         ValidSplit,
         method=st.sampled_from(["time", "random", "stratified"]),
         fraction=st.floats(0, 1, exclude_min=True, exclude_max=True),
-        seed=st.integers(),
+        seed=SEED,
     ),
     label_col=st.builds(LabelSpec, name=TEXT),
     feature_cols=st.lists(FEATURES, max_size=4).map(tuple),
@@ -66,8 +70,14 @@ TRAININGS = st.builds(
     learning_rate=POSITIVE,
     max_gradient_norm=POSITIVE,
     embedding_regularizer=REGULARIZER,
-    monitor=st.dictionaries(TEXT, FINITE, max_size=3),
-    metrics=st.lists(TEXT, max_size=3).map(tuple),
+    monitor=st.fixed_dictionaries(
+        {},
+        optional={
+            n: POSITIVE if METRICS[n].better == "max" else POSITIVE.map(lambda x: -x)
+            for n in METRICS
+        },
+    ).filter(bool),
+    metrics=st.lists(METRIC, max_size=3).map(tuple),
     eval_steps=st.none() | COUNT,
     model_root=PATH,
 )
@@ -76,9 +86,9 @@ HYPERPARAMETERS = st.builds(
     target_field=st.just(("item",)),
     sequence_field=st.just(("history",)),
     default_field=st.lists(TEXT, max_size=3).map(tuple),
-    embedding_dim=COUNT,
+    embedding_dim=WIDTH,
     net_dropout=st.floats(0, 1, exclude_max=True),
-    dnn_hidden_units=st.lists(COUNT, max_size=3).map(tuple),
+    dnn_hidden_units=st.lists(WIDTH, max_size=3).map(tuple),
 )
 EXPERIMENTS = st.builds(
     Experiment,

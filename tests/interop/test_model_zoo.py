@@ -21,7 +21,8 @@ from tossctr.data.prepare import prepare
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import evaluate
 from tossctr.inference.predict import predict_rows
-from tossctr.training.trainer import check_model, train
+from tossctr.training.checks import check_model
+from tossctr.training.trainer import train
 
 # The keys of FuxiCTR 2's Base, and those that all experiments have.
 BASE = {
@@ -231,10 +232,26 @@ def test_it_trains_and_its_grouped_metrics_are_those_of_its_groups(
     assert rows[0]["val"] == shown
 
 
+def test_keys_that_would_do_nothing_are_named_once(zoo, tmp_path, capsys):
+    keys = {"save_best_only": False, "debug_mode": True, "debug": True}
+    more = {"monitor": "logloss", "monitor_mode": "min"}
+    experiment = {"model": "DeepFM", **SHARED, **ZOO["DeepFM"], **keys, **more}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "data").symlink_to(zoo / "data")
+    (tmp_path / "config/dataset_config.yaml").write_text(DATASETS)
+    (tmp_path / "config/model_config.yaml").write_text(yaml.safe_dump({"x": experiment}))
+    training = load_experiment(tmp_path / "config", "x").training
+    said = capsys.readouterr().err
+    assert [said.count(f"x.{key} has no effect") for key in keys] == [1, 1, 1]
+    assert (training.monitor, training.monitor_mode) == ({"logloss": 1.0}, "min")
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"metrics": ["gAUC"]}, "metrics names gAUC, which needs groups; give group_id"),
+        ({"metrics": ["gAUC"]}, "is not valid: names gAUC, which needs groups; give group_id"),
+        ({"task": "regression"}, "x.task has no counterpart here (found 'regression'); models"),
+        ({"monitor": "logloss", "monitor_mode": "max"}, "x.monitor_mode is not valid: contradicts"),
         ({"metrics": ["NDCG(k=0)"]}, "names an unknown metric"),
         ({"group_id": "price"}, "group_id is not a feature of type meta or categorical"),
         ({"use_features": ["item"]}, "use_features has no counterpart here"),

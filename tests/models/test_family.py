@@ -275,6 +275,20 @@ def test_every_parameter_learns_and_company_does_not_matter(make, batch, case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_bf16_logits_rank_as_finely_as_those_of_float32(make, batch_of, case):
+    model = make(case, torch.float32).eval()
+    batch = batch_of(*[3, 0, 6, 1] * 200)
+    with torch.no_grad():
+        full = model(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(batch)
+    assert half.dtype == torch.float32
+    assert len(half.unique()) > 0.95 * len(full.unique())  # rounded to bf16, about 20 of them
+    torch.testing.assert_close(half, full, rtol=0.1, atol=0.1 * float(full.std()))
+    assert float(torch.corrcoef(torch.stack([half, full]))[0, 1]) > 0.99
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_a_step_lowers_the_loss(features, batch, case):
     name, options = CASES[case]
     config = MODELS[name].Config(embedding_dim=4, **options)

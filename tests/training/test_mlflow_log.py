@@ -14,8 +14,9 @@ from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.training import mlflow_log
+from tossctr.training.checks import check_model
 from tossctr.training.mlflow_log import log_run
-from tossctr.training.trainer import check_model, train
+from tossctr.training.trainer import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -13,9 +13,10 @@ from tossctr.data.loader import BatchRows, batches
 from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.errors import UserError
 from tossctr.models.base import CTRModel
-from tossctr.training.callbacks import MonitorRule
-from tossctr.training.module import CTRModule
-from tossctr.training.network import PRECISIONS, _trainer
+from tossctr.models.layers.mlp import MLP
+from tossctr.training.callbacks import LastValidation, MonitorRule
+from tossctr.training.module import CTRModule, new_optimizer
+from tossctr.training.network import _trainer, precision
 
 FEATURES = FeatureMap(
     dataset_id="d",
@@ -65,9 +66,11 @@ def fit(model, rows, epochs=1, valid=None, rule=None, **keys):
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        precision=PRECISIONS[config.precision],
+        plugins=[precision(config.precision, torch.device("cpu"))],
+        val_check_interval=config.eval_steps,
+        check_val_every_n_epoch=None if config.eval_steps else 1,
         logger=False,
-        callbacks=[rule] if rule else [],
+        callbacks=[*([rule] if rule else []), LastValidation()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -154,16 +157,16 @@ def test_bf16_trains_close_to_32_bits():
 
 
 class Scripted(MonitorRule):
-    """A rule that sees the AUCs of a script instead of the model's."""
+    """A rule that sees the values of a script instead of the model's metric."""
 
-    def __init__(self, script, **keys):
-        self.kept = []
+    def __init__(self, script, name="AUC", **keys):
+        self.kept, self.name = [], name
         config = TrainingConfig(**keys)
         super().__init__(config, keep=lambda: self.kept.append(len(self.history)))
         self.script = list(script)
 
     def on_validation_end(self, trainer, module):
-        module.metrics["AUC"] = self.script.pop(0)
+        module.metrics[self.name] = self.script.pop(0)
         super().on_validation_end(trainer, module)
 
 
@@ -192,7 +195,7 @@ def test_patience_ends_training():
 
 
 def test_a_loss_as_monitor_is_minimised():
-    rule = Scripted([0.6, 0.5, 0.7], monitor={"AUC": 1.0}, monitor_mode="min")
+    rule = Scripted([0.6, 0.5, 0.7], name="logloss", monitor="logloss")
     fit(seeded(), rows_of(), epochs=3, rule=rule)
     assert rule.kept == [1, 2]
 
@@ -202,3 +205,114 @@ def test_a_slurm_script_without_srun_trains_by_itself(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     trainer = _trainer(TrainingConfig(epochs=1), torch.device("cpu"), tmp_path, [], ALONE)
     assert trainer.world_size == 1
+
+
+@pytest.mark.parametrize(
+    ("eval_steps", "steps"),
+    [(1000, [8]), (5, [5, 8]), (3, [3, 6, 8]), (4, [4, 8]), (8, [8]), (None, [4, 8])],
+)
+def test_the_weights_after_the_last_step_are_always_validated(eval_steps, steps):
+    rule = MonitorRule(TrainingConfig(eval_steps=eval_steps), keep=lambda: None)
+    fit(seeded(), rows_of(), epochs=2, rule=rule, eval_steps=eval_steps)  # 4 steps an epoch
+    assert [row["step"] for row in rule.history] == steps
+    assert [row["epoch"] for row in rule.history] == [1 + (step > 4) for step in steps]
+
+
+def test_weights_that_predict_nan_are_no_gain_and_lose_no_earlier_ones():
+    rows = rows_of()
+    bad = rows_of(80)
+    bad.numeric[3] = np.nan
+    rule = MonitorRule(TrainingConfig(), keep=lambda: None)
+    module = fit(seeded(), rows, epochs=2, rule=rule, valid=bad)
+    assert np.isnan(module.metrics["AUC"])
+    assert rule.best_row is None
+    assert len(rule.history) == 2
+
+
+class Normed(Linear):
+    """The same with a hidden layer of 8 units, batch-normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.mlp = MLP(1, [8], output_width=1, batch_norm=True)
+
+    def forward(self, batch):
+        self.sizes.append(len(batch))
+        return self.map(batch.numeric).squeeze(1) + self.mlp(batch.numeric).squeeze(1)
+
+
+def normed():
+    torch.manual_seed(0)
+    return Normed()
+
+
+def test_a_batch_norm_that_meets_no_finite_batch_keeps_its_statistics():
+    rows = rows_of()
+    rows.numeric[17] = np.nan
+    module = fit(normed(), rows, epochs=2, on_nonfinite="skip", valid=rows_of(50),
+                 micro_batch_events=10**6)  # fmt: skip
+    assert module.skipped_batches == 2
+    norm = module.model.mlp.layers[1]
+    assert torch.isfinite(norm.running_mean).all()
+    assert int(norm.num_batches_tracked) == 6  # 2 epochs of 4 batches, less one each
+    assert np.isfinite(module.metrics["logloss"])
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "pairwise"])
+def test_batch_statistics_are_those_of_a_plain_loop(loss):
+    rows = rows_of()
+    module = fit(normed(), rows, loss=loss, optimizer="sgd", learning_rate=0.1,
+                 micro_batch_events=10**6)  # fmt: skip
+    model = normed()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for indices in BatchRows(len(rows), 50, shuffle=True, label=rows.label):
+        batch = rows.take(np.asarray(indices))
+        optimizer.zero_grad()
+        logit, label = model(batch), batch.label
+        value = torch.nn.functional.binary_cross_entropy_with_logits(logit, label)
+        if loss == "pairwise":
+            gaps = [torch.nn.functional.softplus(n - p)
+                    for p in logit[label > 0.5] for n in logit[label < 0.5]]  # fmt: skip
+            value = value + torch.stack(gaps).mean()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10)
+        optimizer.step()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(module.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_that_batch_norm_needs_whole_is_not_halved():
+    model = normed()
+
+    def forward(batch):
+        raise torch.OutOfMemoryError("too many rows")
+
+    model.forward = forward
+    with pytest.raises(UserError, match="batch normalisation needs it whole; lower batch_size"):
+        fit(model, rows_of(), micro_batch_events=10**6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "adagrad", "rmsprop"])
+def test_fp16_unscales_gradients_once(optimizer):
+    full, half = (
+        fit(seeded(), rows_of(), optimizer=optimizer, precision=p, learning_rate=0.01,
+            net_regularizer=0.01, max_gradient_norm=0.1)
+        for p in ("32", "16")
+    )  # fmt: skip
+    assert not torch.equal(weights(full), weights(half))
+    torch.testing.assert_close(weights(full), weights(half), rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize(("given", "decay"), [(None, 0.01), (0.0, 0.0), (0.5, 0.5)])
+def test_adamw_decays_as_configured(given, decay):
+    model = seeded()
+    optimizer = new_optimizer(model, TrainingConfig(optimizer="adamw", weight_decay=given))
+    before = model.map.weight.clone()
+    model.map.weight.grad = torch.zeros_like(before)
+    optimizer.step()
+    torch.testing.assert_close(model.map.weight, before * (1 - 1e-3 * decay))
+
+
+def test_a_decay_without_adamw_is_refused():
+    with pytest.raises(UserError, match="weight_decay: is adamw's, and the optimizer is adam"):
+        TrainingConfig(weight_decay=0.1)

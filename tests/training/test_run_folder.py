@@ -68,7 +68,7 @@ def huge_vocabulary(content):
 
 
 def huge_dimension(content):
-    content["hyperparameters"]["embedding_dim"] = 10**9
+    content["hyperparameters"]["embedding_dim"] = 2**16
 
 
 HOSTILE = {

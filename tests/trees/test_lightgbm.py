@@ -13,12 +13,14 @@ from tossctr import pipeline
 from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
+from tossctr.ensemble.leaderboard import leaderboard
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import evaluate
+from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.files import sha256_of
 from tossctr.inference.predict import gather, predict_file, predict_rows
+from tossctr.training.checks import check_model
 from tossctr.training.run_folder import HASHED, load_run
-from tossctr.training.trainer import check_model, train
+from tossctr.training.trainer import train
 from tossctr.trees.lightgbm import BOOSTER
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -103,6 +105,23 @@ def signed(folder):
     about = json.loads((folder / "run.json").read_text())
     about["sha256"] = {n: sha256_of(folder / n) for n in (*HASHED, BOOSTER)}
     (folder / "run.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("keys", [{}, {"metrics": ["AUC"]}])
+def test_a_loss_is_minimised_and_every_metric_of_a_table_is_there(root, tmp_path, keys):
+    written = [f"{key}={value}" for key, value in keys.items()]
+    experiment = experiment_in(
+        root, "monitor=logloss", "epochs=25", "eval_steps=1", "learning_rate=0.3",
+        "early_stop_patience=30", *written,
+    )  # fmt: skip
+    run = train(experiment, prepare(experiment.dataset), CPU, tmp_path / "run")
+    losses = [row["logloss"] for row in run.metrics["history"]]
+    best = run.metrics["best"]
+    assert best["logloss"] == min(losses) < max(losses)
+    assert best["epoch"] == 1 + losses.index(min(losses))
+    assert METRICS.keys() <= best.keys()
+    (entry,) = leaderboard(tmp_path)
+    assert entry.metrics["AP"] == best["AP"]
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,10 @@ from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
 from tossctr.files import locked, remove, write_json
 from tossctr.progress import console, say
+from tossctr.training.checks import check_model
 from tossctr.training.device import device_of_process
 from tossctr.training.interruption import Stopped
-from tossctr.training.joint import check_joint
 from tossctr.training.run_folder import Run, RunWriter, load_run
-from tossctr.training.trainer import check_model
 
 MAX_RESTARTS = 3  # times that all are started anew because one was lost
 CAUSE_SECONDS = 5  # the agent names the process that it first finds ended: let that be the cause
@@ -65,8 +64,7 @@ def train_with(
             is not installed, processes that are lost again and again.
         Stopped: a signal asked for it.
     """
-    check_model(experiment)
-    check_joint(experiment, workers)
+    check_model(experiment, workers)
     folder = pipeline.run_folder(experiment)
     if fresh:  # here, as a restart has to go on
         lock = folder.with_name(f".{folder.name}.lock")

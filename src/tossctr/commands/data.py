@@ -33,7 +33,7 @@ def synth(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("data/raw"),
     rows: Annotated[int, typer.Option(min=1, help="Train rows.")] = 100_000,
     test_rows: Annotated[int, typer.Option(min=1, help="Test rows.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 2024,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 2024,
 ) -> None:
     """Make synthetic raw files in the Toss layout, with the true click probabilities."""
     from tossctr.data.synthetic import synthesize

@@ -123,10 +123,10 @@ def plan(
 
     experiment = load_experiment(config, expid, overrides or [])
     from tossctr.data.prepare import prepare as prepare_data
+    from tossctr.training.checks import check_model
     from tossctr.training.device import resolve_device
     from tossctr.training.plan import parse_bytes
     from tossctr.training.plan import plan as make_plan
-    from tossctr.training.trainer import check_model
 
     device = resolve_device(gpu)
     check_model(experiment)

@@ -52,8 +52,8 @@ def tune(
             "tune needs Optuna", value=error.name, remedy="pip install 'tossctr[tune]'"
         ) from error
     from tossctr.data.prepare import prepare as prepare_data
+    from tossctr.training.checks import check_model
     from tossctr.training.device import resolve_device
-    from tossctr.training.trainer import check_model
 
     hush(experiment.training.verbose == 0)
     dimensions = read_space(space or config / "tune" / f"{experiment.model}.yaml", experiment)

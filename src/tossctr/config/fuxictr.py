@@ -68,13 +68,13 @@ class Dialect:
 
 _STORE = "the store is memory-mapped: there are no blocks or formats to choose"
 _JSON = "vocabularies are always written as JSON"
+_DEBUG = "every run is checked alike"
 _DECLARE = "declare the columns under feature_cols, with active: false for those to leave out"
 
 EXPERIMENT = Dialect(
     renamed={
         "patience": "early_stop_patience",
         "workers": "num_workers",
-        "debug": "debug_mode",
     },
     without_effect={
         "pickle_feature_encoder": _JSON,
@@ -83,6 +83,9 @@ EXPERIMENT = Dialect(
         "data_block_size": _STORE,
         "gpu": "the device is chosen with --gpu",
         "model_id": "an experiment is known by its id in this file",
+        "save_best_only": "the best weights are kept, and the newest in checkpoints until the end",
+        "debug_mode": _DEBUG,
+        "debug": _DEBUG,
     },
     refused={
         "feature_specs": _DECLARE,
@@ -91,8 +94,13 @@ EXPERIMENT = Dialect(
         "ordered_features": _DECLARE,
         "every_x_epochs": "give eval_steps, the optimiser steps between two validations",
         "version": "models here are PyTorch's: remove the key",
+        "task": "models here predict clicks, which is binary_classification",
     },
-    accepted_value={"every_x_epochs": 1, "version": "pytorch"},
+    accepted_value={
+        "every_x_epochs": 1,
+        "version": "pytorch",
+        "task": "binary_classification",
+    },
 )
 
 DATASET = Dialect(

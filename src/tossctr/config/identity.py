@@ -10,7 +10,7 @@ from tossctr.config.schema import Experiment
 PLACES = {"data_root", "train_data", "valid_data", "test_data", "sample_submission"}
 # How a training is carried out and told of.
 MANNER = {
-    "model_root", "num_workers", "verbose", "checkpoint_minutes", "debug_mode", "mlflow_uri",
+    "model_root", "num_workers", "verbose", "checkpoint_minutes", "mlflow_uri",
 }  # fmt: skip
 
 

@@ -57,7 +57,6 @@ def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ())
         )
     values = own_keys(values, fuxictr.EXPERIMENT, own, place)
     training = validated(TrainingConfig, _only(values, TrainingConfig), place)
-    _check_metrics(training, place)
     model_root = absolute(training.model_root, config_dir, "model_root", place)
     dataset = read_dataset(config_dir, dataset_id, for_dataset)
     _check_group(training, dataset, place)
@@ -130,23 +129,6 @@ def _config_class(model: str, place: Place) -> type[ModelConfig]:
             "model", "is not a known model", value=model, remedy=suggestion(model, configs)
         )
     return configs[model]
-
-
-def _check_metrics(training: TrainingConfig, place: Place) -> None:
-    from tossctr.evaluation.grouped import NAMES, is_grouped
-    from tossctr.evaluation.metrics import METRICS, is_metric
-
-    for key, names in (("metrics", training.metrics), ("monitor", tuple(training.monitor))):
-        for name in names:
-            if not is_metric(name):
-                known = (*METRICS, *NAMES)
-                raise place.error(
-                    key, "names an unknown metric", value=name, remedy=suggestion(name, known)
-                )
-            if is_grouped(name) and training.group_id is None:
-                raise place.error(
-                    key, f"names {name}, which needs groups", remedy="give group_id, a feature"
-                )
 
 
 def _check_group(training: TrainingConfig, dataset: DatasetConfig, place: Place) -> None:

@@ -34,6 +34,7 @@ _KINDS = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "too_short": "a longer list",
+    "too_long": "a shorter list",
 }
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
@@ -121,7 +122,10 @@ def _translated(
     error: ValidationError, model: type[BaseModel], values: Any, place: Place
 ) -> UserError:
     # A misspelt key is often also a missing one; the misspelling is what helps.
-    details = sorted(error.errors(), key=lambda d: d["type"] != "extra_forbidden")
+    details = sorted(
+        (d for d in error.errors() if d["type"] != "default_factory_not_called"),
+        key=lambda d: d["type"] != "extra_forbidden",
+    )
     paths = [_path(values, detail) for detail in details]
     first = paths[0]
     more = len({*paths} - {first})

@@ -6,6 +6,7 @@ hyperparameters are a subclass of `ModelConfig` that stands beside the model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +19,11 @@ from pydantic import (
     model_validator,
 )
 
+from tossctr.config.messages import suggestion
 from tossctr.config.nulls import NA_VALUES, as_na_values
+from tossctr.errors import UserError
+from tossctr.evaluation.grouped import NAMES, is_grouped
+from tossctr.evaluation.metrics import METRICS, better_when, is_metric
 from tossctr.location import Location
 from tossctr.redaction import redacted
 
@@ -29,7 +34,13 @@ Normalizer = Literal["MinMaxScaler", "StandardScaler", "quantile", "signed_log"]
 
 _FOLDER_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of one folder, not . or ..
 _MOST_LAYERS = 1000
-_LARGEST = 2**31 - 1  # of a size or count: more overflows where sizes are multiplied
+_LARGEST = 2**31 - 1  # of a count: more overflows where counts are multiplied
+_WIDEST = 2**16  # of a layer: a square map of that width takes 17 GB
+_MOST_PROCESSES = 1024
+
+Seed = Annotated[int, Field(ge=0, le=_LARGEST)]  # what numpy, torch and LightGBM all take
+Width = Annotated[int, Field(ge=1, le=_WIDEST)]
+HiddenUnits = Annotated[tuple[Width, ...], Field(max_length=_MOST_LAYERS)]
 
 
 class _Frozen(BaseModel):
@@ -43,7 +54,7 @@ class _Frozen(BaseModel):
     def _countable(self) -> Self:
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if type(value) is int and abs(value) > _LARGEST and name not in ("seed", "fill_na"):
+            if type(value) is int and abs(value) > _LARGEST and name != "fill_na":
                 raise ValueError(f"{name} is larger than any size: {value}")
         return self
 
@@ -74,7 +85,7 @@ class FeatureSpec(_Frozen):
     # numeric
     normalizer: Normalizer | None = None
     # model side
-    embedding_dim: int | None = Field(None, ge=1)
+    embedding_dim: Width | None = None
     feature_encoder: str | None = None  # pooling of a sequence in models without attention
 
     @property
@@ -98,7 +109,7 @@ class ValidSplit(_Frozen):
 
     method: Literal["time", "random", "stratified"] = "time"
     fraction: float = Field(0.1, gt=0, lt=1)
-    seed: int = 2024
+    seed: Seed = 2024
 
 
 def _only_one(value: Any) -> Any:
@@ -165,6 +176,20 @@ def _on_or_off(value: Any) -> Any:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
+def _ways(monitor: Mapping[str, float]) -> set[Literal["max", "min"]]:
+    """How each weighted metric, and so the sum, is better: one way unless they contradict."""
+    opposite: dict[str, Literal["max", "min"]] = {"max": "min", "min": "max"}
+    return {
+        better_when(name) if weight > 0 else opposite[better_when(name)]
+        for name, weight in monitor.items()
+        if weight and is_metric(name)
+    }
+
+
+def _mode_of(monitor: Mapping[str, float]) -> Literal["max", "min"]:
+    return "min" if _ways(monitor) == {"min"} else "max"
+
+
 class TrainingConfig(_Frozen):
     """The keys of a model_config.yaml experiment that any model shares."""
 
@@ -179,37 +204,37 @@ class TrainingConfig(_Frozen):
     )
     negative_sampling: float = Field(1.0, gt=0, le=1)  # share of non-clicks drawn each epoch
     shuffle: bool = True
-    seed: int = 2024
+    seed: Seed = 2024
     loss: Literal["binary_crossentropy", "weighted_bce", "focal", "pairwise"] = (
         "binary_crossentropy"
     )
     positive_weight: float = Field(10.0, gt=0)  # weighted_bce: of a click, a non-click's is 1
     focal_gamma: float = Field(2.0, ge=0)
     pairwise_weight: float = Field(1.0, ge=0)  # of the pairs' term beside the cross entropy
-    task: Literal["binary_classification"] = "binary_classification"
     optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float | None = Field(None, ge=0)  # of adamw alone, per step; None: 0.01
     max_gradient_norm: float = Field(10.0, gt=0)
     embedding_regularizer: float | str | None = None
     net_regularizer: float | str | None = None
     metrics: tuple[str, ...] = ("AUC", "logloss")
     group_id: str | None = None  # the feature whose value groups rows, for gAUC and its like
     monitor: Annotated[dict[str, float], BeforeValidator(_as_metric_weights)] = {"AUC": 1.0}
-    monitor_mode: Literal["max", "min"] = "max"
+    monitor_mode: Literal["max", "min"] = Field(
+        default_factory=lambda given: _mode_of(given["monitor"])  # given, it must agree with that
+    )
     early_stop_patience: int = Field(2, ge=1)
     reduce_lr_on_plateau: bool = True
-    save_best_only: bool = True
     eval_steps: int | None = Field(None, ge=1)  # optimiser steps between validations; None: epoch
     max_len: int | None = Field(None, ge=1)  # overrides the data set's, for every sequence
     on_nonfinite: Literal["stop", "skip"] = "stop"  # at a batch whose loss or gradient is not
     checkpoint_minutes: float = Field(10, gt=0)  # between two from which training can go on
-    num_workers: int = Field(1, ge=0)
+    num_workers: int = Field(1, ge=0, le=_MOST_PROCESSES)
     model_root: Path = Path("checkpoints")
     mlflow_uri: Annotated[
         str | None, PlainSerializer(lambda uri: uri and redacted(uri), when_used="json")
     ] = None  # a tracking server, or sqlite:///runs.db; None: not logged there
     verbose: Literal[0, 1, 2] = 1  # 0: only errors; 2: the resolved config too
-    debug_mode: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -221,11 +246,60 @@ class TrainingConfig(_Frozen):
             else values
         )
 
+    @model_validator(mode="after")
+    def _decay_of_adamw(self) -> Self:
+        if self.weight_decay is not None and self.optimizer != "adamw":
+            raise UserError(
+                f"is adamw's, and the optimizer is {self.optimizer}", key="weight_decay",
+                value=self.weight_decay, remedy="give net_regularizer and embedding_regularizer",
+            )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> Self:
+        for key, names in (("metrics", self.metrics), ("monitor", tuple(self.monitor))):
+            for name in names:
+                if not is_metric(name):
+                    raise UserError(
+                        "names an unknown metric", key=key, value=name,
+                        remedy=suggestion(name, (*METRICS, *NAMES)),
+                    )  # fmt: skip
+                if is_grouped(name) and self.group_id is None:
+                    raise UserError(
+                        f"names {name}, which needs groups", key=key,
+                        remedy="give group_id, a feature",
+                    )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Self:
+        ways = _ways(self.monitor)
+        if not ways:
+            raise UserError(
+                "weighs no metric", key="monitor", value=self.monitor,
+                remedy="give a metric the weight 1",
+            )  # fmt: skip
+        if len(ways) == 2:
+            signs = {"max": "", "min": "-"}
+            right = (f"{n}: {signs[better_when(n)]}{abs(w):g}" for n, w in self.monitor.items())
+            raise UserError(
+                "adds metrics that are better large to such that are better small", key="monitor",
+                value=self.monitor, remedy=f"write {{{', '.join(right)}}}",
+            )  # fmt: skip
+        if self.monitor_mode not in ways:
+            small = "small" if "min" in ways else "large"
+            raise UserError(
+                f"contradicts monitor, which is better {small}: {', '.join(self.monitor)}",
+                key="monitor_mode", value=self.monitor_mode,
+                remedy="leave monitor_mode out: the metrics say which way is better",
+            )  # fmt: skip
+        return self
+
 
 class ModelConfig(_Frozen):
     """Base of each model's own hyperparameters."""
 
-    embedding_dim: int = Field(16, ge=1)
+    embedding_dim: Width = 16
     numeric_embedding: Literal["linear", "piecewise", "periodic"] = "linear"  # of 0 to 1, or so
 
     @model_validator(mode="after")

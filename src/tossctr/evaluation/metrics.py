@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tossctr.evaluation.grouped import Groups, is_grouped
 
@@ -18,6 +16,8 @@ EPS = 1e-7  # probabilities are kept this far from 0 and 1, as FuxiCTR does
 
 def auc(label: Floats, probability: Floats) -> float:
     """Area under the ROC curve; NaN where only one class is present."""
+    from sklearn.metrics import roc_auc_score  # here, as every reader of a config imports this file
+
     return float(roc_auc_score(label, probability)) if _both_classes(label) else float("nan")
 
 
@@ -28,6 +28,8 @@ def logloss(label: Floats, probability: Floats) -> float:
 
 def average_precision(label: Floats, probability: Floats) -> float:
     """Average precision (area under the precision-recall steps); NaN without a positive."""
+    from sklearn.metrics import average_precision_score
+
     if not label.any():
         return float("nan")
     return float(average_precision_score(label, probability))
@@ -48,18 +50,41 @@ def competition_score(label: Floats, probability: Floats) -> float:
     return 0.5 * ap + 0.5 / (1 + weighted_logloss(label, probability))
 
 
-METRICS: Mapping[str, Callable[[Floats, Floats], float]] = {
-    "AUC": auc,
-    "logloss": logloss,
-    "AP": average_precision,
-    "WLL": weighted_logloss,
-    "competition_score": competition_score,
+class Metric(NamedTuple):
+    """A function of labels (N,) and probabilities (N,), and which way it is better."""
+
+    of: Callable[[Floats, Floats], float]
+    better: Literal["max", "min"]
+
+
+# Computed of every run and shown in every table. Metrics within groups are computed where asked for
+# (they need a group for each row), and of all of them larger is better.
+METRICS: Mapping[str, Metric] = {
+    "AUC": Metric(auc, "max"),
+    "logloss": Metric(logloss, "min"),
+    "AP": Metric(average_precision, "max"),
+    "WLL": Metric(weighted_logloss, "min"),
+    "competition_score": Metric(competition_score, "max"),
 }
 
 
 def is_metric(name: str) -> bool:
     """Whether `evaluate` knows a metric of that name."""
     return name in METRICS or is_grouped(name)
+
+
+def better_when(name: str) -> Literal["max", "min"]:
+    """Which way a metric is better.
+
+    Raises:
+        KeyError: an unknown metric name.
+    """
+    return "max" if is_grouped(name) else METRICS[name].better
+
+
+def reported(*more: Iterable[str]) -> tuple[str, ...]:
+    """The names in `METRICS`, which every table may show, then those asked for besides."""
+    return tuple(dict.fromkeys([*METRICS, *(name for names in more for name in names)]))
 
 
 def evaluate(
@@ -81,10 +106,12 @@ def evaluate(
         KeyError: an unknown metric name.
         ValueError: a grouped metric without `group`.
     """
+    from scipy.special import expit
+
     label = np.asarray(label, np.float64)
     logit = np.asarray(logit, np.float64)
     probability = expit(logit)
-    values = {name: METRICS[name](label, probability) for name in names if name in METRICS}
+    values = {name: METRICS[name].of(label, probability) for name in names if name in METRICS}
     others = [name for name in names if name not in METRICS]
     if others:
         if group is None:

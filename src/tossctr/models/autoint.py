@@ -10,13 +10,13 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from tossctr.config.schema import ModelConfig
+from tossctr.config.schema import HiddenUnits, ModelConfig, Width
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
 from tossctr.models.fields import Activations, check_heads, one_width
 from tossctr.models.layers.autoint import AutoIntLayer
-from tossctr.models.layers.mlp import MLP
+from tossctr.models.layers.mlp import MLP, Output
 from tossctr.models.layers.tabular import TabularEmbedding, linear_part
 
 
@@ -24,14 +24,14 @@ class AutoIntConfig(ModelConfig):
     """FuxiCTR's option names."""
 
     attention_layers: int = Field(2, ge=1)
-    num_heads: int = Field(1, ge=1)
-    attention_dim: int = Field(8, ge=1)  # over all heads
+    num_heads: Width = 1
+    attention_dim: Width = 8  # over all heads
     use_residual: bool = True
     use_scale: bool = False
     use_wide: bool = False
     layer_norm: bool = False
     net_dropout: float = Field(0.0, ge=0, lt=1)  # on the attention weights
-    dnn_hidden_units: tuple[int, ...] = (64, 64, 64)  # empty: no MLP
+    dnn_hidden_units: HiddenUnits = (64, 64, 64)  # empty: no MLP
     dnn_activations: Activations = "relu"
     batch_norm: bool = False
 
@@ -66,7 +66,7 @@ class AutoInt(CTRModel):
                 for layer in range(c.attention_layers)
             )
         )
-        self.output = nn.Linear(len(widths) * c.attention_dim, 1)
+        self.output = Output(len(widths) * c.attention_dim, 1)
         self.dnn = (
             MLP(
                 sum(widths),

@@ -15,14 +15,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tossctr.config.schema import ModelConfig
+from tossctr.config.schema import HiddenUnits, ModelConfig, Width
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
 from tossctr.models.base import CTRModel
 from tossctr.models.fields import Activations
 from tossctr.models.layers.cross import CrossNetMix, CrossNetV2
-from tossctr.models.layers.mlp import MLP
+from tossctr.models.layers.mlp import MLP, Output
 from tossctr.models.layers.tabular import TabularEmbedding
 
 
@@ -34,10 +34,10 @@ class DCNv2Config(ModelConfig):
     )
     num_cross_layers: int = Field(3, ge=1)
     use_low_rank_mixture: bool = False
-    low_rank: int = Field(32, ge=1)
-    num_experts: int = Field(4, ge=1)
-    stacked_dnn_hidden_units: tuple[int, ...] = ()
-    parallel_dnn_hidden_units: tuple[int, ...] = ()
+    low_rank: Width = 32
+    num_experts: Width = 4
+    stacked_dnn_hidden_units: HiddenUnits = ()
+    parallel_dnn_hidden_units: HiddenUnits = ()
     dnn_activations: Activations = "relu"
     net_dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: bool = False
@@ -73,10 +73,10 @@ class CrossAndDeep(nn.Module):
         )
         crossed = width if self.stacked is None else self.stacked.output_width
         beside = 0 if self.parallel is None else self.parallel.output_width
-        self.output = nn.Linear(crossed + beside, 1)
+        self.output = Output(crossed + beside, 1)
 
     @staticmethod
-    def _mlp(width: int, hidden: tuple[int, ...], c: DCNv2Config) -> MLP:
+    def _mlp(width: int, hidden: HiddenUnits, c: DCNv2Config) -> MLP:
         return MLP(
             width,
             hidden,

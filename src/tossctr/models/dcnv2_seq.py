@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tossctr.config.schema import Width
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
@@ -42,8 +43,8 @@ class DCNv2SeqConfig(DCNv2Config):
     target_field: Names = Field(min_length=1)  # the query
     sequence_field: Names = Field(min_length=1)
     use_position_emb: bool = True
-    attention_dim: int = Field(64, ge=1)  # over all heads
-    num_heads: int = Field(1, ge=1)
+    attention_dim: Width = 64  # over all heads
+    num_heads: Width = 1
     attention_dropout: float = Field(0.0, ge=0, lt=1)
 
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tossctr.config.schema import ModelConfig
+from tossctr.config.schema import HiddenUnits, ModelConfig
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
@@ -27,7 +27,7 @@ from tossctr.models.layers.tabular import TabularEmbedding, linear_part
 class DeepFMConfig(ModelConfig):
     """FuxiCTR's option names."""
 
-    hidden_units: tuple[int, ...] = (64, 64, 64)
+    hidden_units: HiddenUnits = (64, 64, 64)
     hidden_activations: Activations = "relu"
     net_dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: bool = False

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tossctr.config.schema import ModelConfig
+from tossctr.config.schema import HiddenUnits, ModelConfig
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
@@ -40,11 +40,11 @@ class DINConfig(ModelConfig):
     din_target_field: Groups
     din_sequence_field: Groups
     din_use_softmax: bool = False
-    attention_hidden_units: tuple[int, ...] = (64,)
+    attention_hidden_units: HiddenUnits = (64,)
     attention_hidden_activations: str = "dice"
     attention_output_activation: str | None = None
     attention_dropout: float = Field(0.0, ge=0, lt=1)
-    dnn_hidden_units: tuple[int, ...] = (512, 128, 64)
+    dnn_hidden_units: HiddenUnits = (512, 128, 64)
     dnn_activations: Activations = "relu"
     net_dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: bool = False

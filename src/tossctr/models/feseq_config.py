@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tossctr.config.schema import ModelConfig
+from tossctr.config.schema import HiddenUnits, ModelConfig, Width
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
 from tossctr.models.fields import (
@@ -43,7 +43,7 @@ class FESeqConfig(ModelConfig):
     use_time_emb: bool = False
     num_time_embeddings: int = Field(4001, ge=2)  # rows of the time table, the last unused
     time_log_base: float = -1  # -1: linear buckets of one time unit
-    num_heads: int = Field(2, ge=1)
+    num_heads: Width = 2
     stacked_transformer_layers: int = Field(1, ge=0)
     use_causal_mask: bool = False
     layer_norm: bool = True
@@ -54,8 +54,8 @@ class FESeqConfig(ModelConfig):
     seq_pooling_type: Literal["mean", "sum", "target", "concat", "weighted_sum"] = "mean"
     seq_pooling_attn_type: ScoreName = "bilinear_attention"
     use_pooling_attn_scale: bool = True
-    rel_score_hidden_dim: int = Field(128, ge=1)
-    dnn_hidden_units: tuple[int, ...] = (256, 128, 64)
+    rel_score_hidden_dim: Width = 128
+    dnn_hidden_units: HiddenUnits = (256, 128, 64)
     dnn_activations: Activations = "relu"
     batch_norm: bool = False
 

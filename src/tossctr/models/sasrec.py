@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tossctr.config.schema import ModelConfig
+from tossctr.config.schema import HiddenUnits, ModelConfig, Width
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
@@ -48,13 +48,13 @@ class SASRecConfig(ModelConfig):
     sequence_field: Names
     seq_pooling_type: PoolingName = "target"
     use_causal_mask: bool = True
-    num_heads: int = Field(2, ge=1)
+    num_heads: Width = 2
     stacked_transformer_layers: int = Field(1, ge=1)
     layer_norm: bool = True
     use_residual: bool = True
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     net_dropout: float = Field(0.0, ge=0, lt=1)
-    dnn_hidden_units: tuple[int, ...] = (256, 128, 64)
+    dnn_hidden_units: HiddenUnits = (256, 128, 64)
     dnn_activations: Activations = "relu"
     batch_norm: bool = False
 

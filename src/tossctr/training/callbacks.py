@@ -92,6 +92,26 @@ class MonitorRule(pl.Callback):
         say(f"no gain: learning rate cut to {trainer.optimizers[0].param_groups[0]['lr']:g}")
 
 
+class LastValidation(pl.Callback):
+    """Validates after the last step of the training too, where `eval_steps` does not divide its
+    number: the weights that come out of it are no worse judged than those before."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._look(trainer)  # a training may go on from the middle of that validation
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
+    ) -> None:
+        self._look(trainer)
+
+    @staticmethod
+    def _look(trainer: pl.Trainer) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+        if last_epoch and loop.batch_progress.current.ready == trainer.num_training_batches:
+            trainer.val_check_batch = 1  # a validation is due after any batch
+
+
 class RowProgress(pl.Callback):
     """A bar in rows for each epoch and each validation.
 

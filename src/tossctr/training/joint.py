@@ -11,33 +11,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from tossctr.cluster.processes import Processes
-from tossctr.config.schema import Experiment
-from tossctr.errors import UserError
-from tossctr.trees import TREES
-
-
-def check_joint(experiment: Experiment, processes: int) -> None:
-    """Refuse what cannot be trained by several processes.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if processes == 1:
-        return
-    if experiment.model in TREES:
-        raise UserError(
-            "trees are trained by one process",
-            key="model",
-            value=experiment.model,
-            remedy="leave out --workers; LightGBM uses all cores by itself",
-        )
-    if experiment.training.loss == "pairwise":
-        raise UserError(
-            "pairs span the whole batch, which no process has",
-            key="loss",
-            value="pairwise",
-            remedy="choose another loss, or leave out --workers",
-        )
 
 
 class JointStrategy(DDPStrategy):

@@ -15,8 +15,9 @@ from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.batch import Batch
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import METRICS, evaluate
+from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.models.base import CTRModel
+from tossctr.models.layers.norm import has_batch_norm
 from tossctr.progress import say
 from tossctr.training.device import CPU_PART
 from tossctr.training.joint import sum_gradients
@@ -34,9 +35,11 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 def new_optimizer(model: CTRModel, config: TrainingConfig) -> torch.optim.Optimizer:
     """The configured optimiser, one fused kernel over all parameters where torch has one."""
-    fused: dict[str, Any] = {} if config.optimizer == "rmsprop" else {"fused": True}
+    options: dict[str, Any] = {} if config.optimizer == "rmsprop" else {"fused": True}
+    if config.optimizer == "adamw":
+        options["weight_decay"] = 0.01 if config.weight_decay is None else config.weight_decay
     kind = OPTIMIZERS[config.optimizer]
-    return kind(model.parameters(), lr=config.learning_rate, **fused)
+    return kind(model.parameters(), lr=config.learning_rate, **options)
 
 
 class CTRModule(pl.LightningModule):
@@ -83,7 +86,8 @@ class CTRModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}
         self.micro_batch_events = config.micro_batch_events or CPU_PART
         self.skipped_batches = 0
-        self._metric_names = tuple(dict.fromkeys([*METRICS, *config.metrics, *config.monitor]))
+        self._metric_names = reported(config.metrics, config.monitor)
+        self._statistics = list(model.buffers()) if has_batch_norm(model) else []
         self._loss = Loss(config)
         self._embedding_penalty = Penalty.parse(
             config.embedding_regularizer, "embedding_regularizer"
@@ -105,6 +109,7 @@ class CTRModule(pl.LightningModule):
     def training_step(self, parts: list[Batch], batch_idx: int) -> Tensor:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
+        statistics = [buffer.clone() for buffer in self._statistics]
         losses, failure = None, None
         try:
             losses = self._backward(parts, optimizer)
@@ -118,13 +123,15 @@ class CTRModule(pl.LightningModule):
         mean, rows = self._mean(parts, losses or [], failure)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # fp16 only
         if scaler is not None:
-            scaler.unscale_(optimizer.optimizer)
+            scaler.unscale_(optimizer.optimizer)  # here once, see `ScaledHere`
         self._embedding_penalty.add_gradient(self.model.embedding_parameters())
         self._net_penalty.add_gradient(self.model.other_parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
         # A scaler skips a step with infinite gradients by itself, and lowers its scale.
         if not torch.isfinite(mean if scaler is not None else mean + norm):
             self._refuse(_not_finite(parts, losses or [], mean, self._processes))
+            for buffer, before in zip(self._statistics, statistics, strict=True):
+                buffer.copy_(before)  # one NaN in a running mean would stay there
             if scaler is None:
                 return mean
         optimizer.step()
@@ -138,7 +145,7 @@ class CTRModule(pl.LightningModule):
         rows = _rows(parts) if self._processes.alone else self.config.batch_size
         losses = []
         try:
-            pairs = self._pairs(parts) if self._loss.pairs else None
+            pairs = self._pairs(parts) if self._loss.pairs and len(parts) > 1 else None
             for n, part in enumerate(parts):
                 if pairs is not None:
                     _set_generators(pairs.generators[n], self.device)
@@ -148,6 +155,8 @@ class CTRModule(pl.LightningModule):
                     # Its gradient is that of the whole batch's pairs, its value the part's share.
                     own = (logit * pairs.gradients[n]).sum()
                     loss = loss + own - own.detach() + pairs.value * len(part) / rows
+                elif self._loss.pairs:
+                    loss = loss + self._loss.of_pairs(logit, _label(part))
                 self.manual_backward(loss)
                 losses.append(loss.detach())
         except torch.OutOfMemoryError:
@@ -186,6 +195,11 @@ class CTRModule(pl.LightningModule):
         return _Pairs(generators, value, torch.split(gradient, [len(part) for part in parts]))
 
     def _halved(self, parts: list[Batch]) -> list[Batch]:
+        if has_batch_norm(self.model):
+            raise UserError(
+                "a batch does not fit the device's memory, and batch normalisation needs it whole",
+                remedy="lower batch_size, max_len or embedding_dim, or use --gpu -1",
+            )
         if all(len(part) == 1 for part in parts):
             raise UserError(
                 "not even one row fits the device's memory",
@@ -235,9 +249,14 @@ class CTRModule(pl.LightningModule):
         if label is not None and logit is not None and row is not None:  # the first process
             order = row.argsort()  # sums do not depend on who had which rows
             group = None if self._valid_group is None else self._valid_group[row[order].numpy()]
-            metrics = evaluate(
-                label[order].numpy(), logit[order].numpy(), self._metric_names, group=group
-            )
+            missing = int(logit.isnan().sum())
+            if missing:  # no gain, so that the weights kept before stay and patience goes on
+                say(f"the predictions of {missing:,} validation rows are NaN")
+                metrics = dict.fromkeys(self._metric_names, float("nan"))
+            else:
+                metrics = evaluate(
+                    label[order].numpy(), logit[order].numpy(), self._metric_names, group=group
+                )
         self.metrics = self._processes.tell(metrics)
         self.log_dict(self.metrics)
 

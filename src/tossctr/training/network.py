@@ -12,7 +12,9 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.types import Optimizable
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 
 from tossctr.cluster.processes import Processes
 from tossctr.config.schema import Experiment, TrainingConfig
@@ -22,7 +24,7 @@ from tossctr.errors import UserError
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
-from tossctr.training.callbacks import MonitorRule, RowProgress
+from tossctr.training.callbacks import LastValidation, MonitorRule, RowProgress
 from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoint
 from tossctr.training.interruption import StopSignal
 from tossctr.training.joint import JointStrategy
@@ -32,11 +34,29 @@ from tossctr.training.resume import Checkpoints, position
 from tossctr.training.run_folder import RunWriter
 
 LOG_EVERY_STEPS = 10
-PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "32": "32-true",
-    "bf16": "bf16-mixed",
-    "16": "16-mixed",
-}
+
+
+class ScaledHere(MixedPrecision):
+    """fp16 whose gradients `CTRModule` has unscaled: it adds penalties and clips before the step,
+    and a scaler refuses to unscale the same gradients again."""
+
+    def optimizer_step(  # type: ignore[override]
+        self, optimizer: Optimizable, model: pl.LightningModule, closure: Any, **kwargs: Any
+    ) -> Any:
+        assert self.scaler is not None
+        closure()
+        result = self.scaler.step(optimizer, **kwargs)  # type: ignore[arg-type]
+        self.scaler.update()
+        return result
+
+
+def precision(name: Literal["32", "bf16", "16"], device: torch.device) -> Precision:
+    """Lightning's plugin for a config's `precision`; weights are in float32 in all of them."""
+    if name == "32":
+        return Precision()
+    if name == "bf16":
+        return MixedPrecision("bf16-mixed", device.type)
+    return ScaledHere("16-mixed", device.type)
 
 
 def fit_network(
@@ -111,7 +131,7 @@ def fit_network(
         seed=config.seed,
         processes=processes,
     )
-    callbacks = [rule, progress, checkpoints]
+    callbacks = [rule, progress, checkpoints, LastValidation()]
     trainer = _trainer(config, device, writer.folder / "logs", callbacks, processes)
     loader = partial(
         batches,
@@ -125,10 +145,10 @@ def fit_network(
     if rule.best_row is None:
         processes.fail_together(
             UserError(
-                "no validation gave a usable monitor",
-                key="monitor",
-                value=dict(config.monitor),
-                remedy="look at the validation part: it needs clicks and non-clicks",
+                "the predictions of every validation were NaN: no weights are worth keeping",
+                key="learning_rate",
+                value=config.learning_rate,
+                remedy="lower it, or look at the inputs for extreme numbers",
             )
         )
     assert rule.best_row is not None
@@ -206,7 +226,6 @@ def _trainer(
         devices=[device.index] if device.type == "cuda" else 1,
         strategy="auto" if processes.alone else JointStrategy(processes),
         use_distributed_sampler=False,  # `batches` shares rows out
-        precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
         val_check_interval=config.eval_steps,
         check_val_every_n_epoch=None if config.eval_steps else 1,
@@ -218,7 +237,11 @@ def _trainer(
         else False,
         callbacks=callbacks,
         # Alone whatever the environment says: a SLURM job's own script is none of its tasks.
-        plugins=[SafeCheckpointIO(), *([LightningEnvironment()] if processes.alone else [])],
+        plugins=[
+            SafeCheckpointIO(),
+            precision(config.precision, device),
+            *([LightningEnvironment()] if processes.alone else []),
+        ],
         log_every_n_steps=LOG_EVERY_STEPS,
         num_sanity_val_steps=0,
         enable_checkpointing=False,  # MonitorRule keeps the best weights, Checkpoints the rest

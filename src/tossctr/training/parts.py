@@ -27,12 +27,15 @@ from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
 from tossctr.models import build_model
 from tossctr.models.base import CTRModel
+from tossctr.models.layers.norm import has_batch_norm
 from tossctr.models.layers.transformer import execute
+from tossctr.training.checks import check_size
 from tossctr.training.device import part_events
 from tossctr.training.module import new_optimizer
 
 PROBE_EVENTS = (2_000, 8_000)
 SMALLEST, LARGEST = 2**10, 2**21  # events of a part
+WHOLE = 2**31 - 1  # events of a part that is always the whole batch
 CPU_HEAP = 1.9  # resident bytes a byte of activations: glibc's heap keeps what is freed between
 SPARE = 0.9  # of the memory that is filled: allocators round up and fragment
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
@@ -58,18 +61,23 @@ class Parts:
         return math.ceil(self.step_events / self.micro_batch_events)
 
     @classmethod
-    def uncounted(cls, config: TrainingConfig, rows: EncodedRows, device: torch.device) -> Parts:
-        """As the config says; else the device's usual size, without gradient checkpointing."""
+    def uncounted(
+        cls, config: TrainingConfig, rows: EncodedRows, device: torch.device, *, whole: bool
+    ) -> Parts:
+        """As the config says; else the device's usual size, without gradient checkpointing. A model
+        with batch normalisation is executed on whole batches, from which its statistics are."""
+        usual = WHOLE if whole else part_events(device)
         return cls(
-            config.micro_batch_events or part_events(device),
+            config.micro_batch_events or usual,
             config.gradient_checkpointing == "on",
             float(events_of(rows).mean()) * config.batch_size,
         )
 
     def __str__(self) -> str:
+        parts = f"parts of at most {self.micro_batch_events:,} ({self.micro_batches} a step)"
         return (
-            f"about {self.step_events:,.0f} events a step in parts of at most "
-            f"{self.micro_batch_events:,} ({self.micro_batches} a step), gradient checkpointing "
+            f"about {self.step_events:,.0f} events a step in "
+            f"{'one part' if self.micro_batch_events == WHOLE else parts}, gradient checkpointing "
             f"{'on' if self.gradient_checkpointing else 'off'}"
         )
 
@@ -97,6 +105,7 @@ def fitting_parts(
 ) -> CountedParts:
     """Count a step, and choose the largest part that fits.
 
+    A model with batch normalisation has one part, the whole batch, from which its statistics are.
     With `gradient_checkpointing: auto` blocks are run again only if no part fits otherwise.
 
     Args:
@@ -115,6 +124,9 @@ def fitting_parts(
     smallest = max(SMALLEST, int(lengths.max()))  # a row is never divided
     usual = part_events(device) if memory is None and device.type == "cpu" else LARGEST
     most = config.micro_batch_events or min(usual, max(step_events, SMALLEST))
+    whole = has_batch_norm(check_size(experiment, rows.features))
+    if whole:
+        smallest = most = max(math.ceil(step_events), SMALLEST)
     probes = [probe(rows, lengths, events, device) for events in PROBE_EVENTS]
     ways = {"off": (False,), "on": (True,), "auto": (False, True)}
     for checkpointing in ways[config.gradient_checkpointing]:
@@ -138,13 +150,13 @@ def fitting_parts(
             f"{smallest:,} events need {smallest * per_event / 1e6:,.0f} MB, and only "
             f"{max(left, 0) / 1e6:,.0f} MB are left beside the model",
             key="--memory",
-            remedy="lower embedding_dim or max_len, or give more memory",
+            remedy=f"lower {'batch_size, ' * whole}embedding_dim or max_len, or give more memory",
         )
     fitting = left / per_event
-    whole = config.micro_batch_events is not None and fitting >= most
-    micro = int(most if whole else 2 ** math.floor(math.log2(min(fitting, most))))
+    as_given = config.micro_batch_events is not None and fitting >= most
+    micro = int(most if as_given or whole else 2 ** math.floor(math.log2(min(fitting, most))))
     return CountedParts(
-        micro,
+        WHOLE if whole else micro,
         checkpointing,
         step_events,
         fixed=fixed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,53 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from tossctr.cluster.processes import ALONE, Processes
-from tossctr.config.schema import Experiment, TrainingConfig
-from tossctr.data.encoding.columns import resolve
-from tossctr.data.features import FeatureMap
+from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
-from tossctr.errors import UserError
-from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.files import locked, sha256_of
-from tossctr.models import build_model
+from tossctr.models.layers.norm import has_batch_norm
 from tossctr.progress import say
+from tossctr.training.checks import check_model, check_monitor, check_size
 from tossctr.training.device import reuse_memory
-from tossctr.training.joint import check_joint
-from tossctr.training.mlflow_log import log_run, require_mlflow
+from tossctr.training.mlflow_log import log_run
 from tossctr.training.network import fit_network
 from tossctr.training.parts import Parts, fitting_parts
 from tossctr.training.results import append_result
 from tossctr.training.run_folder import Run, RunWriter, load_run
 from tossctr.trees import TREES
-from tossctr.trees.config import LightGBMConfig
-from tossctr.trees.features import TreeFeatures
-from tossctr.trees.training import check_trees, fit_trees
-
-
-def check_model(experiment: Experiment) -> None:
-    """Build the experiment's model without weights, before hours are spent on its data.
-
-    Raises:
-        UserError: model options that do not fit the data set's features.
-    """
-    if experiment.training.mlflow_uri is not None:
-        require_mlflow()
-    dataset = experiment.dataset
-    # Vocabularies are not known yet, and no option depends on their sizes.
-    fields = tuple(c.field(3 if c.has_vocabulary else None) for c in resolve(dataset))
-    features = FeatureMap(
-        dataset_id=dataset.dataset_id, label=dataset.label_col.name, fields=fields
-    ).with_lengths(dataset, experiment.training.max_len)
-    if isinstance(experiment.hyperparameters, LightGBMConfig):
-        check_trees(experiment)
-        TreeFeatures(features, experiment.hyperparameters)
-        return
-    with torch.device("meta"):
-        build_model(experiment.model, features, experiment.hyperparameters)
+from tossctr.trees.training import fit_trees
 
 
 def train(
@@ -96,7 +66,7 @@ def train(
         Stopped: a signal asked for it.
         PeerLost: another of the processes has ended.
     """
-    processes.everywhere(lambda: check_joint(experiment, processes.world_size))
+    processes.everywhere(lambda: check_model(experiment, processes.world_size))
     if device.type == "cpu":
         reuse_memory()
     with ExitStack() as stack:
@@ -115,7 +85,7 @@ def train(
         else:
             train_rows = replace(data.train, features=features)
             valid_rows = replace(data.valid, features=features)
-            processes.everywhere(lambda: _check_monitor(config, valid_rows))
+            processes.everywhere(lambda: check_monitor(config, valid_rows))
             if experiment.model in TREES:
                 metrics = fit_trees(experiment, train_rows, valid_rows, writer, after_validation)
             else:
@@ -153,25 +123,11 @@ def _parts(
 ) -> Parts:
     """The parts of a process's share of a batch."""
     if memory is None and device.type == "cpu":
-        parts = Parts.uncounted(experiment.training, rows, device)
+        whole = has_batch_norm(check_size(experiment, rows.features))
+        parts = Parts.uncounted(experiment.training, rows, device, whole=whole)
     else:
         parts = fitting_parts(experiment, rows, device, memory)
     return replace(parts, step_events=parts.step_events / processes)
-
-
-def _check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
-    """Refuse a validation part on which the monitor is not defined, before training on the rest."""
-    assert valid_rows.label is not None
-    names = tuple(name for name in config.monitor if name in METRICS)
-    for name, value in evaluate(valid_rows.label, np.zeros(len(valid_rows)), names).items():
-        if math.isnan(value):
-            raise UserError(
-                f"{name} is not defined on the {len(valid_rows):,} validation rows, which all have "
-                f"the same label",
-                key="monitor",
-                value=float(valid_rows.label[0]),
-                remedy="raise valid_split.fraction, or set valid_split.method: stratified",
-            )
 
 
 def _rows_of(data: Prepared) -> dict[str, Any]:

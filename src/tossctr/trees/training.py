@@ -19,7 +19,7 @@ from scipy.special import logit
 from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import evaluate
+from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.progress import say, track
 from tossctr.training.run_folder import RunWriter
 from tossctr.trees.config import LightGBMConfig
@@ -169,7 +169,7 @@ def _metrics(
         return "taken", 0.0, True
 
     booster.eval_valid(take)
-    names = tuple(dict.fromkeys([*config.metrics, *config.monitor]))
+    names = reported(config.metrics, config.monitor)
     return evaluate(rows.label, logit(taken[0]), names, group=group)
 
 

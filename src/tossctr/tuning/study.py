@@ -29,7 +29,8 @@ from tossctr.data.prepare import Prepared
 from tossctr.errors import UserError
 from tossctr.files import locked, remove, writing
 from tossctr.progress import say
-from tossctr.training.trainer import check_model, train
+from tossctr.training.checks import check_model
+from tossctr.training.trainer import train
 from tossctr.tuning.space import Dimension
 
 STARTUP_TRIALS = 5  # drawn at random, and before which none is pruned

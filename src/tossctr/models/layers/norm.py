@@ -19,3 +19,8 @@ class BatchNorm(nn.BatchNorm1d):
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(input)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether what a model makes of a row depends, in training, on the rest of its batch."""
+    return any(isinstance(module, BatchNorm) for module in model.modules())
