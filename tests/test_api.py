@@ -95,12 +95,12 @@ def test_predict_gives_what_the_command_writes(project, run, rows):
     done = CliRunner().invoke(app, [str(a) for a in arguments])
     assert done.exit_code == 0, done.output
     written = pyarrow.csv.read_csv(output)["clicked"].to_numpy()
-    ours = tossctr.predict(run, rows, objective="competition_score", gpu=-1)
+    ours = tossctr.predict(run, rows, gpu=-1)
     np.testing.assert_allclose(ours, written, atol=1e-9)
 
 
 def test_probabilities_are_click_rates(run, rows):
-    found = tossctr.predict(run, rows, gpu=-1)
+    found = tossctr.predict(run, rows, objective="raw", gpu=-1)
     assert found.shape == (200,)
     assert found.dtype == np.float64
     assert ((found > 0) & (found < 0.5)).all()

@@ -22,7 +22,7 @@ from tossctr.ensemble.held_out import calibrator
 from tossctr.ensemble.opening import open_scorer
 from tossctr.errors import UserError
 from tossctr.inference.predict import BATCH_ROWS, predict_rows
-from tossctr.inference.scorer import Scorer, members_of
+from tossctr.inference.scorer import Scorer, members_of, objective_of
 from tossctr.training.device import resolve_device
 from tossctr.training.run_folder import Run
 from tossctr.waiting import say_if_threads_spin
@@ -75,7 +75,7 @@ def predict(
     run: Run | Scorer | str | Path,
     rows: Any,
     *,
-    objective: Objective = "raw",
+    objective: Objective | None = None,
     gpu: int | None = None,
 ) -> NDArray[np.float64]:
     """Click probabilities of raw rows, in their order.
@@ -85,20 +85,22 @@ def predict(
         rows: N rows with the columns of the training file (others are ignored): a data frame of
             pandas, Polars or any library that hands out Arrow data, an Arrow table, or a mapping
             from names to columns.
-        objective: `raw` for click probabilities; `competition_score` for what `tossctr predict`
-            writes.
+        objective: what probabilities are calibrated for. None takes the data set's, as `tossctr
+            predict` does; `raw` leaves them as the model gives them.
         gpu: its number, -1 for the CPU; None takes GPU 0 if there is one.
 
     Returns:
         (N,) between 0 and 1.
 
     Raises:
-        UserError: a missing column, or a value that cannot be encoded, by column and row.
+        UserError: a missing column, or a value that cannot be encoded, by column and row; a run
+            without held-out predictions to calibrate on.
         TypeError: `rows` is nothing of this kind.
     """
     say_if_threads_spin()
     opened = load_run(run) if isinstance(run, str | Path) else run
     device = resolve_device(gpu)
+    chosen = calibrator(opened, objective or objective_of(opened), device)
     table = as_table(rows)
     logits = np.empty((len(members_of(opened)), len(table)))
     for number, runs in enumerate(members_of(opened)):
@@ -112,7 +114,7 @@ def predict(
             logits[number, start : start + len(encoded)] = np.mean(of_runs, axis=0)
             start += len(encoded)
     logit = opened.combine(logits) if isinstance(opened, Scorer) else logits[0]
-    probability: NDArray[np.float64] = expit(calibrator(opened, objective, device)(logit))
+    probability: NDArray[np.float64] = expit(chosen(logit))
     return probability
 
 
@@ -121,6 +123,7 @@ def write_report(
     output: str | Path = "report.html",
     *,
     gpu: int | None = None,
+    force: bool = False,
 ) -> Path:
     """Write one HTML file on how good one run is, or several side by side, and why.
 
@@ -128,15 +131,17 @@ def write_report(
         runs: runs, folds, blends or their folders, up to six.
         output: the file.
         gpu: its number, -1 for the CPU; None takes GPU 0 if there is one.
+        force: replace a file there that TossCTR did not write.
 
     Raises:
-        UserError: a run that cannot be opened, or whose prepared data are not there.
+        UserError: a run that cannot be opened, or whose prepared data are not there; an output that
+            may not be replaced.
     """
     from tossctr.report.page import write_report as write
 
     several = [runs] if isinstance(runs, Run | Scorer | str | Path) else runs
     folders = [run.folder if isinstance(run, Run | Scorer) else Path(run) for run in several]
-    return write(folders, Path(output), resolve_device(gpu))
+    return write(folders, Path(output), resolve_device(gpu), force=force)
 
 
 def as_table(rows: Any) -> pa.Table:

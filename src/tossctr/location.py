@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -53,6 +54,33 @@ def name_of(location: Location) -> str:
 def beside(location: Location, name: str) -> Path | None:
     """That file in the same folder; None where the folder is not this machine's."""
     return location.parent / name if isinstance(location, Path) else None
+
+
+def same_place(one: Location, other: Location) -> bool:
+    """Whether both lead to the same file or folder, however they are written; nothing is opened."""
+    if isinstance(one, str) or isinstance(other, str):
+        return str(one).rstrip("/") == str(other).rstrip("/")
+    try:
+        return one.samefile(other)
+    except OSError:  # one is not there (yet)
+        return one.resolve() == other.resolve()
+
+
+def require_readable(path: Path) -> None:
+    """Raises:
+    UserError: there is nothing, or neither a file nor a folder: a pipe or a device cannot be read
+        twice.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise UserError("does not exist", file=path, remedy="check the path") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read: {error}", file=path, remedy="check the path") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(
+            "is neither a file nor a folder", file=path, remedy="write its content to a file first"
+        )
 
 
 def exists(location: Location) -> bool:

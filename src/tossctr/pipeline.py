@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.csv
 import torch
 from scipy.special import logit
@@ -16,23 +19,27 @@ from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.prepare import open_prepared, prepare
 from tossctr.data.preparing.parallel import Spread
+from tossctr.data.sources import open_source
 from tossctr.data.synthetic import synthesize
 from tossctr.ensemble.blend import blend
-from tossctr.ensemble.calibration import RAW, Calibrator
-from tossctr.ensemble.choices import FoldMethod
+from tossctr.ensemble.calibration import calibrate
+from tossctr.ensemble.choices import FoldMethod, Objective
 from tossctr.ensemble.folds import train_folds
 from tossctr.ensemble.held_out import calibrator as fit_calibrator
 from tossctr.ensemble.held_out import held_out, keep_validation
+from tossctr.ensemble.objectives import AIMS
 from tossctr.ensemble.opening import load_blend
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
+from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.files import locked, remove
 from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predict import gather, predict_file, predict_rows
-from tossctr.inference.scorer import Scorer
-from tossctr.inference.submission import write_submission
-from tossctr.location import Location, exists, name_of
+from tossctr.inference.scorer import Scorer, objective_of
+from tossctr.inference.submission import check_count, read_sample, write_submission
+from tossctr.location import Location, exists, name_of, require_readable, same_place
+from tossctr.outputs import check_output, is_stream
 from tossctr.progress import say
 from tossctr.training.checks import check_model
 from tossctr.training.run_folder import FOLDS, Run
@@ -69,25 +76,33 @@ def evaluate_run(
     data: Location | None,
     *,
     device: torch.device,
-    calibrator: Calibrator = RAW,
+    objective: Objective = "raw",
 ) -> dict[str, float]:
     """Metrics of a run on a labelled raw file, or on its data set's validation part; of folds and
-    blends without a file, on their out-of-fold predictions. Logits go through `calibrator`.
+    blends without a file, on their out-of-fold predictions.
+
+    Args:
+        run: what to evaluate.
+        data: None takes the held-out rows. The calibrator was fit on them, so each is calibrated by
+            a map that was fit without it.
+        device: where to score.
+        objective: what predictions are calibrated for before they are measured.
 
     Raises:
-        UserError: the validation part has been prepared anew with another vocabulary.
+        UserError: the validation part has been prepared anew with another vocabulary; a file
+            without rows.
     """
     training = run.experiment.training
     names = reported(training.metrics, training.monitor)
     if data is not None:
+        calibrator = fit_calibrator(run, objective, device)
         report = EncodingReport()
         scored = predict_file(run, data, device=device, labelled=True, report=report)
-        label, logit, group = gather(scored)
+        label, logit, group = gather(scored, data)
         report.say(name_of(data))
         return evaluate(label, calibrator(logit), names, group=group)
     if isinstance(run, Scorer):
-        held = held_out(run, device)
-        return evaluate(held.label, calibrator(held.logit), names, group=held.group)
+        return _evaluated(held_out(run, device), objective, names)
     # Only opened: the paths in a run from elsewhere are no reason to write there.
     prepared = open_prepared(run.experiment.dataset)
     if prepared.encoder.hash != run.encoder.hash:
@@ -99,8 +114,24 @@ def evaluate_run(
     valid = replace(prepared.valid, features=run.features)
     assert valid.label is not None
     group = None if training.group_id is None else valid.groups(training.group_id)
-    logit = calibrator(predict_rows(run, valid, device=device))
-    return evaluate(valid.label, logit, names, group=group)
+    assert prepared.train.label is not None
+    held = HeldOut(
+        row=np.arange(len(valid)),
+        label=np.asarray(valid.label),
+        logit=predict_rows(run, valid, device=device),
+        prior=float(np.asarray(prepared.train.label).mean(dtype=np.float64)),
+        group=None if group is None else np.asarray(group),
+    )
+    return _evaluated(held, objective, names)
+
+
+def _evaluated(held: HeldOut, objective: Objective, names: Sequence[str]) -> dict[str, float]:
+    """Metrics of held-out rows, calibrated by maps that were fit without them."""
+    metrics = evaluate(held.label, held.logit, names, group=held.group)
+    if objective == "raw":
+        return metrics
+    after = calibrate(held, objective).after  # a rising map leaves the ranking metrics as they are
+    return {name: after.get(name, value) for name, value in metrics.items()}
 
 
 def train_experiment(
@@ -111,8 +142,8 @@ def train_experiment(
     processes: Processes = ALONE,
 ) -> Run:
     """Prepare what is needed, train into `run_folder`, and keep the validation part's predictions
-    there, with the calibrator to the score that is fit on them. Of several processes, the first one
-    prepares and keeps; the others open what it made."""
+    there, with the calibrator for the data set's objective that is fit on them. Of several
+    processes, the first one prepares and keeps; the others open what it made."""
     processes.everywhere(lambda: check_model(experiment, processes.world_size))
     dataset = experiment.dataset
     data = processes.first_then(lambda: prepare(dataset), others=lambda: open_prepared(dataset))
@@ -120,7 +151,7 @@ def train_experiment(
 
     def keep() -> None:
         keep_validation(run, data, device)
-        fit_calibrator(run, "competition_score", device)
+        fit_calibrator(run, dataset.objective, device)
 
     processes.first(keep)
     return run
@@ -142,7 +173,7 @@ def train_in_folds(
     scorer = train_folds(
         experiment, data, device, folder, folds=folds, method=method, seeds=seeds, fresh=fresh
     )
-    fit_calibrator(scorer, "competition_score", device)
+    fit_calibrator(scorer, scorer.objective, device)
     return scorer
 
 
@@ -169,13 +200,14 @@ def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -
     }
     folder = recipe.experiments[0].training.model_root / recipe.name
     result = blend(members, folder, device)
-    gain = result.gain["competition_score"]
+    metric = AIMS[result.objective].metric
+    gain = result.gain[metric]
     say(
         f"{recipe.name}: {result.combination.method} of {', '.join(members)}, "
-        f"score {gain.mean:+.6f} ± {gain.std:.6f} over {result.best_single}"
+        f"{metric} {gain.mean:+.6f} ± {gain.std:.6f} against {result.best_single}"
     )
     scorer = load_blend(folder)
-    fit_calibrator(scorer, "competition_score", device)
+    fit_calibrator(scorer, scorer.objective, device)
     return scorer
 
 
@@ -186,41 +218,97 @@ def submit(
     sample: Path | None,
     output: Path,
     device: torch.device,
+    dataset: DatasetConfig | None = None,
     fresh: bool = False,
-    calibrator: Calibrator = RAW,
+    objective: Objective | None = None,
     spread: Spread | None = None,
+    force: bool = False,
 ) -> tuple[int, EncodingReport]:
-    """Score a test file into a submission; paths left out come from the run's data set. Where that
-    names no id column, rows are known by their number, from 0. Logits go through `calibrator`.
+    """Score a test file into a submission. Where the data set names no id column, rows are known by
+    their number, from 0.
 
     Rows that an earlier call with the same run, file and output had scored when it was killed are
     not scored again, unless `fresh`. Given `spread`, workers score, to the same submission.
+
+    Args:
+        run: what scores.
+        data: the test file; None takes the data set's.
+        sample: the sample submission; None takes the data set's where the test file is its own.
+        output: the CSV to write.
+        device: where to score.
+        dataset: the user's config of the data set; None takes the run's own, whose paths may be
+            somebody else's: no URL in it is opened.
+        fresh: score all rows again.
+        objective: what probabilities are calibrated for; None takes the run's.
+        spread: workers.
+        force: replace a file that TossCTR did not write.
+
+    Returns:
+        The number of rows, and what was counted in them.
+
+    Raises:
+        UserError: as `predict_kept`, `write_submission` and `check_output`; a sample that is none,
+            before anything is scored.
     """
-    dataset = run.experiment.dataset
-    source = data or dataset.test_data
+    own = run.experiment.dataset
+    named = dataset or own
+    source = data or named.test_data
     if source is None:
         raise UserError("no test file is named", remedy="give --data, or test_data in the data set")
-    if sample is None and (data is None or data == dataset.test_data):
-        sample = dataset.sample_submission
-    id_col = dataset.id_col
+    if data is None and dataset is None and isinstance(source, str):
+        raise UserError(
+            "is named by the run's own config, and a URL there is not opened unasked",
+            file=source,
+            remedy="give it with --data",
+        )
+    if isinstance(source, Path):
+        require_readable(source)
+    theirs = named.test_data
+    if sample is None and theirs is not None and same_place(source, theirs):
+        sample = named.sample_submission
+    inputs = [
+        source, sample, named.train_data, named.valid_data, named.test_data,
+        named.sample_submission,
+    ]  # fmt: skip
+    target = check_output(output, inputs=[i for i in inputs if i is not None], force=force)
+    wanted = None if sample is None else read_sample(sample)
+    known = open_source(source, {}, encoded=own.encoded).num_rows
+    if wanted is not None and known is not None:
+        check_count(wanted, known)
+    calibrator = fit_calibrator(run, objective or objective_of(run), device)
+    say(calibrator.line())
+    header = (own.id_col or ROW, own.label_col.name)
     report = EncodingReport()
-    folder = kept_folder(output)
-    with locked(folder.with_suffix(".lock"), f"the output {output}", keep=False):
+    with (
+        _kept(target) as folder,
+        locked(folder.with_suffix(".lock"), f"the output {output}", keep=False),
+    ):
         parts = predict_kept(
             run,
             source,
             folder,
             device=device,
-            id_col=id_col,
+            id_col=own.id_col,
             report=report,
             fresh=fresh,
             spread=spread,
         )
         calibrated = (replace(part, logit=calibrator(part.logit)) for part in parts)
-        rows = write_submission(calibrated, output, sample=sample, id_col=id_col or ROW)
+        rows = write_submission(calibrated, target, sample=wanted, header=header, force=force)
         remove(folder)
     report.say(name_of(source))
     return rows, report
+
+
+@contextmanager
+def _kept(output: Path) -> Iterator[Path]:
+    """Where scores are kept until the output is written; for a device or a pipe, which has no place
+    beside it, only as long as this process lives."""
+    if not is_stream(output):
+        yield kept_folder(output)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield kept_folder(Path(folder) / "submission")
 
 
 def against_truth(submission: Path, truth: Path) -> dict[str, dict[str, float]]:

@@ -191,7 +191,7 @@ def test_workers_score_to_the_bytes_of_one_process(
 ) -> None:
     monkeypatch.setattr(kept, "PART_ROWS", BATCH_ROWS)
     scored = (
-        Scorer(run.folder / "run.json", ((run, run),), lambda logits: logits[0], {})
+        Scorer(run.folder / "run.json", ((run, run),), lambda logits: logits[0], {}, "raw")
         if several
         else run
     )

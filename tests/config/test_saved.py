@@ -116,14 +116,14 @@ def test_a_saved_experiment_names_its_version_and_the_models_options(
 ) -> None:
     save_experiment(load_experiment(config_dir, "small"), tmp_path / "experiment.json")
     content = json.loads((tmp_path / "experiment.json").read_text())
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert content["hyperparameters"]["sequence_field"] == ["history"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ('"version": 1', '"version": 2', "is not an experiment of version 1; train again"),
+        ('"version": 2', '"version": 1', "is not an experiment of version 2; train again"),
         ("{", "", "is not JSON: trailing characters at line 2 column 11; train again"),
         (
             '"model": "FESeq"',

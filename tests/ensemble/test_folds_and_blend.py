@@ -143,7 +143,7 @@ def test_a_blend_scores_a_file_as_its_members_say(blended, folds, data, tmp_path
     scorer = open_scorer(folder)
     output = tmp_path / "out.csv"
     chosen = calibrator(scorer, "competition_score", CPU)
-    pipeline.submit(scorer, data=None, sample=None, output=output, device=CPU, calibrator=chosen)
+    pipeline.submit(scorer, data=None, sample=None, output=output, device=CPU)
     test = data / "test.parquet"
     each = [
         np.concatenate([p.logit for p in predict_file(f, test, device=CPU)]) for f in folds.values()
@@ -271,7 +271,11 @@ def test_the_gain_of_a_blend_is_that_of_rows_nobody_saw(tmp_path, folds):
         )
         write_held_out(tmp_path / name / "oof.parquet", held)
         scorers[name] = folding.Scorer(
-            tmp_path / name / "folds.json", folds["DCNv2_toy"].members, lambda x: x[0], {}
+            tmp_path / name / "folds.json",
+            folds["DCNv2_toy"].members,
+            lambda x: x[0],
+            {},
+            "competition_score",
         )
     gain = blend({n: scorers[n] for n in "ab"}, tmp_path / "x", CPU).gain["competition_score"]
     assert gain.mean > 4 * gain.error > 0

@@ -16,7 +16,7 @@ from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.evaluation import compare as comparison
-from tossctr.evaluation.compare import Row, Spread, as_markdown, compare, write_table
+from tossctr.evaluation.compare import Row, Spread, as_markdown, compare, write_tables
 from tossctr.evaluation.metrics import METRICS
 from tossctr.pipeline import evaluate_run, run_folder
 from tossctr.training.device import resolve_device
@@ -180,7 +180,7 @@ def cells(line: str) -> list[str]:
 
 def test_the_table_in_markdown_and_json(tmp_path: Path) -> None:
     alone = {name: Spread.of([0.25]) for name in METRICS}
-    write_table([row(), row(expid="B_toy", seeds=(1,), metrics=alone)], tmp_path)
+    write_tables([row(), row(expid="B_toy", seeds=(1,), metrics=alone)], tmp_path)
     head, rule, first, second = (tmp_path / "compare.md").read_text().splitlines()
     assert cells(head)[3:8] == [*METRICS]
     assert len(cells(head)) == len(cells(rule)) == len(cells(first))

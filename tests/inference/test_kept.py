@@ -95,7 +95,8 @@ def test_a_killed_scoring_goes_on_to_the_same_file(run, data, tmp_path, monkeypa
     assert output.read_bytes() == whole.read_bytes()
     assert (rows, report.as_dict()) == (expected[0], expected[1].as_dict())
     assert report.unseen["hour"] == 208
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", data.name, "whole.csv"]
+    left = [".out.csv.written", ".whole.csv.written", "out.csv", data.name, "whole.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == left
 
 
 def test_scores_of_another_file_or_on_demand_are_not_used(run, data, tmp_path, monkeypatch):

@@ -76,7 +76,8 @@ def test_the_opened_run_scores_as_it_was_validated(run, root):
 def test_a_raw_file_scores_as_its_stored_rows(run, root):
     data = prepare(run.experiment.dataset)
     label, logit, _ = gather(
-        predict_file(run, root / "train.parquet", device=CPU, labelled=True, batch_rows=999)
+        predict_file(run, root / "train.parquet", device=CPU, labelled=True, batch_rows=999),
+        root / "train.parquet",
     )
     assert len(label) == len(data.train) + len(data.valid)
     stored = [predict_rows(run, rows, device=CPU) for rows in (data.train, data.valid)]

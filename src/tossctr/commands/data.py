@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from tossctr.commands.options import (
     RowsEngine,
     RowsWorkers,
     app,
+    print_json,
     print_result,
     stdout,
     workers_of,
@@ -98,7 +98,7 @@ def check(
 
     found = check_file(file, against)
     if as_json:
-        print(json.dumps(found.as_dict()))
+        print_json(found.as_dict())
     else:
         stdout.print(health_table(found))
 

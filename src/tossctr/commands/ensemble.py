@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from tossctr.commands.options import AsJson, Gpu, app, stdout
+from tossctr.commands.options import AsJson, ForObjective, Gpu, app, print_json, stdout
 from tossctr.ensemble.choices import Method
 
 if TYPE_CHECKING:
@@ -32,13 +31,14 @@ def blend(
     method: Annotated[
         Method | None, typer.Option(help="Default: the simplest that is as good as the best.")
     ] = None,
+    objective: ForObjective = None,
     gpu: Gpu = None,
     as_json: AsJson = False,
 ) -> None:
     """Blend runs on their held-out predictions; the gain is cross-validated."""
     from tossctr.ensemble import blend as blending
     from tossctr.ensemble.held_out import calibrator
-    from tossctr.ensemble.marker import SCORES
+    from tossctr.ensemble.objectives import AIMS
     from tossctr.ensemble.opening import open_scorer
     from tossctr.training.device import resolve_device
 
@@ -47,21 +47,22 @@ def blend(
     members = {name: open_scorer(path, prefer_folds=True) for name, path in paths.items()}
     folder = output or root / "blend"
     device = resolve_device(gpu)
-    result = blending.blend(members, folder, device, method=method)
-    calibrator(open_scorer(folder), "competition_score", device)
+    result = blending.blend(members, folder, device, method=method, objective=objective)
+    calibrator(open_scorer(folder), result.objective, device)
     if as_json:
-        print(json.dumps({"folder": str(folder), **_as_dict(result)}))
+        print_json({"folder": str(folder), **_as_dict(result)})
         return
-    table = Table("", *SCORES, title="out of fold, mean ± standard deviation over folds")
+    aim = AIMS[result.objective]
+    table = Table("", *aim.scores, title="out of fold, mean ± standard deviation over folds")
     for name, scores in {**result.singles, **result.methods}.items():
         table.add_row(name, *(f"{s.mean:.6f} ± {s.std:.6f}" for s in scores.values()))
     stdout.print(table)
-    combination, gain = result.combination, result.gain["competition_score"]
+    combination, gain = result.combination, result.gain[aim.metric]
     weights = ", ".join(
         f"{name} {weight:.3f}" for name, weight in zip(members, combination.weights, strict=True)
     )
     stdout.print(
-        f"{combination.method} ({weights}): score {gain.mean:+.6f} ± {gain.std:.6f} over "
+        f"{combination.method} ({weights}): {aim.metric} {gain.mean:+.6f} ± {gain.std:.6f} against "
         f"{result.best_single}\nblend: {folder}",
         highlight=False,
         soft_wrap=True,
@@ -70,20 +71,23 @@ def blend(
 
 @app.command()
 def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
-    """Every finished run, folds and blend in one table, best calibrated score first."""
+    """Every finished run, folds and blend in one table, the best of each objective first."""
     from tossctr.ensemble.leaderboard import leaderboard as read_leaderboard
+    from tossctr.ensemble.objectives import AIMS
 
     entries = read_leaderboard(root)
     if as_json:
-        print(json.dumps([asdict(entry) for entry in entries]))
+        print_json([asdict(entry) for entry in entries])
         return
-    head = ("", "kind", "model", "config", "data", "seeds", "score", "AUC", "AP", "CV AP")
-    table = Table(*head, "rows/s", "MB", title="score: competition score after calibration")
+    head = ("", "kind", "model", "config", "data", "seeds", "metric", "value", "AUC", "AP", "CV AP")
+    table = Table(
+        *head, "rows/s", "MB", title="metric: of the data set's objective, after calibration for it"
+    )
     for e in entries:
         ap = (e.cross_validated or {}).get("AP")
         table.add_row(
             e.name, e.kind, e.model, e.config, e.data, ",".join(map(str, e.seeds)),
-            "-" if e.score is None else f"{e.score:.6f}",
+            AIMS[e.objective].metric, "-" if e.score is None else f"{e.score:.6f}",
             f"{e.metrics['AUC']:.6f}", f"{e.metrics['AP']:.6f}",
             "-" if ap is None else f"{ap['mean']:.4f} ± {ap['std']:.4f}",
             "-" if e.rows_per_s is None else f"{e.rows_per_s:,.0f}", f"{e.megabytes:.1f}",

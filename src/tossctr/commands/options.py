@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -48,7 +49,11 @@ RunFolder = Annotated[
     ),
 ]
 ForObjective = Annotated[
-    Objective, typer.Option(help="What probabilities are calibrated for; raw: as the model's.")
+    Objective | None,
+    typer.Option(help="What probabilities are calibrated for. Default: the data set's objective."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace files at --output that TossCTR did not write.")
 ]
 Fresh = Annotated[
     bool, typer.Option("--fresh/--resume", help="Start over, or go on where a kill came between.")
@@ -93,7 +98,7 @@ def workers_of(
 def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:
     """One JSON object, or a table of names and values."""
     if as_json:
-        print(json.dumps(dict(result)))
+        print_json(dict(result))
         return
     table = Table(title=title, show_header=False)
     for name, value in result.items():
@@ -101,10 +106,27 @@ def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:
     stdout.print(table)
 
 
-def metric_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
-    """The metrics that a submission is judged by, a column for each of `columns`."""
+def print_json(value: Any) -> None:
+    """One line of JSON; what is no finite number is null."""
+    print(json.dumps(_finite(value), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def metric_table(
+    title: str, names: Sequence[str], columns: Mapping[str, Mapping[str, float]]
+) -> Table:
+    """The named metrics, a column for each of `columns`."""
     table = Table("metric", *columns, title=title)
-    for name in ("AUC", "logloss", "AP", "WLL", "competition_score"):
+    for name in names:
         table.add_row(name, *(shown(values[name]) for values in columns.values()))
     return table
 

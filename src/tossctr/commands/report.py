@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tossctr.commands.options import AsJson, Gpu, app, print_result
+from tossctr.commands.options import AsJson, Force, Gpu, app, print_result
 
 if TYPE_CHECKING:
     import torch
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-def report_beside(submission: Path, run: Run | Scorer, device: torch.device) -> Path:
+def report_beside(
+    submission: Path, run: Run | Scorer, device: torch.device, *, force: bool
+) -> Path:
     """Write the report of a run beside its submission."""
     from tossctr.report.page import write_report
 
-    return write_report([run.folder], submission.with_name(REPORT), device)
+    return write_report([run.folder], submission.with_name(REPORT), device, force=force)
 
 
 @app.command()
@@ -31,12 +33,17 @@ def report(
         list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, folds or blends.")
     ],
     output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("data/output") / REPORT,
+    force: Force = False,
     gpu: Gpu = None,
     as_json: AsJson = False,
 ) -> None:
     """Say in one HTML file how good runs are and why, side by side."""
+    from tossctr.outputs import is_standard_output, is_stream
     from tossctr.report.page import write_report
     from tossctr.training.device import resolve_device
 
-    write_report(runs, output, resolve_device(gpu))
-    print_result({"output": str(output), "bytes": output.stat().st_size}, as_json, "report")
+    write_report(runs, output, resolve_device(gpu), force=force)
+    if is_standard_output(output):
+        return
+    size = {} if is_stream(output) else {"bytes": output.stat().st_size}
+    print_result({"output": str(output), **size}, as_json, "report")

@@ -1,8 +1,7 @@
-"""Commands that score: metrics of a run, a submission, the whole road."""
+"""Commands that score: metrics of a run, a submission, and all steps from raw files to one."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,7 @@ from tossctr.commands.options import (
     AsJson,
     Config,
     Expid,
+    Force,
     ForObjective,
     Fresh,
     Gpu,
@@ -25,21 +25,22 @@ from tossctr.commands.options import (
     RunFolder,
     app,
     metric_table,
+    print_json,
     print_result,
     stdout,
     workers_of,
 )
-from tossctr.commands.report import report_beside
+from tossctr.commands.report import REPORT, report_beside
 from tossctr.commands.training import train_experiment
+from tossctr.ensemble.choices import Objective
+from tossctr.errors import UserError
 from tossctr.location import beside, located
 from tossctr.progress import peak_mb, say
 
 if TYPE_CHECKING:
-    import torch
-
-    from tossctr.ensemble.calibration import Calibrator
-    from tossctr.ensemble.choices import Objective
+    from tossctr.config.schema import DatasetConfig
     from tossctr.inference.scorer import Scorer
+    from tossctr.location import Location
     from tossctr.training.run_folder import Run
 
 SYNTH_TRAIN_ROWS = 60_000
@@ -53,7 +54,9 @@ def evaluate(
     data: Annotated[
         Any, typer.Option(parser=located, help="Labelled raw file. Default: the validation part.")
     ] = None,
-    objective: ForObjective = "raw",
+    objective: Annotated[
+        Objective, typer.Option(help="What predictions are calibrated for before; raw: not at all.")
+    ] = "raw",
     gpu: Gpu = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,10 +64,9 @@ def evaluate(
     from tossctr import pipeline
     from tossctr.training.device import resolve_device
 
-    chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
-    metrics = pipeline.evaluate_run(
-        chosen, data, device=device, calibrator=calibrated(chosen, objective, device)
-    )
+    chosen, _ = chosen_run(config, expid, run)
+    device = resolve_device(gpu)
+    metrics = pipeline.evaluate_run(chosen, data, device=device, objective=objective)
     print_result(metrics, as_json, f"{data or 'validation'}")
 
 
@@ -87,7 +89,8 @@ def predict(
         Path | None, typer.Option(help="Sample submission: order and header of the output.")
     ] = None,
     output: Annotated[Path, typer.Option(help="The submission to write.")] = OUTPUT,
-    objective: ForObjective = "competition_score",
+    objective: ForObjective = None,
+    force: Force = False,
     gpu: Gpu = None,
     fresh: Fresh = False,
     engine: RowsEngine = "local",
@@ -96,12 +99,15 @@ def predict(
 ) -> None:
     """Score a raw test file into a submission, checked before it is written."""
     from tossctr import pipeline
+    from tossctr.outputs import is_standard_output
     from tossctr.training.device import resolve_device
 
     if engine == "ray" and gpu is not None and gpu >= 0:
         raise typer.BadParameter("Ray gives each worker a GPU: leave --gpu out, or -1 for the CPU")
-    chosen, device = chosen_run(config, expid, run), resolve_device(gpu)
-    calibrator = calibrated(chosen, objective, device)
+    chosen, dataset = chosen_run(config, expid, run)
+    device = resolve_device(gpu)
+    if dataset is not None:
+        objective = objective or dataset.objective
     with workers_of(engine, workers, gpus=device.type == "cuda") as spread:
         rows, report = pipeline.submit(
             chosen,
@@ -109,12 +115,17 @@ def predict(
             sample=sample,
             output=output,
             device=device,
+            dataset=dataset,
             fresh=fresh,
-            calibrator=calibrator,
+            objective=objective,
             spread=spread,
+            force=force,
         )
     result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
-    print_result(result, as_json, "submission")
+    if is_standard_output(output):
+        say(f"{rows:,} rows written to {output}")  # which is to hold nothing else
+    else:
+        print_result(result, as_json, "submission")
 
 
 @app.command("run")
@@ -133,14 +144,15 @@ def run_all(
     synth_rows: Annotated[
         int, typer.Option(min=100, help="Synthetic train rows, where there are no raw files.")
     ] = SYNTH_TRAIN_ROWS,
-    objective: ForObjective = "competition_score",
+    objective: ForObjective = None,
+    force: Force = False,
     with_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html beside the submission.")
     ] = True,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """The whole road: raw files (or synthetic ones) to a checked submission."""
+    """Every step: from raw files (or synthetic ones) to a checked submission."""
     start = time.monotonic()
     from tossctr.config.loader import load_experiment
     from tossctr.config.recipe import load_recipe
@@ -150,10 +162,23 @@ def run_all(
         several.experiments[0] if several else load_experiment(config, expid, overrides or [])
     )
     from tossctr import pipeline
+    from tossctr.ensemble.objectives import AIMS
+    from tossctr.outputs import check_output, is_stream
     from tossctr.training.device import resolve_device
 
     device = resolve_device(gpu)
     dataset = experiment.dataset
+    out = output or config.resolve().parent / OUTPUT
+    if is_stream(out):
+        raise UserError(
+            "is no file, and run reads its submission again",
+            file=out,
+            key="--output",
+            remedy="name a file, or use predict for a pipe",
+        )
+    for path in (out, *([out.with_name(REPORT)] if with_report else [])):
+        check_output(path, inputs=_inputs(dataset), force=force)  # known before hours of training
+    objective = objective or dataset.objective
     pipeline.ensure_raw_files(
         dataset,
         seed=experiment.training.seed,
@@ -169,28 +194,30 @@ def run_all(
         hush(experiment.training.verbose == 0)
         run = pipeline.train_recipe(several, device, fresh=fresh)
         result["out of fold"] = run.held_out_metrics
-    out = output or config.resolve().parent / OUTPUT
     rows, report = pipeline.submit(
         run,
         data=dataset.test_data,
         sample=dataset.sample_submission,
         output=out,
         device=device,
+        dataset=dataset,
         fresh=fresh,
-        calibrator=calibrated(run, objective, device),
+        objective=objective,
+        force=force,
     )
     result |= {"output": str(out), "rows": rows, "unseen": dict(report.unseen)}
     truth = beside(dataset.train_data, "truth.parquet")
     if truth is not None and truth.exists():
         result |= pipeline.against_truth(out, truth)
     if with_report:
-        result["report"] = str(report_beside(out, run, device))
+        result["report"] = str(report_beside(out, run, device, force=force))
     if as_json:
-        print(json.dumps(result))
+        print_json(result)
         return
     scored = ("validation", "out of fold", "submission", "ceiling")
     shown = {name: result[name] for name in scored if name in result}
-    stdout.print(metric_table(f"{recipe or expid} on {dataset.dataset_id}", shown))
+    names = tuple(dict.fromkeys([*AIMS[objective].scores, "logloss"]))
+    stdout.print(metric_table(f"{recipe or expid} on {dataset.dataset_id}", names, shown))
     if "submission" in shown and objective == "competition_score":
         stdout.print("The submission is made for the score: its logloss is at balanced classes.")
     closing = {"submission": f"{out} ({rows:,} rows)", "report": result.get("report")}
@@ -201,19 +228,25 @@ def run_all(
             stdout.print(f"{name}: {text}", highlight=False, soft_wrap=True)
 
 
-def calibrated(run: Run | Scorer, objective: Objective, device: torch.device) -> Calibrator:
-    """The calibrator, and a line that says what it does."""
-    from tossctr.ensemble.held_out import calibrator
-
-    found = calibrator(run, objective, device)
-    say(found.line())
-    return found
-
-
-def chosen_run(config: Path, expid: str, run: Path | None) -> Run | Scorer:
-    """The run, folds or blend in that folder, or by default in the experiment's."""
+def chosen_run(
+    config: Path, expid: str, run: Path | None
+) -> tuple[Run | Scorer, DatasetConfig | None]:
+    """What is in that folder; by default the experiment's run, with the data set as the config has
+    it now."""
     from tossctr import pipeline
     from tossctr.config.loader import load_experiment
     from tossctr.ensemble.opening import open_scorer
 
-    return open_scorer(run or pipeline.run_folder(load_experiment(config, expid)))
+    if run is not None:
+        return open_scorer(run), None
+    experiment = load_experiment(config, expid)
+    return open_scorer(pipeline.run_folder(experiment)), experiment.dataset
+
+
+def _inputs(dataset: DatasetConfig) -> list[Location]:
+    """The files that a data set reads."""
+    files = (
+        dataset.train_data, dataset.valid_data, dataset.test_data, dataset.sample_submission,
+        beside(dataset.train_data, "truth.parquet"),
+    )  # fmt: skip
+    return [file for file in files if file is not None]

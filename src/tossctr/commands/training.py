@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -20,10 +19,12 @@ from tossctr.commands.options import (
     AsJson,
     Config,
     Expid,
+    Force,
     Fresh,
     Gpu,
     Overrides,
     app,
+    print_json,
     print_result,
 )
 from tossctr.ensemble.choices import FoldMethod
@@ -146,6 +147,7 @@ def compare(
     output: Annotated[Path, typer.Option(help="Folder of runs and tables.")] = Path(
         "checkpoints/compare"
     ),
+    force: Force = False,
     gpu: Gpu = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -153,6 +155,7 @@ def compare(
     """Train experiments on the same data with several seeds; write a table (Markdown, JSON)."""
     from tossctr.evaluation import compare as comparison
 
+    comparison.check_tables(output, force=force)
     rows = comparison.compare(
         config,
         expids.split(","),
@@ -162,8 +165,11 @@ def compare(
         gpu=gpu,
         overrides=overrides or [],
     )
-    comparison.write_table(rows, output)
-    print(json.dumps([asdict(row) for row in rows]) if as_json else comparison.as_markdown(rows))
+    comparison.write_tables(rows, output, force=force)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+    else:
+        print(comparison.as_markdown(rows))
 
 
 def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:

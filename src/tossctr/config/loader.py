@@ -16,7 +16,7 @@ from tossctr.config.schema import DatasetConfig, Experiment, ModelConfig, Traini
 from tossctr.errors import UserError
 from tossctr.files import write_json
 
-_VERSION = 1  # of the JSON that `save_experiment` writes
+_VERSION = 2  # of the JSON that `save_experiment` writes
 _IDENTITY = {"model", "dataset_id"}
 
 

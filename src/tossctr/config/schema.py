@@ -21,10 +21,11 @@ from pydantic import (
 
 from tossctr.config.messages import suggestion
 from tossctr.config.nulls import NA_VALUES, as_na_values
+from tossctr.ensemble.choices import Objective
 from tossctr.errors import UserError
 from tossctr.evaluation.grouped import NAMES, is_grouped
 from tossctr.evaluation.metrics import METRICS, better_when, is_metric
-from tossctr.location import Location
+from tossctr.location import Location, same_place
 from tossctr.redaction import redacted
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
@@ -137,6 +138,7 @@ class DatasetConfig(_Frozen):
     drop_redundant: bool = False  # constant columns, and those that repeat an earlier one
     valid_split: ValidSplit = ValidSplit()
     label_col: Annotated[LabelSpec, BeforeValidator(_only_one)]
+    objective: Objective = "logloss"  # what predictions are calibrated for; changes no weight
     feature_cols: tuple[FeatureSpec, ...]
 
     @property
@@ -151,14 +153,18 @@ class DatasetConfig(_Frozen):
 
     def rows_differ(self, other: DatasetConfig) -> str | None:
         """The first key by which two data sets are not of the same rows, in the same parts."""
-        return next((k for k in _OF_ROWS if getattr(self, k) != getattr(other, k)), None)
+        return next((key for key in _OF_ROWS if self._differs(other, key)), None)
+
+    def _differs(self, other: DatasetConfig, key: str) -> bool:
+        mine, theirs = getattr(self, key), getattr(other, key)
+        if isinstance(mine, Path | str) and isinstance(theirs, Path | str) and key in _FILES:
+            return not same_place(mine, theirs)
+        return bool(mine != theirs)
 
 
 # Which rows a data set has, and what they are called; all else is what is made of them.
-_OF_ROWS = (
-    "train_data", "valid_data", "test_data", "sample_submission", "id_col", "label_col",
-    "max_rows", "valid_split",
-)  # fmt: skip
+_FILES = ("train_data", "valid_data", "test_data", "sample_submission")
+_OF_ROWS = (*_FILES, "id_col", "label_col", "max_rows", "valid_split")
 
 
 def _as_metric_weights(value: Any) -> Any:

@@ -18,19 +18,20 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from tossctr.ensemble.calibration import balanced_weights, stratified
-from tossctr.ensemble.choices import METHODS, Method
+from tossctr.ensemble.choices import METHODS, Method, Objective
 from tossctr.ensemble.combination import Combination, fit_combination
 from tossctr.ensemble.held_out import OUT_OF_FOLD, held_out
 from tossctr.ensemble.maps import MAPS, Floats
-from tossctr.ensemble.marker import MAX_MEMBERS, SCORES
+from tossctr.ensemble.marker import MAX_MEMBERS
+from tossctr.ensemble.objectives import AIMS, Aim
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
 from tossctr.evaluation.metrics import evaluate
 from tossctr.files import sha256_of, write_json
-from tossctr.inference.scorer import Scorer, marker_of
+from tossctr.inference.scorer import Scorer, marker_of, objective_of
 from tossctr.training.run_folder import Run
 
-VERSION = 1
+VERSION = 2
 MARKER = "blend.json"
 
 
@@ -50,18 +51,22 @@ class Spread:
 
 @dataclass(frozen=True)
 class BlendResult:
-    """What a blend is worth, on rows held out from all that it was made of.
+    """What a blend is worth on held-out rows.
 
-    Every score is of a fold whose rows neither the members, nor the weights, nor the map to the
-    score (prior shift and Platt) have seen. The choice of the method by the same folds is the one
-    thing that is not held out.
+    Every score is of a fold whose rows were used neither to train the members, nor to fit the
+    weights and the calibration (prior shift and Platt). They are not free of every choice: each
+    member stopped at the epoch that was best on the rows it held out, and the method is chosen by
+    the scores of these same folds. Both flatter the scores a little.
 
     Attributes:
+        objective: what the weights are fit for.
         singles, methods: scores of each member and of each way to combine.
-        best_single: the member with the best mean competition score.
-        gain: of the blend over it, fold by fold.
+        best_single: the member with the best mean of the objective's metric.
+        gain: of each score over the best member's, fold by fold; where less is better (WLL,
+            logloss), a gain is below 0.
     """
 
+    objective: Objective
     combination: Combination
     singles: Mapping[str, Mapping[str, Spread]]
     methods: Mapping[str, Mapping[str, Spread]]
@@ -75,8 +80,9 @@ def blend(
     device: torch.device,
     *,
     method: Method | None = None,
+    objective: Objective | None = None,
 ) -> BlendResult:
-    """Combine runs, or folds of runs, for the competition score, into a folder that scores files.
+    """Combine runs, or folds of runs, for an objective, into a folder that scores files.
 
     Args:
         members: by name.
@@ -84,9 +90,11 @@ def blend(
         device: where held-out predictions are made that were not kept.
         method: None takes the simplest whose score is not more than one standard error of the
             difference below the best.
+        objective: what for; None takes the members'.
 
     Raises:
-        UserError: fewer than two members, or members that did not hold out the same rows.
+        UserError: fewer than two members, members that did not hold out the same rows, or members
+            of several objectives where none is given.
     """
     if not 2 <= len({marker_of(run).resolve() for run in members.values()}) == len(members):
         raise UserError("a blend needs two runs or more, each once", key="--runs",
@@ -103,21 +111,24 @@ def blend(
     fold = stratified(label) if first.fold is None else first.fold.astype(np.int64)
     _check_folds(fold, label)
     logits = np.stack([h.logit for h in held.values()])
-    weight = balanced_weights(label)
+    objective = objective or _objective(members)
+    aim = AIMS[objective]
+    weight = balanced_weights(label) if aim.balanced else np.ones(len(label))
     crossed = {m: _cross_fitted(m, logits, label, weight, fold) for m in METHODS}
     singles = {
-        name: _scores(values, label, weight, fold)
+        name: _scores(values, label, weight, fold, aim)
         for name, values in zip(held, logits, strict=True)
     }
-    methods = {m: _scores(values, label, weight, fold) for m, values in crossed.items()}
-    best = max(singles, key=lambda name: float(singles[name]["competition_score"].mean()))
-    chosen = method or _choose(methods)
+    methods = {m: _scores(values, label, weight, fold, aim) for m, values in crossed.items()}
+    best = max(singles, key=lambda name: aim.sign * float(singles[name][aim.metric].mean()))
+    chosen = method or _choose(methods, aim)
     result = BlendResult(
+        objective=objective,
         combination=fit_combination(chosen, logits, label, weight),
         singles={name: _spreads(scores) for name, scores in singles.items()},
         methods={name: _spreads(scores) for name, scores in methods.items()},
         best_single=best,
-        gain={k: Spread.of(methods[chosen][k] - singles[best][k]) for k in SCORES},
+        gain={k: Spread.of(methods[chosen][k] - singles[best][k]) for k in aim.scores},
     )
     out = HeldOut(
         row=first.row, label=first.label, logit=crossed[chosen], prior=first.prior,
@@ -144,6 +155,15 @@ def _content(
         "metrics": evaluate(out.label, out.logit),
         **asdict(result),
     }
+
+
+def _objective(members: Mapping[str, Run | Scorer]) -> Objective:
+    of = {name: objective_of(run) for name, run in members.items()}
+    if len(set(of.values())) > 1:
+        raise UserError(
+            "the runs have different objectives", value=of, remedy="choose one with --objective"
+        )
+    return next(iter(of.values()))
 
 
 def _same_rows(held: Mapping[str, HeldOut]) -> HeldOut:
@@ -197,21 +217,23 @@ def _cross_fitted(
     return result
 
 
-def _scores(values: Floats, label: Floats, weight: Floats, fold: np.ndarray) -> dict[str, Floats]:
-    """By metric, (folds,): of logits that go to the score by a map fit without the fold."""
+def _scores(
+    values: Floats, label: Floats, weight: Floats, fold: np.ndarray, aim: Aim
+) -> dict[str, Floats]:
+    """By metric, (folds,): of logits calibrated by a map that was fit without the fold."""
     by_fold = []
     for k in _folds(fold):
         fit, held = fold != k, fold == k
-        shift = float(logit(label[fit].mean()))
+        shift = float(logit(label[fit].mean())) if aim.balanced else 0.0
         platt = MAPS["platt"]
         parameters = platt.fit(values[fit] - shift, label[fit], weight[fit])
         mapped = platt.apply(values[held] - shift, parameters)
-        by_fold.append(evaluate(label[held], mapped, SCORES))
-    return {name: np.array([scores[name] for scores in by_fold]) for name in SCORES}
+        by_fold.append(evaluate(label[held], mapped, aim.scores))
+    return {name: np.array([scores[name] for scores in by_fold]) for name in aim.scores}
 
 
-def _choose(methods: Mapping[Method, Mapping[str, Floats]]) -> Method:
-    scores = {name: found["competition_score"] for name, found in methods.items()}
+def _choose(methods: Mapping[Method, Mapping[str, Floats]], aim: Aim) -> Method:
+    scores = {name: aim.sign * found[aim.metric] for name, found in methods.items()}
     best = max(scores.values(), key=lambda values: float(values.mean()))
     return next(
         name for name in METHODS if Spread.of(best - scores[name]).mean

@@ -1,9 +1,11 @@
 """Calibration to an objective: an exact shift of the prior, then a rising map fit on held-out rows.
 
-The competition's WLL weighs clicks and non-clicks 50:50. The best prediction for it is the click
-probability among balanced classes, whose log odds are the natural ones less those of the prior
-(Elkan, IJCAI 2001, theorem 2): logit p' = logit p - logit(prior). No map here changes a ranking, so
-AP stays, and the best map for `competition_score` = 0.5 AP + 0.5 / (1 + WLL) is the best for WLL.
+`logloss`: the prior stays as it is, and so do the predictions unless a map is better on held-out
+rows. `competition_score` = 0.5 AP + 0.5 / (1 + WLL): WLL weighs clicks and non-clicks 50:50, and
+the best prediction for it is the click probability among balanced classes, whose log odds are the
+natural ones less those of the prior (Elkan, IJCAI 2001, theorem 2): logit p' = logit p -
+logit(prior). No map here changes a ranking, so AP stays, and the best map for WLL is the best for
+the score.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from scipy.special import expit, logit
 from tossctr.artefact import Artefact, Sha256, read_artefact
 from tossctr.ensemble.choices import Objective
 from tossctr.ensemble.maps import MAPS, Floats, Parameters, cross_entropy
+from tossctr.ensemble.objectives import AIMS
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate
@@ -58,10 +61,14 @@ class Calibrator:
         """What it does to probabilities, for the user."""
         if self.objective == "raw":
             return "probabilities are raw, as the model gives them"
-        shift = f"log odds less the prior's {self.shift:.3f}, " if self.shift else ""
+        if self.objective == "logloss":
+            how = f"calibrated (map: {self.method})"
+            if self.method == "shift":
+                how = "as the model gives them: no map is better on held-out rows"
+            return f"probabilities are click rates, {how} (objective: logloss)"
         return (
-            f"probabilities are made for {self.objective} ({shift}then map: {self.method}); "
-            "--objective raw leaves them as the model gives them"
+            f"probabilities are made for {self.objective}, not click rates (log odds less the "
+            f"prior's {self.shift:.3f}, then map: {self.method}); --objective logloss gives rates"
         )
 
     def same_as(self, other: _CalibratorState) -> bool:
@@ -146,6 +153,7 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
     """
     z, label, weight = _inputs(held, objective)
     clicks = int(label.sum())
+    balanced = AIMS[objective].balanced
     losses: dict[str, tuple[float, float]] = {}
     method, out_of_fold = "shift", z
     if objective != "raw" and min(clicks, len(label) - clicks) >= MIN_CLICKS:
@@ -154,8 +162,8 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
         method, losses = _choose(mapped, label, weight, fold)
         out_of_fold = mapped[method]
     elif objective != "raw":
-        say(f"{clicks} held-out clicks are too few to fit a map: the exact prior shift alone")
-    balanced = objective == "competition_score"
+        kept = "the exact prior shift alone" if balanced else "probabilities stay as they are"
+        say(f"{clicks} clicks in {len(label):,} held-out rows are too few to fit a map: {kept}")
     return Calibration(
         calibrator=fit_calibrator(held, objective, method),
         rows=len(label),
@@ -164,7 +172,9 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
         before=evaluate(label, held.logit),
         after=_after(label, held.logit, out_of_fold),
         reliability={
-            name: asdict(reliability(label, expit(values), balanced=balanced and clicks > 0))
+            name: asdict(
+                reliability(label, expit(values), balanced=balanced and 0 < clicks < len(label))
+            )
             for name, values in (("before", held.logit), ("after", out_of_fold))
         },
     )
@@ -179,13 +189,13 @@ def fit_calibrator(held: HeldOut, objective: Objective, method: str) -> Calibrat
 def _inputs(held: HeldOut, objective: Objective) -> tuple[Floats, Floats, Floats]:
     """Shifted logits, labels and weights, which a map is fit to."""
     label = held.label.astype(np.float64)
-    balanced = objective == "competition_score"
+    balanced = AIMS[objective].balanced
     weight = balanced_weights(label) if balanced else np.ones(len(label))
     return held.logit - _shift(held, objective), label, weight
 
 
 def _shift(held: HeldOut, objective: Objective) -> float:
-    return float(logit(held.prior)) if objective == "competition_score" else 0.0
+    return float(logit(held.prior)) if AIMS[objective].balanced else 0.0
 
 
 def _after(label: Floats, raw: Floats, out_of_fold: Floats) -> dict[str, float]:

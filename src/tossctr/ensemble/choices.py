@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Objective = Literal["competition_score", "logloss", "raw"]  # of calibration
+Objective = Literal["competition_score", "logloss", "raw"]  # what probabilities are made for
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 Method = Literal["logit_mean", "mean", "rank_mean", "weights"]  # of a blend
 METHODS: tuple[Method, ...] = get_args(Method)  # from the simplest

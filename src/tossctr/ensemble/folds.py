@@ -139,7 +139,8 @@ def load_folds(folder: Path) -> Scorer:
     )
     if len({run.encoder.hash for run in runs}) != 1:
         raise UserError("are not of one vocabulary", file=marker, remedy="train again")
-    return Scorer(marker, (runs,), lambda logits: logits[0], about.metrics)
+    objective = runs[0].experiment.dataset.objective
+    return Scorer(marker, (runs,), lambda logits: logits[0], about.metrics, objective)
 
 
 def _begin(

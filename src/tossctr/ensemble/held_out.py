@@ -76,13 +76,13 @@ def held_out(run: Run | Scorer, device: torch.device) -> HeldOut:
         raise UserError(
             "no held-out predictions here to calibrate on, and no prepared data to make them from",
             file=run.folder,
-            remedy="give --objective raw, or train again",
+            remedy="choose the objective raw, or train again",
         ) from error
     if data.encoder.hash != run.encoder.hash:
         raise UserError(
             "the data were prepared anew since this run was trained",
             file=data.folder,
-            remedy="give --objective raw, or train again",
+            remedy="choose the objective raw, or train again",
         )
     return keep_validation(run, data, device)
 

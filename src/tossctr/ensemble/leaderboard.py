@@ -17,8 +17,10 @@ from tossctr.config.loader import read_experiment
 from tossctr.config.schema import Experiment
 from tossctr.ensemble import blend, folds
 from tossctr.ensemble.calibration import read_calibration
+from tossctr.ensemble.choices import OBJECTIVES, Objective
 from tossctr.ensemble.held_out import OUT_OF_FOLD, VALIDATION
 from tossctr.ensemble.marker import read_blend, read_folds, verified
+from tossctr.ensemble.objectives import AIMS
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
 from tossctr.progress import say
@@ -41,7 +43,9 @@ class Entry:
         config: hash of model and training without seeds and paths; of a blend, of its members'.
         data: hash of the encoder that was fit on the training rows.
         metrics: raw ones: of a run on its validation part, else out of fold.
-        score: the competition score after calibration (cross-fitted); None where never calibrated.
+        objective: of its data set.
+        score: the objective's metric after calibration for it (each row by a map that was fit
+            without it); None where never calibrated.
         cross_validated: of folds, mean and standard deviation of the metrics over folds; of a
             blend, of its scores after calibration; None of a run.
         rows_per_s: training throughput, mean over folds; None of a blend.
@@ -55,6 +59,7 @@ class Entry:
     data: str
     seeds: tuple[int, ...]
     metrics: Mapping[str, float]
+    objective: Objective
     score: float | None
     cross_validated: Mapping[str, Mapping[str, float]] | None
     rows_per_s: float | None
@@ -62,15 +67,20 @@ class Entry:
 
 
 def leaderboard(root: Path) -> list[Entry]:
-    """The table, best calibrated score first, then those without one; a folder whose files cannot
-    be read is named and left out."""
+    """The table, objective by objective, the best score first and those without one last; a folder
+    whose files cannot be read is named and left out."""
     found = []
     for marker in _markers(root):
         try:
             found.append(_entry(marker, root))
         except UserError as error:
             say(f"left out: {error.line()}")
-    return sorted(found, key=lambda e: (e.score is None, -(e.score or 0.0), e.name))
+
+    def place(entry: Entry) -> tuple[int, bool, float, str]:
+        worse = -AIMS[entry.objective].sign * (entry.score or 0.0)
+        return OBJECTIVES.index(entry.objective), entry.score is None, worse, entry.name
+
+    return sorted(found, key=place)
 
 
 def _markers(root: Path) -> Iterator[Path]:
@@ -103,7 +113,8 @@ def _of_blend(marker: Path, name: str) -> Entry:
         data=_same([m.data for m in members]),
         seeds=tuple(sorted({seed for m in members for seed in m.seeds})),
         metrics=about.metrics,
-        score=_score(marker.parent, OUT_OF_FOLD),
+        objective=about.objective,
+        score=_score(marker.parent, OUT_OF_FOLD, about.objective, about.metrics),
         cross_validated={key: spread.model_dump() for key, spread in scores.items()},
         rows_per_s=None,
         megabytes=sum(m.megabytes for m in members),
@@ -122,7 +133,7 @@ def _of_folds(marker: Path, name: str) -> Entry:
         kind="folds",
         seeds=about.seeds,
         metrics=about.metrics,
-        score=_score(marker.parent, OUT_OF_FOLD),
+        score=_score(marker.parent, OUT_OF_FOLD, runs[0].objective, about.metrics),
         cross_validated={
             key: spread.model_dump(exclude_none=True)
             for key, spread in about.cross_validated.items()
@@ -144,6 +155,7 @@ def _of_run(marker: Path, name: str) -> Entry:
         raise UserError(
             f"does not give {missing[0]}", file=folder / "metrics.json", remedy="train again"
         )
+    metrics = {key: training.best[key] for key in METRICS}
     return Entry(
         name=name,
         kind="run",
@@ -151,23 +163,29 @@ def _of_run(marker: Path, name: str) -> Entry:
         config=_config(experiment),
         data=hashes.get("encoder.json", "")[:_SHORT],
         seeds=(experiment.training.seed,),
-        metrics={key: training.best[key] for key in METRICS},
-        score=_score(folder, VALIDATION),
+        metrics=metrics,
+        objective=experiment.dataset.objective,
+        score=_score(folder, VALIDATION, experiment.dataset.objective, metrics),
         cross_validated=None,
         rows_per_s=training.rows_per_s,
         megabytes=sum(f.stat().st_size for f in folder.glob("model.*")) / 1e6,
     )
 
 
-def _score(folder: Path, held_out: str) -> float | None:
-    """The calibrated score, if the calibration is of the held-out predictions that are there."""
+def _score(
+    folder: Path, held_out: str, objective: Objective, raw: Mapping[str, float]
+) -> float | None:
+    """The objective's metric after calibration, if that is of the held-out predictions that are
+    there; without any calibration the raw one."""
+    metric = AIMS[objective].metric
+    if objective == "raw":
+        return raw[metric]
     file = folder / held_out
     if not os.path.lexists(file):
         return None
-    kept = read_calibration(
-        folder / "calibration_competition_score.json", sha256_of_regular(file, limit=HELD_OUT_BYTES)
-    )
-    return None if kept is None else kept.after.get("competition_score")
+    digest = sha256_of_regular(file, limit=HELD_OUT_BYTES)
+    kept = read_calibration(folder / f"calibration_{objective}.json", digest)
+    return None if kept is None else kept.after.get(metric)
 
 
 def _config(experiment: Experiment) -> str:

@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tossctr.artefact import SMALL_BYTES, Artefact, Sha256, read_artefact, sha256_of_regular
-from tossctr.ensemble.choices import FoldMethod, Method
+from tossctr.ensemble.choices import FoldMethod, Method, Objective
+from tossctr.ensemble.objectives import AIMS
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
 
 MAX_RUNS = 1_000  # of folds and seeds
 MAX_MEMBERS = 100  # of a blend
-SCORES = ("competition_score", "AP", "WLL", "AUC")  # of a blend
 
 Metrics = dict[str, float]
 
@@ -88,7 +88,8 @@ class CombinationState(Artefact):
 class BlendMarker(Artefact):
     """`blend.json`."""
 
-    version: Literal[1]
+    version: Literal[2]
+    objective: Objective
     members: tuple[Member, ...] = Field(min_length=2, max_length=MAX_MEMBERS)
     out_of_fold: Sha256
     metrics: Metrics
@@ -112,7 +113,7 @@ class BlendMarker(Artefact):
         _require(self.methods, [self.combination.method])
         _require(self.metrics, METRICS)
         for scores in (*self.singles.values(), *self.methods.values(), self.gain):
-            _require(scores, SCORES)
+            _require(scores, AIMS[self.objective].scores)
             if any(spread.error is None for spread in scores.values()):
                 raise ValueError("an error is missing")
         return self

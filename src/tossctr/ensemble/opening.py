@@ -57,4 +57,5 @@ def load_blend(folder: Path) -> Scorer:
         tuple(members),
         Combination(state.method, state.weights, state.knots),
         about.metrics,
+        about.objective,
     )

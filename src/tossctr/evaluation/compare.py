@@ -19,12 +19,14 @@ from tossctr.config.schema import Experiment
 from tossctr.data.encoder import Encoder
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
-from tossctr.files import whole_file, write_json
+from tossctr.outputs import check_output, output_file
 from tossctr.pipeline import evaluate_run
 from tossctr.progress import say
 from tossctr.training.device import resolve_device
 from tossctr.training.marker import TrainingMetrics
 from tossctr.training.run_folder import load_run
+
+TABLE, DATA = "compare.md", "compare.json"
 
 
 @dataclass(frozen=True)
@@ -136,11 +138,20 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_table(rows: Sequence[Row], folder: Path) -> None:
+def check_tables(folder: Path, *, force: bool = False) -> None:
+    """Raises:
+    UserError: a table in `folder` that TossCTR did not write, unless `force`.
+    """
+    for name in (TABLE, DATA):
+        check_output(folder / name, force=force)
+
+
+def write_tables(rows: Sequence[Row], folder: Path, *, force: bool = False) -> None:
     """Write `compare.md` and `compare.json`."""
-    write_json(folder / "compare.json", [asdict(row) for row in rows])
-    with whole_file(folder / "compare.md") as temporary:
-        temporary.write_text(as_markdown(rows), encoding="utf-8")
+    content = json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False)
+    for name, text in ((DATA, content + "\n"), (TABLE, as_markdown(rows))):
+        with output_file(check_output(folder / name, force=force), force=force) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _matching(config: Path, patterns: Sequence[str]) -> list[str]:

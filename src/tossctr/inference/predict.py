@@ -17,6 +17,7 @@ from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import Source, open_source
 from tossctr.data.where import Where
+from tossctr.errors import UserError
 from tossctr.inference.scorer import Scorer, members_of
 from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.location import Location, name_of
@@ -197,9 +198,13 @@ def predict_rows(
 
 
 def gather(
-    parts: Iterator[Predictions],
+    parts: Iterator[Predictions], file: Location
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-    """All labels, logits and groups (if any) of labelled predictions: 12 to 20 bytes a row."""
+    """All labels, logits and groups (if any) of labelled predictions: 12 to 20 bytes a row.
+
+    Raises:
+        UserError: there are no rows in `file`, which they are of.
+    """
     labels, logits, groups = [], [], []
     for part in parts:
         assert part.label is not None
@@ -207,6 +212,8 @@ def gather(
         logits.append(part.logit)
         if part.group is not None:
             groups.append(part.group)
+    if not labels:
+        raise UserError("has no rows to evaluate", file=file, remedy="name a file with rows")
     return (
         np.concatenate(labels),
         np.concatenate(logits),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tossctr.config.schema import Experiment
+from tossctr.ensemble.choices import Objective
 from tossctr.training.run_folder import Run
 
 Floats = NDArray[np.float64]
@@ -24,12 +25,14 @@ class Scorer:
         members: each is one run, or runs on one encoder (its folds), whose logits are averaged.
         combine: (members, N) logits to (N,).
         held_out_metrics: of its held-out predictions, as they are: not calibrated.
+        objective: what it was made for.
     """
 
     marker: Path
     members: tuple[tuple[Run, ...], ...]
     combine: Callable[[Floats], Floats]
     held_out_metrics: Mapping[str, float]
+    objective: Objective
 
     @property
     def folder(self) -> Path:
@@ -44,6 +47,11 @@ class Scorer:
 def marker_of(run: Run | Scorer) -> Path:
     """The file whose hash stands for all that scores depend on."""
     return run.marker if isinstance(run, Scorer) else run.folder / "run.json"
+
+
+def objective_of(run: Run | Scorer) -> Objective:
+    """What its predictions are calibrated for unless somebody asks for something else."""
+    return run.objective if isinstance(run, Scorer) else run.experiment.dataset.objective
 
 
 def members_of(run: Run | Scorer) -> tuple[tuple[Run, ...], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,48 +15,115 @@ from scipy.special import expit
 
 from tossctr.data.encoding.ids import AmbiguousIdError, same_ids
 from tossctr.errors import UserError
-from tossctr.files import whole_file
 from tossctr.inference.predict import Predictions
+from tossctr.location import require_readable
+from tossctr.outputs import output_file
+
+_SPECIAL = '[",\r\n]'  # what a CSV field is quoted for
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample submission: its two column names and its ids, in its order."""
+
+    file: Path
+    header: tuple[str, str]
+    ids: pa.Array
 
 
 def write_submission(
-    parts: Iterator[Predictions], output: Path, *, sample: Path | None, id_col: str
+    parts: Iterator[Predictions],
+    output: Path,
+    *,
+    sample: Sample | None,
+    header: tuple[str, str],
+    force: bool = False,
 ) -> int:
-    """Write `ID,clicked` for each row of the sample submission, in its order.
+    """Write an id and a probability for each row of the sample submission, in its order.
 
     Ids and probabilities are held (about 20 bytes a row); rows and their features are not.
 
     Args:
         parts: predictions with ids.
         output: the CSV to write; it appears only when every check has passed.
-        sample: the competition's sample file, which gives header and order; None writes the
-            predictions in their own order under `id_col` and `clicked`.
-        id_col: the id column of the scored file.
+        sample: gives header and order; None writes the predictions in their own order.
+        header: the two column names where there is no sample.
+        force: replace a file there that TossCTR did not write.
 
     Returns:
         The number of rows written.
 
     Raises:
-        UserError: ids that are missing, unknown or repeated, a wrong row count, or a probability
-            that is not a number from 0 to 1.
+        UserError: ids that are missing, unknown or repeated, a wrong row count, a probability
+            that is not a number from 0 to 1, or an output that may not be replaced.
     """
-    # The sample first: what is wrong with it is known before hours of scoring.
-    header, wanted = ((id_col, "clicked"), None) if sample is None else _read_sample(sample)
     ids, probability = _collect(parts)
     _check_probabilities(ids, probability)
-    if wanted is not None:
-        assert sample is not None
-        order = _match(wanted, ids, sample)
-        ids, probability = wanted, probability[order]
+    if sample is not None:
+        probability = probability[_match(ids, sample)]
+        header, ids = sample.header, sample.ids
     table = pa.table([ids, pa.array(probability)], names=list(header))
     # Arrow's "needed" quotes every text; the samples of competitions quote none.
-    special = pc.any(pc.match_substring_regex(ids, '[",\r\n]')).as_py()
+    special = pc.any(pc.match_substring_regex(ids, _SPECIAL)).as_py()
+    in_header = pc.any(pc.match_substring_regex(pa.array(header), _SPECIAL)).as_py()
     options = pyarrow.csv.WriteOptions(
-        quoting_style="needed" if special else "none", quoting_header="none"
+        quoting_style="needed" if special else "none",
+        quoting_header="needed" if in_header else "none",
     )
-    with whole_file(output) as temporary:
+    with output_file(output, force=force) as temporary:
         pyarrow.csv.write_csv(table, temporary, options)
     return len(table)
+
+
+def read_sample(file: Path) -> Sample:
+    """Read a sample submission. What is in a file that is none is not shown.
+
+    Raises:
+        UserError: missing, no CSV in UTF-8, not of two columns, without rows, or with an id twice.
+    """
+    original = "give the original file with --sample"
+    try:
+        require_readable(file)
+        if file.is_dir():
+            raise UserError("is a folder, not a sample submission", file=file, remedy=original)
+        names = pyarrow.csv.open_csv(file).schema.names
+        if len(names) != 2 or names[0] == names[1]:
+            raise UserError(
+                f"a sample submission has two columns, this has {len(names)}"
+                if len(names) != 2
+                else "a sample submission has two columns of different names",
+                file=file,
+                remedy=original,
+            )
+        table = pyarrow.csv.read_csv(
+            file,
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=names[:1], column_types={names[0]: pa.large_string()}
+            ),
+        )
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise UserError(
+            "cannot be read as a sample submission: it is not CSV of two columns in UTF-8",
+            file=file,
+            remedy=original,
+        ) from error
+    ids = table.column(0).combine_chunks()
+    if not len(ids):
+        raise UserError("a sample submission without rows", file=file, remedy=original)
+    _refuse_repeated(_same(ids, file), file, "the sample submission")
+    return Sample(file, (names[0], names[1]), ids)
+
+
+def check_count(sample: Sample, rows: int) -> None:
+    """Raises:
+    UserError: the sample has more rows, or fewer, than are scored.
+    """
+    if len(sample.ids) != rows:
+        raise UserError(
+            f"{len(sample.ids):,} rows, but {rows:,} are scored",
+            file=sample.file,
+            remedy="score the test file that belongs to this sample",
+        )
 
 
 def _collect(parts: Iterator[Predictions]) -> tuple[pa.Array, NDArray[np.float64]]:
@@ -82,48 +150,18 @@ def _check_probabilities(ids: pa.Array, probability: NDArray[np.float64]) -> Non
         )
 
 
-def _read_sample(sample: Path) -> tuple[tuple[str, str], pa.Array]:
-    try:
-        first = pyarrow.csv.open_csv(sample).schema.names
-        table = pyarrow.csv.read_csv(
-            sample,
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=first[:1], column_types={first[0]: pa.large_string()}
-            ),
-        )
-    except FileNotFoundError as error:
-        raise UserError(
-            "the sample submission is not there",
-            file=sample,
-            remedy="give --sample, or leave it out of the data set's config",
-        ) from error
-    except (pa.ArrowInvalid, IndexError) as error:
-        raise UserError(
-            f"cannot be read as CSV: {error}", file=sample, remedy="give the original file"
-        ) from error
-    if len(first) != 2:
-        raise UserError("a sample submission has two columns", file=sample, value=first)
-    wanted = table.column(0).combine_chunks()
-    _refuse_repeated(_same(wanted, sample), sample, "the sample submission")
-    return (first[0], first[1]), wanted
-
-
-def _match(wanted: pa.Array, ids: pa.Array, sample: Path) -> NDArray[np.int64]:
-    """Where each wanted id stands among the predictions; '7', 7.0 and '7.0' are one id."""
-    if len(wanted) != len(ids):
-        raise UserError(
-            f"{len(wanted):,} rows, but {len(ids):,} were scored",
-            file=sample,
-            remedy="score the test file that belongs to this sample",
-        )
-    keys = _same(ids, sample)
-    _refuse_repeated(keys, sample, "the scored file")
-    where = pc.index_in(_same(wanted, sample), value_set=keys)
+def _match(ids: pa.Array, sample: Sample) -> NDArray[np.int64]:
+    """Where each of the sample's ids stands among the predictions; '7', 7.0 and '7.0' are one
+    id."""
+    check_count(sample, len(ids))
+    keys = _same(ids, sample.file)
+    _refuse_repeated(keys, sample.file, "the scored file")
+    where = pc.index_in(_same(sample.ids, sample.file), value_set=keys)
     if where.null_count:
-        value = wanted.filter(pc.is_null(where))[0].as_py()
+        value = sample.ids.filter(pc.is_null(where))[0].as_py()
         raise UserError(
             "an id that was not scored",
-            file=sample,
+            file=sample.file,
             value=value,
             remedy="score the test file that belongs to this sample",
         )

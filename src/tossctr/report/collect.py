@@ -22,14 +22,16 @@ from tossctr.data.prepare import Prepared, open_prepared
 from tossctr.data.preparing.parts import PARTS
 from tossctr.data.preparing.record import PrepareRecord
 from tossctr.ensemble.calibration import Calibration, calibrate
+from tossctr.ensemble.choices import Objective
 from tossctr.ensemble.held_out import held_out
+from tossctr.ensemble.objectives import AIMS
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate
 from tossctr.evaluation.uncertainty import standard_errors
 from tossctr.files import sha256_of
-from tossctr.inference.scorer import Scorer, marker_of, members_of
+from tossctr.inference.scorer import Scorer, marker_of, members_of, objective_of
 from tossctr.location import beside
 from tossctr.progress import say
 from tossctr.report.distributions import distributions
@@ -46,20 +48,28 @@ TRUTH = "truth.parquet"
 _LOG_BYTES = 256 << 20
 
 
-def collect(run: Run | Scorer, name: str, device: torch.device) -> RunReport:
+def collect(
+    run: Run | Scorer, name: str, device: torch.device, objective: Objective | None = None
+) -> RunReport:
     """Gather what is known of a run and of a bounded number of its validation rows, which are
     scored; of folds and blends, of their out-of-fold predictions.
+
+    Args:
+        run: what to report on.
+        name: what it is called in the report.
+        device: where to score.
+        objective: what its calibration is shown for; None takes its own.
 
     Raises:
         UserError: a run's data set is not prepared, or was prepared anew with another vocabulary;
             all rows have the same label.
     """
+    objective = objective or objective_of(run)
     if isinstance(run, Scorer):
         held = held_out(run, device)
-        return replace(
-            _report(run, name, from_kept(held), held.prior, _at_hand(run, held.part, held.label)),
-            members=members(run, held),
-        )
+        there = _at_hand(run, held.part, held.label)
+        report = _report(run, name, from_kept(held), held.prior, there, objective)
+        return replace(report, members=members(run, held))
     prepared = open_prepared(run.experiment.dataset)
     if prepared.encoder.hash != run.encoder.hash:
         raise UserError(
@@ -71,7 +81,7 @@ def collect(run: Run | Scorer, name: str, device: torch.device) -> RunReport:
     scored = score(run, valid, device)
     assert prepared.train.label is not None
     prior = float(np.mean(prepared.train.label, dtype=np.float64))
-    report = _report(run, name, scored, prior, prepared)
+    report = _report(run, name, scored, prior, prepared, objective)
     found, rows = importance(run, valid, scored, device)
     return replace(
         report,
@@ -83,7 +93,12 @@ def collect(run: Run | Scorer, name: str, device: torch.device) -> RunReport:
 
 
 def _report(
-    run: Run | Scorer, name: str, scored: Scored, prior: float, prepared: Prepared | None
+    run: Run | Scorer,
+    name: str,
+    scored: Scored,
+    prior: float,
+    prepared: Prepared | None,
+    objective: Objective,
 ) -> RunReport:
     """What runs, folds and blends share."""
     label = scored.label
@@ -94,7 +109,7 @@ def _report(
             remedy="prepare with a larger valid_split.fraction",
         )
     held = HeldOut(scored.row, label.astype(np.float32), scored.logit, prior)
-    calibration = calibrate(held, "competition_score")
+    calibration = calibrate(held, objective)
     return RunReport(
         name=name,
         run=run,
@@ -149,7 +164,8 @@ def _half_widths(scored: Scored, calibration: Calibration) -> dict[str, float]:
     that calibrated each row without it: beside the luck of the rows that is nothing."""
     raw = standard_errors(scored.label, scored.logit)
     after = standard_errors(scored.label, calibration.calibrator(scored.logit))
-    errors = {**raw, "calibrated_score": after["competition_score"]}
+    metric = AIMS[calibration.calibrator.objective].metric
+    errors = {**raw, "calibrated": after[metric]}
     half = {name: float(Z95) * error for name, error in errors.items()}
     return {**half, "AUC": auc_interval(scored.label, scored.logit)[1]}
 

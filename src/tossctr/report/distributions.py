@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from tossctr.data.health.drift import stability_index
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
-from tossctr.location import Location, exists
+from tossctr.location import Location
+from tossctr.progress import say
 from tossctr.report.sample import evenly, subset
 from tossctr.training.run_folder import Run
 
@@ -57,14 +59,17 @@ class Distributions:
 
 
 def distributions(run: Run, prepared: Prepared) -> Distributions:
-    """Sample both and compare them, as they are encoded for the model.
+    """Sample both and compare them, as they are encoded for the model. A test file at a URL is not
+    opened: the run may be from elsewhere, and nobody has named it here.
 
     Raises:
         UserError: a test file that is there but cannot be read.
     """
     train = subset(prepared.train, evenly(ROWS, len(prepared.train)))
     test = run.experiment.dataset.test_data
-    if test is not None and exists(test):
+    if isinstance(test, str):
+        say(f"drift is measured against the validation part: {test} is not opened for a report")
+    if isinstance(test, Path) and (test.is_file() or test.is_dir()):
         parts, other = _of_file(run, test), "test"
     else:
         parts, other = [subset(prepared.valid, evenly(ROWS, len(prepared.valid)))], "validation"

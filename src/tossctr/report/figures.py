@@ -185,7 +185,7 @@ def _unit(axes: Axes, x: str, y: str) -> None:
 
 
 def calibration(reports: Sequence[RunReport]) -> list[Plot]:
-    """Reliability as trained, and for the competition's score before and after calibration."""
+    """Reliability as trained, and before and after calibration for the objective."""
 
     def natural(axes: Axes) -> None:
         for report, colour in zip(reports, SERIES, strict=False):
@@ -198,34 +198,49 @@ def calibration(reports: Sequence[RunReport]) -> list[Plot]:
                     axes.plot([b.predicted] * 2, [b.high / 1e3, b.high], color=colour, linewidth=1)
         _diagonal(axes, reports)
 
-    def balanced(axes: Axes) -> None:
+    weighed = reports[0].aim.balanced
+
+    def calibrated(axes: Axes) -> None:
         for report, colour in zip(reports, SERIES, strict=False):
             found = report.calibration.reliability
-            before = [Bin(**b) for b in found["before"]["bins"]]
+            # 0 has no place on the log scale of click rates.
+            before, after = (
+                [b for b in (Bin(**of) for of in found[when]["bins"]) if weighed or b.clicks]
+                for when in ("before", "after")
+            )
             axes.plot([b.predicted for b in before], [b.observed for b in before], "o",
                       linestyle=DASHED, color=colour, markersize=3, linewidth=1,
                       markerfacecolor="none")  # fmt: skip
-            _bins(axes, [Bin(**b) for b in found["after"]["bins"]], colour)
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
-        _unit(axes, "predicted", "clicked (classes 50:50)")
-        axes.set_ylim(0, 1)
+            _bins(axes, after, colour)
+        if weighed:
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+            _unit(axes, "predicted", "clicked (classes 50:50)")
+            axes.set_ylim(0, 1)
+        else:
+            _diagonal(axes, reports)
 
     errors = ", ".join(
         f"{r.name} {reliability(r.scored.label, _probability(r)).error:.2%}" for r in reports
     )
+    form = ".3f" if weighed else ".3%"
     gaps = ", ".join(
-        f"{r.name} {r.calibration.reliability['before']['error']:.3f} before and "
-        f"{r.calibration.reliability['after']['error']:.3f} after"
+        f"{r.name} {r.calibration.reliability['before']['error']:{form}} before and "
+        f"{r.calibration.reliability['after']['error']:{form}} after"
         for r in reports
     )
+    trained = plot(
+        "reliability", "As trained",
+        f"Reliability of the raw predictions; expected calibration error: {errors}.", natural,
+        note="Bins of equally many rows, with 95% intervals. On the line: what is predicted is "
+        "what happens.",
+    )  # fmt: skip
+    if reports[0].objective == "raw":
+        return [trained]
+    how = "Reliability with both classes weighed 50:50" if weighed else "Reliability"
     return [
-        plot("reliability", "As trained",
-             f"Reliability of the raw predictions; expected calibration error: {errors}.", natural,
-             note="Bins of equally many rows, with 95% intervals. On the line: what is predicted "
-             "is what happens."),
-        plot("calibrated", "For the competition score",
-             f"Reliability with both classes weighed 50:50; expected calibration error: {gaps}.",
-             balanced,
+        trained,
+        plot("calibrated", "For the competition score" if weighed else "Calibrated",
+             f"{how}; expected calibration error: {gaps}.", calibrated,
              note="Dashed: the raw predictions. Solid: after calibration, each row by a map fit "
              "without it."),
     ]  # fmt: skip

@@ -51,31 +51,43 @@ def findings(report: RunReport) -> list[Finding]:
 
 
 def _score(report: RunReport) -> list[Finding | None]:
-    auc, known = report.metrics["AUC"], report.attainable
-    if known is not None:
-        share = lift(auc, known["AUC"])
+    auc, known, half = report.metrics["AUC"], report.attainable, report.half_width["AUC"]
+    if auc - half <= 0.5:
         found = Finding(
-            "good" if share > 0.8 else "watch",
-            f"It learns {share:.0%} of the AUC that can be had above chance: {auc:.4f} of "
-            f"{known['AUC']:.4f}.",
-            "" if share > 0.8 else "There is room: more rows, more epochs, or a larger model.",
+            "watch",
+            f"On these rows its ranking cannot be told from chance: the AUC is {auc:.4f} ± "
+            f"{min(half, 0.5):.3f}.",
+            "Look at the loss, and at the health of the data: `tossctr check`.",
         )
-    elif auc > 0.5:
-        found = Finding("note", f"It ranks a click above a non-click {auc:.1%} of the time.")
+    elif known is not None:
+        found = Finding(
+            "note",
+            f"It learns {lift(auc, known['AUC']):.0%} of the AUC that can be had above chance: "
+            f"{auc:.4f} of {known['AUC']:.4f}.",
+        )
     else:
-        found = Finding("watch", "It ranks no better than chance.", "Look at the loss, and at the "
-                        "health of the data: `tossctr check`.")  # fmt: skip
+        found = Finding("note", f"It ranks a click above a non-click {auc:.1%} of the time.")
     clicks = int(report.scored.label.sum())
-    half = report.half_width["AUC"]
     sure = Finding(
         "note",
-        f"{clicks:,} clicks in {len(report.scored.label):,} held-out rows: the AUC is sure to "
+        f"{clicks:,} clicks in {len(report.scored.label):,} held-out rows: the AUC is known to "
         f"± {min(half, 0.5):.3f} (95%).",
-        "Differences smaller than that say nothing; compare on more rows."
-        if clicks < FEW_CLICKS
-        else "",
+        "On other rows, a difference smaller than that may be luck." if clicks < FEW_CLICKS else "",
     )
-    return [found, sure]
+    return [found, sure, _chosen_on(report)]
+
+
+def _chosen_on(report: RunReport) -> Finding | None:
+    """What the rows that are measured on were used to choose."""
+    if report.members is not None and report.members.gain is not None:
+        what = "Each member's epochs and the way to blend were"
+    elif report.members is not None:
+        what = "The epoch that each fold kept was"
+    elif len(report.history) > 1:
+        what = f"The {'round' if report.boosted else 'epoch'} that was kept was"
+    else:
+        return None
+    return Finding("note", f"{what} chosen on these rows: on new rows expect a little less.")
 
 
 def _members(report: RunReport) -> list[Finding | None]:
@@ -87,12 +99,25 @@ def _members(report: RunReport) -> list[Finding | None]:
     mean, _, error = found.gain
     if mean > 2 * error:
         return [Finding("good", found.said)]
-    return [Finding("watch", found.said, f"No more than luck: {found.best_single} alone may do.")]
+    remedy = f"That may be luck: {found.best_single} alone may be as good."
+    return [Finding("watch", found.said, remedy)]
 
 
 def _calibrated(report: RunReport) -> list[Finding | None]:
-    raw, after = report.metrics["competition_score"], report.best["calibrated_score"]
-    constant = report.baseline["competition_score"]
+    if report.objective == "raw":
+        return []
+    metric, method = report.aim.metric, report.calibration.calibrator.method
+    raw, after = report.metrics[metric], report.best["calibrated"]
+    if metric == "logloss":
+        if method == "shift":
+            text = (
+                "No calibration map lowers the log loss of held-out rows beyond chance: "
+                "probabilities stay as the model gives them."
+            )
+        else:
+            text = f"Calibration ({method}) takes the log loss from {raw:.5f} to {after:.5f}."
+        return [Finding("note", text)]
+    constant = report.baseline[metric]
     if after - raw < 0.005:
         return []
     below = f", below the {constant:.4f} of a constant" if raw < constant else ""
@@ -101,7 +126,8 @@ def _calibrated(report: RunReport) -> list[Finding | None]:
             "note",
             f"Raw predictions score {raw:.4f}{below}: they are click rates, and the competition's "
             f"log loss weighs clicks and non-clicks alike. Calibrated they score {after:.4f}.",
-            "`predict` and `run` calibrate for it unless told `--objective raw`.",
+            "`--objective competition_score` gives these probabilities, `--objective logloss` "
+            "click rates.",
         )
     ]
 
@@ -109,28 +135,51 @@ def _calibrated(report: RunReport) -> list[Finding | None]:
 def _learning(report: RunReport) -> list[Finding | None]:
     if not report.history:
         return []
+    return [_peak(report), _overfit(report)]
+
+
+def _peak(report: RunReport) -> Finding | None:
     history, best = report.history, report.kept
-    training, unit = report.experiment.training, "round" if report.boosted else "epoch"
-    found: list[Finding | None] = []
-    if len(history) > 1 and best["step"] == history[-1]["step"]:
-        found.append(
-            Finding("watch", "It was still gaining when training ended.",
-                    f"Raise `epochs`, which is {training.epochs}.")
-        )  # fmt: skip
-    elif len(history) > 1:
-        found.append(
-            Finding("good", f"Validation peaked in {unit} {best['epoch']:.0f} of "
-                    f"{history[-1]['epoch']:.0f}, and that model was kept.")
-        )  # fmt: skip
+    unit = "round" if report.boosted else "epoch"
+    if len(history) == 1:
+        return Finding("note", "It was validated once: whether more training helps is not known.")
+    if best["step"] == history[-1]["step"]:
+        return Finding(
+            "watch",
+            "The last validation was the best one: it may not have gained all that it can.",
+            f"Try more `epochs`, now {report.experiment.training.epochs}.",
+        )
+    if best["step"] == history[0]["step"]:
+        return Finding(
+            "watch",
+            f"The first of {len(history)} validations was the best one ({unit} {best['epoch']:.0f} "
+            f"of {history[-1]['epoch']:.0f}), and that model was kept: what came after made it "
+            "worse on these rows.",
+            "Try a smaller `learning_rate`."
+            if report.boosted
+            else "Try a smaller `learning_rate`, or validations within an epoch (`eval_steps`).",
+        )
+    return Finding(
+        "good",
+        f"Validation peaked in {unit} {best['epoch']:.0f} of {history[-1]['epoch']:.0f}, and that "
+        "model was kept.",
+    )
+
+
+def _overfit(report: RunReport) -> Finding | None:
+    training, best = report.experiment.training, report.kept
+    if training.loss != "binary_crossentropy" or training.negative_sampling < 1:
+        return None  # the two losses are not of the same kind, or of like rows
     steps, loss = report.train_loss
     until = loss[steps <= best["step"]][-25:]
-    if len(until) == 25 and until.mean() < OVERFIT * best["logloss"]:
-        found.append(
-            Finding("watch", f"The training loss ({until.mean():.4f}) is far below the validation "
-                    f"loss ({best['logloss']:.4f}): it learns rows by heart.",
-                    "More dropout, more regularisation, or a smaller model.")
-        )  # fmt: skip
-    return found
+    if len(until) < 25 or until.mean() >= OVERFIT * best["logloss"]:
+        return None
+    return Finding(
+        "watch",
+        f"The training loss ({until.mean():.4f}) is far below the validation loss "
+        f"({best['logloss']:.4f}): it overfits, or the validation rows differ from those before.",
+        "Try more dropout or regularisation, or a smaller model.",
+    )
 
 
 def _history(report: RunReport) -> list[Finding | None]:
@@ -143,8 +192,7 @@ def _history(report: RunReport) -> list[Finding | None]:
         if cut > CUT:
             found.append(
                 Finding("note", f"{cut:.0%} of the histories in {field} are longer than the "
-                        f"{limit} events that the model sees.",
-                        "Raise `max_len` if time allows.")
+                        f"{limit} events that the model sees (`max_len`).")
             )  # fmt: skip
     if report.attention is not None:
         ratio = np.array(report.attention.weight) / np.array(report.attention.even)
@@ -158,8 +206,7 @@ def _history(report: RunReport) -> list[Finding | None]:
             )  # fmt: skip
         else:
             found.append(
-                Finding("note", "It attends to recent and old events almost alike: recency is not "
-                        "what its attention is about.")
+                Finding("note", "It attends to recent and old events almost alike.")
             )  # fmt: skip
     return found
 
@@ -172,7 +219,7 @@ def _fields(report: RunReport) -> list[Finding | None]:
         return [Finding("note", "No field stands out when shuffled, on so few rows.")]
     unsure = [one.name for one in found if one.drop - one.half_width <= 0]
     rest = (
-        f" Of {len(found)} fields and families, {len(unsure)} cannot be told from useless on the "
+        f" Of {len(found)} fields and families, {len(unsure)} show no effect beyond chance on the "
         f"{report.importance_rows:,} rows looked at."
         if unsure
         else ""
@@ -186,16 +233,12 @@ def _drift(report: RunReport) -> list[Finding | None]:
         return []
     found, other = report.stored.distributions, report.stored.distributions.other
     large = [n for n, index in found.drift.items() if index > LARGE_DRIFT]
+    limit = f"population stability index above {LARGE_DRIFT:g}"
     if not large:
-        return [Finding("good", f"No field has shifted between train and {other}.")]
+        return [Finding("good", f"No field differs much between train and {other} ({limit}).")]
     names = ", ".join(large[:4]) + (f" and {len(large) - 4} more" if len(large) > 4 else "")
-    return [
-        Finding(
-            "watch",
-            f"Shifted between train and {other}: {names}.",
-            "Such a field may mislead: try without it (`active: false`).",
-        )
-    ]
+    # No advice: a field that shifts may still be the strongest one.
+    return [Finding("note", f"Different in train and {other} ({limit}): {names}.")]
 
 
 def _left_out(report: RunReport) -> list[Finding | None]:

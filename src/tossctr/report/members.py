@@ -9,18 +9,19 @@ import numpy as np
 
 from tossctr.ensemble import blend
 from tossctr.ensemble.marker import (
-    SCORES,
     BlendMarker,
     FoldsMarker,
     OverFolds,
     read_blend,
     read_folds,
 )
+from tossctr.ensemble.objectives import AIMS
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.inference.scorer import Scorer
 from tossctr.training.run_folder import Run
 
 RANKING = ("AUC", "AP", "logloss")  # the score of folds means little before calibration
+LABELS = {"competition_score": "competition score", "logloss": "log loss"}
 Value = tuple[float, float]  # of a metric, and its standard deviation over folds (NaN: of one fold)
 
 
@@ -47,8 +48,8 @@ class Members:
     """Attributes:
     said: one sentence on how they combine.
     metrics: what `scores` have.
-    gain: of a blend, its score less that of its best member over folds: mean, standard deviation
-        and standard error; None of folds.
+    gain: of a blend, how much better its objective's metric is than its best member's (below 0:
+        worse), over folds: mean, standard deviation and standard error; None of folds.
     """
 
     said: str
@@ -105,11 +106,12 @@ def _folds(run: Scorer, about: FoldsMarker, held: HeldOut) -> Members:
 
 
 def _blend(run: Scorer, about: BlendMarker) -> Members:
-    combination, gain = about.combination, about.gain["competition_score"]
+    combination, aim = about.combination, AIMS[run.objective]
+    gain = about.gain[aim.metric]
     chosen = combination.method
 
     def scores(of: Mapping[str, OverFolds]) -> dict[str, Value]:
-        return {key: (of[key].mean, of[key].std) for key in SCORES}
+        return {key: (of[key].mean, of[key].std) for key in aim.scores}
 
     rows = [
         Member(name, described(runs), weight, scores(of))
@@ -122,14 +124,15 @@ def _blend(run: Scorer, about: BlendMarker) -> Members:
         for name, of in about.methods.items()
     ]
     said = (
-        f"Blended by {chosen}, its {len(run.members)} members score {gain.mean:+.4f} ± "
-        f"{gain.std:.4f} over the best of them, {about.best_single}, from fold to fold."
+        f"Blended by {chosen}, its {len(run.members)} members have a {LABELS[aim.metric]} "
+        f"{gain.mean:+.4f} ± {gain.std:.4f} against the best of them, "
+        f"{about.best_single} (mean and standard deviation over folds)."
     )
     return Members(
         said,
-        SCORES,
+        aim.scores,
         tuple(rows),
-        (gain.mean, gain.std, gain.error or 0.0),
+        (aim.sign * gain.mean, gain.std, gain.error or 0.0),
         about.best_single,
     )
 

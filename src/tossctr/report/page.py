@@ -15,7 +15,9 @@ from markupsafe import Markup, escape
 from tossctr import __version__
 from tossctr.ensemble.opening import open_scorer
 from tossctr.errors import UserError
-from tossctr.files import whole_file
+from tossctr.inference.scorer import Scorer, marker_of, objective_of
+from tossctr.location import Location
+from tossctr.outputs import check_output, output_file
 from tossctr.progress import say
 from tossctr.report import bars, figures, tables
 from tossctr.report.collect import collect
@@ -25,7 +27,7 @@ from tossctr.report.run_report import RunReport
 from tossctr.report.sample import Scored
 from tossctr.report.svg import SERIES, Plot
 from tossctr.report.tables import Table
-from tossctr.training.run_folder import FOLDS
+from tossctr.training.run_folder import FOLDS, Run
 
 
 @dataclass(frozen=True)
@@ -60,29 +62,45 @@ class Section:
     folded: str = "The numbers as tables"
 
 
-def write_report(folders: Sequence[Path], output: Path, device: torch.device) -> Path:
+def write_report(
+    folders: Sequence[Path], output: Path, device: torch.device, *, force: bool = False
+) -> Path:
     """Look at runs, folds and blends, and write what is found as one HTML file.
 
     Args:
-        folders: of up to six; the first one's held-out rows give chance and ceiling.
+        folders: of up to six; the first one's held-out rows give chance and ceiling, its objective
+            what all are calibrated for.
         output: the file.
         device: where to score.
+        force: replace a file there that TossCTR did not write.
 
     Raises:
-        UserError: too many, one that cannot be loaded, or a run whose data are not there.
+        UserError: too many, one that cannot be loaded, a run whose data are not there, or an output
+            that may not be replaced.
     """
     if not 0 < len(folders) <= len(SERIES):
         raise UserError(
             "a report shows one to six runs", value=len(folders), remedy="name fewer runs"
         )
     opened = [open_scorer(folder) for folder in folders]
+    inputs = [location for one in opened for location in _read_for(one)]
+    target = check_output(output, inputs=inputs, force=force)
     names = names_of([one.folder for one in opened])
-    reports = [collect(one, name, device) for one, name in zip(opened, names, strict=True)]
+    objective = objective_of(opened[0])
+    reports = [
+        collect(one, name, device, objective) for one, name in zip(opened, names, strict=True)
+    ]
     page = render(reports)
-    with whole_file(output) as temporary:
+    with output_file(target, force=force) as temporary:
         temporary.write_text(page, encoding="utf-8")
     say(f"report written to {output}")
     return output
+
+
+def _read_for(run: Run | Scorer) -> list[Location]:
+    dataset = run.experiment.dataset
+    paths = (marker_of(run), dataset.train_data, dataset.valid_data, dataset.test_data)
+    return [path for path in paths if path is not None]
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
@@ -128,7 +146,7 @@ def render(reports: Sequence[RunReport]) -> str:
         measured=_measured(reports),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
-        cards=[_card(reports, key) for key in ("calibrated_score", "AUC", "AP", "logloss")],
+        cards=[_card(reports, key) for key in _headline(reports[0])],
         scores=tables.scores(reports),
         common=common,
         findings=[(r.name, found) for r, found in zip(reports, apart, strict=True)],
@@ -181,14 +199,24 @@ def _of_other_rows(reports: Sequence[RunReport]) -> list[Finding]:
         Finding(
             "watch",
             "These were not measured on the same rows.",
-            "Only differences beyond the intervals say something; constant and attainable are "
-            f"those of {reports[0].name}'s rows.",
+            "Differences within the intervals may be luck; constant and attainable are those of "
+            f"{reports[0].name}'s rows.",
         )
     ]
 
 
+def _headline(report: RunReport) -> tuple[str, ...]:
+    """The metrics that stand first, four at most."""
+    if report.objective == "raw":
+        return ("AUC", "AP", "logloss")
+    if report.aim.balanced:
+        return ("calibrated", "AUC", "AP", "logloss")
+    return ("AUC", "AP", "calibrated", "logloss")
+
+
 def _card(reports: Sequence[RunReport], key: str) -> Score:
-    of = "competition_score" if key == "calibrated_score" else key
+    aim = reports[0].aim
+    of = aim.metric if key == "calibrated" else key
     low, known = reports[0].baseline[of], reports[0].attainable
     values = [r.best[key] for r in reports]
     best = max(values, key=lambda v: abs(v - low)) if of != "logloss" else min(values)
@@ -196,22 +224,19 @@ def _card(reports: Sequence[RunReport], key: str) -> Score:
     high = known[of] if known else best
     span = (high - low) or 1.0
     return Score(
-        name={
-            "calibrated_score": "Competition score",
-            "AUC": "AUC",
-            "AP": "Average precision",
-            "logloss": "Log loss",
-        }[key],
+        name=tables.NAMES[of]
+        + (f", {'calibrated' if key != of else 'raw'}" if of == "logloss" else ""),
         values=tuple(f"{v:.4f}" for v in values),
         within=tuple(tables.within(r, key, 4) for r in reports),
         at=tuple(round(min(max(100 * (v - low) / span, 0), 100), 1) for v in values),
         low=f"{low:.4f}",
         high=f"{known[of]:.4f}" if known else None,
         note={
-            "calibrated_score": "after calibration, by maps that had not seen the row",
+            "calibrated": "after calibration, by maps that were fit without the row"
+            + (", nats; lower is better" if of == "logloss" else ""),
             "AUC": "a click is ranked above a non-click so often",
             "AP": "mean precision over all clicks",
-            "logloss": "raw predictions, nats; lower is better",
+            "logloss": "as the model predicts, nats; lower is better",
         }[key],
     )
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from tossctr.config.schema import Experiment
 from tossctr.ensemble.calibration import Calibration
+from tossctr.ensemble.choices import Objective
+from tossctr.ensemble.objectives import AIMS, Aim
 from tossctr.inference.scorer import Scorer, members_of
 from tossctr.report.distributions import Distributions
 from tossctr.report.importance import Attention, Importance
@@ -54,7 +56,7 @@ class RunReport:
         metrics: on them, of the raw predictions.
         half_width: of the 95% interval of each of `best`; NaN where there are too few clicks.
         baseline: of the best constant: the prior, or 1/2 where both classes weigh the same.
-        calibration: what calibrating to the competition's score gives, out of fold.
+        calibration: what calibrating to an objective gives, out of fold.
         hashes: SHA-256 of its own files.
         stored: None where the data of folds or a blend are not at hand, which they do not need.
         train_loss: optimiser steps and the loss of their batches.
@@ -94,11 +96,18 @@ class RunReport:
 
     @property
     def best(self) -> Mapping[str, float]:
-        """The metrics in `METRICS` and as `calibrated_score` the score after calibration."""
-        return {
-            **self.metrics,
-            "calibrated_score": self.calibration.after["competition_score"],
-        }
+        """The metrics in `METRICS`, and as `calibrated` the objective's after calibration."""
+        return {**self.metrics, "calibrated": self.calibration.after[self.aim.metric]}
+
+    @property
+    def objective(self) -> Objective:
+        """What the calibration is for."""
+        return self.calibration.calibrator.objective
+
+    @property
+    def aim(self) -> Aim:
+        """The same, as numbers."""
+        return AIMS[self.objective]
 
     @property
     def runs(self) -> tuple[Run, ...]:

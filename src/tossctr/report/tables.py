@@ -15,13 +15,12 @@ from tossctr.training.run_folder import WEIGHTS, Run
 from tossctr.trees.lightgbm import BOOSTER
 
 UNKNOWN = "–"  # an older run did not record it
-METRICS = {
+NAMES = {
     "AUC": "AUC",
     "AP": "Average precision",
     "logloss": "Log loss",
-    "WLL": "WLL, raw",
-    "competition_score": "Competition score, raw",
-    "calibrated_score": "Competition score, calibrated",
+    "WLL": "WLL",
+    "competition_score": "Competition score",
 }
 
 
@@ -41,14 +40,26 @@ def scores(reports: Sequence[RunReport]) -> Table:
     """Every metric of every run, between a constant and what is attainable."""
     known = reports[0].attainable
     rows = []
-    for key, name in METRICS.items():
-        of = "competition_score" if key == "calibrated_score" else key
+    for key, name in metrics_of(reports[0]).items():
+        of = reports[0].aim.metric if key == "calibrated" else key
         values = (f"{r.best[key]:.5f}{within(r, key, 5)}" for r in reports)
         cells = [name, f"{reports[0].baseline[of]:.5f}", *values]
         rows.append((*cells, f"{known[of]:.5f}") if known else tuple(cells))
     head = ("Metric", "Constant", *(r.name for r in reports))
     caption = "Metrics of held-out rows, with 95% intervals"
     return Table(caption, (*head, "Attainable") if known else head, tuple(rows))
+
+
+def metrics_of(report: RunReport) -> dict[str, str]:
+    """By key of `RunReport.best` what it is called: what its objective is judged by, and AUC, AP
+    and log loss."""
+    aim = report.aim
+    judged = ("WLL", "competition_score") if aim.balanced else ()
+    names = {key: NAMES[key] for key in ("AUC", "AP")}
+    names |= {key: f"{NAMES[key]}, raw" for key in ("logloss", *judged)}
+    if report.objective != "raw":
+        names["calibrated"] = f"{NAMES[aim.metric]}, calibrated"
+    return names
 
 
 def history(report: RunReport) -> Table:
