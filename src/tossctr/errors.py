@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tossctr.printable import printable
 from tossctr.redaction import redacted
 
 
@@ -57,4 +58,4 @@ class UserError(Exception):
             text += f" (found {shown if len(shown) <= 60 else shown[:57] + '...'})"
         if self.remedy:
             text += f"; {self.remedy}"
-        return redacted(" ".join(text.split()))
+        return printable(redacted(" ".join(text.split())))

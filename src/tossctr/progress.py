@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -20,13 +20,13 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
 from rich.text import Text
 
+from tossctr.printable import printable
 from tossctr.redaction import redacted
 
 
@@ -69,7 +69,18 @@ class _Stderr(io.TextIOBase):
         return self._file.fileno()
 
 
-console = Console(file=_Stderr())  # type: ignore[arg-type]
+class PlainConsole(Console):
+    """A console for text that others wrote: nothing in it is markup, an emoji's name or a control
+    character."""
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        super().__init__(file=file, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+console = PlainConsole(_Stderr())  # type: ignore[arg-type]
 PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
 _STATM = Path("/proc/self/statm")
 
@@ -90,6 +101,13 @@ def peak_mb() -> float:
 def _memory() -> str:
     resident = resident_mb()
     return "" if resident is None else f"{resident:,.0f} MB"
+
+
+class NameColumn(ProgressColumn):
+    """What is under way; names of files and experiments as they are."""
+
+    def render(self, task: Task) -> Text:
+        return Text(printable(task.description), style="progress.description")
 
 
 class RateColumn(ProgressColumn):
@@ -119,7 +137,7 @@ def bars() -> Progress:
 
     return Progress(
         SpinnerColumn(table_column=whole()),
-        TextColumn("{task.description}", table_column=whole()),
+        NameColumn(table_column=whole()),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         MofNCompleteColumn(table_column=whole()),
         RateColumn(table_column=whole()),

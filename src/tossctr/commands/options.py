@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tossctr.commands.group import EXIT_CODES, CommandGroup, hush, indented
 from tossctr.ensemble.choices import Objective
+from tossctr.progress import PlainConsole
 
 if TYPE_CHECKING:
     from tossctr.data.preparing.parallel import Spread
@@ -27,7 +27,7 @@ app = typer.Typer(
     help="Click-through-rate models on ad logs with very long behaviour sequences.",
     epilog=indented("Exit codes:", (f"{code}: {text}" for code, text in EXIT_CODES.items())),
 )
-stdout = Console()
+stdout = PlainConsole()
 
 Config = Annotated[Path, typer.Option("--config", help="Folder of the YAML files.")]
 Expid = Annotated[str, typer.Option("--expid", help="Experiment id in model_config.yaml.")]

@@ -21,6 +21,7 @@ from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
 from tossctr.outputs import check_output, output_file
 from tossctr.pipeline import evaluate_run
+from tossctr.printable import printable
 from tossctr.progress import say
 from tossctr.training.device import resolve_device
 from tossctr.training.marker import TrainingMetrics
@@ -133,7 +134,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
             for spread in row.metrics.values()
         ]
         sizes = [f"{row.parameters:,}", f"{row.rows_per_s:,.0f}", f"{row.peak_mb:,.0f}"]
-        cells = [row.expid, row.model, str(len(row.seeds)), *metrics, *sizes]
+        names = [printable(name).replace("|", "\\|") for name in (row.expid, row.model)]
+        cells = [*names, str(len(row.seeds)), *metrics, *sizes]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

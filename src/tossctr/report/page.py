@@ -18,6 +18,7 @@ from tossctr.errors import UserError
 from tossctr.inference.scorer import Scorer, marker_of, objective_of
 from tossctr.location import Location
 from tossctr.outputs import check_output, output_file
+from tossctr.printable import printable
 from tossctr.progress import say
 from tossctr.report import bars, figures, tables
 from tossctr.report.collect import collect
@@ -136,7 +137,7 @@ def render(reports: Sequence[RunReport]) -> str:
     datasets = dict.fromkeys(
         run.experiment.dataset.dataset_id for r in reports for run in r.parts.values()
     )
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         title=" and ".join(r.name for r in reports),
         reports=reports,
         models=list(
@@ -153,6 +154,7 @@ def render(reports: Sequence[RunReport]) -> str:
         sections=_sections(reports),
         svg=Markup,
     )
+    return printable(page)  # names and values in it are others' text
 
 
 def _code(text: str) -> Markup:

@@ -64,7 +64,8 @@ def metrics_of(report: RunReport) -> dict[str, str]:
 
 def history(report: RunReport) -> Table:
     """One row a validation."""
-    names = [n for n in report.history[0] if n not in ("epoch", "step")]
+    left_out = {"epoch", "step"} | (set() if report.aim.balanced else {"WLL", "competition_score"})
+    names = [n for n in report.history[0] if n not in left_out]
     of_trees = report.boosted  # whose steps are their rounds
     return Table(
         f"Validations of {report.name}",
