@@ -154,5 +154,5 @@ def test_a_spoilt_file_is_refused(
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is missing"):
+    with pytest.raises(UserError, match="is missing; train again"):
         read_experiment(tmp_path / "experiment.json")

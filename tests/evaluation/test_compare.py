@@ -101,7 +101,7 @@ def test_only_what_is_new_or_changed_is_trained(
     assert trained(commands) == [("DeepFM_toy", "seed=1")]
 
     marker = tmp_path / "out" / "seed_1" / "DeepFM_toy" / "experiment.json"
-    marker.write_text(marker.read_text().replace('"version": 1', '"version": 0'))
+    marker.write_text(marker.read_text().replace('"version": 2', '"version": 0'))
     again(["DeepFM_toy"], [1], [*SMALL, "learning_rate=1e-4"])
     assert trained(commands) == [("DeepFM_toy", "seed=1")]
 

@@ -93,9 +93,20 @@ def test_findings_say_what_the_numbers_say(reports):
     said = " ".join(one.text for one in findings(report))
     assert f"{report.metrics['AUC']:.4f}" in said
     moved = with_drift(report, {"hour": 0.9})
-    assert any(o.mark == "watch" and "hour" in o.text for o in findings(moved))
+    assert any("Different in train" in o.text and "hour" in o.text for o in findings(moved))
     calm = with_drift(report, {"hour": 0.01})
-    assert any(o.mark == "good" and "shifted" in o.text for o in findings(calm))
+    assert any(o.mark == "good" and "differs much" in o.text for o in findings(calm))
+
+
+@pytest.mark.parametrize(("kept", "mark"), [(0, "watch"), (1, "good"), (2, "watch")])
+def test_a_peak_at_either_end_is_no_good_sign(reports, kept, mark):
+    history = [{**reports[0].history[0], "epoch": float(i + 1), "step": i} for i in range(3)]
+    metrics = {**reports[0].run.metrics, "history": history, "best": history[kept]}
+    report = replace(reports[0], run=replace(reports[0].run, metrics=metrics))
+    (found,) = [o for o in findings(report) if ("alidation" in o.text and "best" in o.text)
+                or "peaked" in o.text]  # fmt: skip
+    assert found.mark == mark
+    assert any("chosen on these rows" in o.text for o in findings(report))
 
 
 def test_what_all_runs_share_is_said_once(reports):
