@@ -23,8 +23,7 @@ def test_markup_in_names_is_text(name, capsys, monkeypatch):
     print_result({name: name}, False, name)
     assert capsys.readouterr().out.count(name) == 3
     drawn = io.StringIO()
-    console = PlainConsole()
-    console.file = drawn
+    console = PlainConsole(drawn)
     table = Table(name, title=name, caption=name)
     table.add_column(name, footer=name)
     table.add_row(name, name)
@@ -51,8 +50,8 @@ def test_a_name_that_is_no_text_can_be_said(capsys):
 
 def test_a_bar_shows_names_as_they_are(monkeypatch):
     drawn = io.StringIO()
-    console = PlainConsole(stderr=True)
-    console.file, console._force_terminal = drawn, True
+    console = PlainConsole(drawn)
+    console._force_terminal = True
     monkeypatch.setattr(progress, "console", console)
     with progress.track("score [/red]\x1b[31m.csv", 3) as advance:
         advance(3)
