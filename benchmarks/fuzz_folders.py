@@ -34,7 +34,6 @@ from tossctr.files import sha256_of
 ROWS, TEST_ROWS = 240, 80
 OTHER = ("train", *CONFIG, "--expid", "other", *CPU)
 TUNE = ("tune", *CONFIG, "--expid", "trees", *CPU, "--trials")
-SCORERS = ("net", "trees", "trees/folds", "blend")
 NOT_READ = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
             StopIteration, pa.ArrowException)  # fmt: skip
 JSON_TOKENS = ["null", "-1", "0", "1e400", "NaN", "-Infinity", "[]", "{}", '""', '"\\u0000"',
@@ -101,18 +100,31 @@ def attempt(project: Path, draw: random.Random) -> tuple[bool, str | None]:
     for _ in range(draw.choice([1, 1, 1, 2])):
         # By kind of file first: else most would be of folds.
         name = draw.choice(sorted({path.name for path in files}))
-        mutate(draw.choice([path for path in files if path.name == name]), files, draw)
+        path = draw.choice([path for path in files if path.name == name])
+        mutate(path, files, draw)
     if draw.random() < 0.75:
         sign(project)
+    command, scorer = reading(path.relative_to(project).as_posix(), draw)
     with working_in(project):
-        return run_command(draw)
+        return run_command(command, f"checkpoints/{scorer}", draw)
 
 
-def run_command(draw: random.Random) -> tuple[bool, str | None]:
-    scorer = f"checkpoints/{draw.choice(SCORERS)}"
+def reading(path: str, draw: random.Random) -> tuple[str, str]:
+    """A command that opens that file, and what it scores with."""
+    scoring = ["predict"] * 3 + ["evaluate", "leaderboard", "report"]
+    if path.startswith("data"):
+        return draw.choice(["prepare", "train", "folds", "export", "evaluate"]), "net"
+    if path.startswith("checkpoints/tune"):
+        return "tune", "trees"
+    if "/folds/" in path:
+        own = ["trees/folds"] if path.startswith("checkpoints/trees") else []
+        return draw.choice([*scoring, "blend", "folds"]), draw.choice([*own, "blend"])
+    return draw.choice([*scoring, "blend", "train"]), path.split("/")[1]
+
+
+def run_command(command: str, scorer: str, draw: random.Random) -> tuple[bool, str | None]:
     data = ("--data", "data/toy/test.parquet")
-    match draw.choice(["predict"] * 3 + ["evaluate", "evaluate", "leaderboard", "blend", "train",
-                       "folds", "export", "report", "tune", "prepare"]):  # fmt: skip
+    match command:
         case "predict":
             objective = draw.choice(["raw", "competition_score", "logloss"])
             code, _ = call("predict", *CONFIG, *CPU, "--run", scorer, *data, "--objective",
