@@ -22,11 +22,14 @@ from hypothesis import strategies as st
 from tossctr.config.nulls import NA_VALUES, as_na_values
 from tossctr.config.schema import DatasetConfig, FeatureSpec
 from tossctr.data.encoder import Encoder, EncodingReport
-from tossctr.data.encoding.ids import AmbiguousIdError, id_array, id_text, same_ids
+from tossctr.data.encoding.ids import AmbiguousIdError, id_array, id_text, row_ids, same_ids
+from tossctr.data.health.check import check
 from tossctr.data.prepare import prepare
 from tossctr.data.sources import open_source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
+from tossctr.inference.predict import Predictions
+from tossctr.inference.submission import write_submission
 
 Ids = list[int | None]
 Histories = list[list[int | None] | None]
@@ -429,3 +432,43 @@ def test_days_of_floats_and_of_integers(tmp_path: Path, capsys: pytest.CaptureFi
     printed = " ".join(capsys.readouterr().err.split())
     assert "valid: values that are not in the vocabulary" in printed
     assert "no row holds the splitter ','" in printed
+
+
+@pytest.mark.parametrize("ids_as", ["int64", "float64", "text"])
+def test_check_against_names_what_the_other_file_does_not_have(tmp_path: Path, ids_as: str) -> None:
+    rng = np.random.default_rng(1)
+    train, test = rng.integers(0, 40, 300), rng.integers(20, 60, 200)
+    pq.write_table(pa.table({"item": train, "seq": [f"{v},{v}" for v in train]}), tmp_path / "a")
+    item = CATEGORIES[ids_as](test.tolist())
+    pq.write_table(pa.table({"item": item, "seq": [f"[{v}, {v}]" for v in test]}), tmp_path / "b")
+    found = check(tmp_path / "b", tmp_path / "a")
+    share = float((~pd.Series(test).isin(train)).mean())
+    assert found.unseen == {"item": pytest.approx(share), "seq": pytest.approx(share)}
+    assert found.columns["seq"].kind == "sequences"
+    assert found.as_dict()["unseen"] == found.unseen
+
+
+def scored(ids: pa.Array) -> list[Predictions]:
+    where, logits = Where(0), np.arange(len(ids)) - 1.0
+    return [Predictions(logits, None, row_ids(ids, NA_VALUES, "ID", where))]
+
+
+@pytest.mark.parametrize(
+    "ids", [pa.array([LARGE, LARGE + 1, 7.0]), pa.array([f"{LARGE}.0", f" {LARGE + 1}", "7"])]
+)
+def test_ids_of_any_type_meet_those_of_a_sample(tmp_path: Path, ids: pa.Array) -> None:
+    sample, output = tmp_path / "sample.csv", tmp_path / "out.csv"
+    sample.write_text(f"ID,y\n7,0\n{LARGE + 1},0\n{LARGE},0\n")
+    write_submission(iter(scored(ids)), output, sample=sample, id_col="ID")
+    written = pd.read_csv(output, dtype={"ID": str})
+    assert written["ID"].tolist() == ["7", str(LARGE + 1), str(LARGE)]
+    np.testing.assert_allclose(written["y"], 1 / (1 + np.exp([-1.0, 0.0, 1.0])))
+    sample.write_text("ID,y\n7,0\n7.0,0\n8,0\n")
+    with pytest.raises(UserError, match="an id stands twice in the sample"):
+        write_submission(iter(scored(ids)), output, sample=sample, id_col="ID")
+
+
+def test_large_ids_of_floats_are_written_in_full(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    write_submission(iter(scored(pa.array([float(LARGE), 5.0]))), output, sample=None, id_col="ID")
+    assert output.read_text().splitlines()[1].startswith(f"{LARGE},")

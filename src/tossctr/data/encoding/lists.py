@@ -135,8 +135,8 @@ def _unpacked(text: str, splitter: str) -> str | list[str]:
                 raise ValueError("half a list")
         return text
     inner = text[1:-1].strip()
-    if _QUOTED.search(inner):
-        return _items(inner)
+    if ("'" in inner or '"' in inner) and _QUOTED.search(inner):
+        return _plain_items(inner) or _items(inner)
     opens, closes = inner.find(first), inner.find(last)
     if first == "(" and (max(opens, closes) >= 0 or (inner and "," not in inner)):
         return text  # '(not set)' is an id
@@ -146,7 +146,7 @@ def _unpacked(text: str, splitter: str) -> str | list[str]:
         raise ValueError("a list within a list")
     if first == "{" and ":" in inner:
         raise ValueError("a mapping, not a list")
-    if _SHORTENED.search(inner):
+    if "..." in inner and _SHORTENED.search(inner):
         raise ValueError("a list that was shortened when it was written")
     inner = inner.removesuffix(",")
     if "," in inner and not splitter.strip():
@@ -156,6 +156,17 @@ def _unpacked(text: str, splitter: str) -> str | list[str]:
     if "," in inner:
         return inner.replace(", ", ",").replace(",", splitter)
     return splitter.join(inner.split()) if _NUMBERS.fullmatch(inner) else inner
+
+
+def _plain_items(inner: str) -> list[str] | None:
+    """The elements where all are quoted alike and hold neither quotes nor escapes: in one call."""
+    if "\\" in inner or ("'" in inner and '"' in inner):
+        return None
+    try:
+        items = json.loads(f"[{inner}]".replace("'", '"'))
+    except (ValueError, RecursionError):
+        return None
+    return items if all(type(item) is str for item in items) else None
 
 
 def _items(inner: str) -> list[str]:

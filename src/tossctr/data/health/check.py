@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from tossctr.data.encoding.report import MANY_UNSEEN
 from tossctr.data.health.column import ColumnHealth
-from tossctr.data.health.drift import stability_index
+from tossctr.data.health.drift import stability_index, unseen_share
 from tossctr.data.health.kinds import are_flags, filled, kind_of
 from tossctr.data.plain_types import to_single_values
 from tossctr.data.sources import open_source
@@ -25,7 +26,8 @@ from tossctr.progress import track
 
 @dataclass(frozen=True)
 class Health:
-    """What `check` found in a file; `drift` by column, where it was compared with another."""
+    """What `check` found in a file; by column, where it was compared with another, `drift` and the
+    share of its ids that are `unseen` in the other."""
 
     file: Location
     rows: int
@@ -33,6 +35,7 @@ class Health:
     drift: dict[str, float | None] = field(default_factory=dict)
     only_here: tuple[str, ...] = ()
     only_there: tuple[str, ...] = ()
+    unseen: dict[str, float | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -40,6 +43,7 @@ class Health:
             "rows": self.rows,
             "columns": {name: column.as_dict() for name, column in self.columns.items()},
             "drift": self.drift,
+            "unseen": self.unseen,
             "only_here": list(self.only_here),
             "only_there": list(self.only_there),
         }
@@ -67,7 +71,15 @@ def check(path: Location, against: Location | None = None) -> Health:
         {name: stability_index(here.columns[name], there.columns[name]) for name in both},
         tuple(name for name in here.columns if name not in there.columns),
         tuple(name for name in there.columns if name not in here.columns),
+        {name: _unseen(here.columns[name], there.columns[name], against) for name in both},
     )
+
+
+def _unseen(here: ColumnHealth, there: ColumnHealth, against: Location) -> float | None:
+    share = unseen_share(here, there)
+    if share is not None and share > MANY_UNSEEN and "numbers" not in (here.kind, there.kind):
+        here.problems.append(f"{share:.0%} of the values do not occur in {name_of(against)}")
+    return share
 
 
 def _profile(path: Location) -> Health:

@@ -45,7 +45,8 @@ class ColumnHealth:
         sample: numbers (NaN where missing) or lengths, of rows drawn at random; of all rows, where
             there are not many.
         counts: how often each text (or token) occurs, until there are too many.
-        numbers: distinct numbers, until there are too many.
+        numbers, number_counts: distinct numbers, and how often each occurs, until there are too
+            many.
         distinct_more: there were too many.
         problems: what will not go through, or will not help a model.
     """
@@ -69,6 +70,7 @@ class ColumnHealth:
     sample: QuantileSample = field(default_factory=lambda: QuantileSample(SAMPLE))
     counts: Counter[str] = field(default_factory=Counter)
     numbers: Array = field(default_factory=lambda: np.empty(0))
+    number_counts: Array = field(default_factory=lambda: np.empty(0))
     distinct_more: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -121,9 +123,14 @@ class ColumnHealth:
         self.ones += int((finite == 1).sum())
         self.fractions += int((finite != np.floor(finite)).sum())
         if not self.distinct_more:
-            self.numbers = np.union1d(self.numbers, finite)
-            self.distinct_more = len(self.numbers) > MAX_DISTINCT
-            self.numbers = self.numbers[:MAX_DISTINCT]
+            self._count_distinct(finite)
+
+    def _count_distinct(self, finite: Array) -> None:
+        distinct, counts = np.unique(finite, return_counts=True)
+        both, places = np.unique(np.append(self.numbers, distinct), return_inverse=True)
+        total = np.bincount(places, np.append(self.number_counts, counts), len(both))
+        self.distinct_more = len(both) > MAX_DISTINCT
+        self.numbers, self.number_counts = both[:MAX_DISTINCT], total[:MAX_DISTINCT]
 
     def _readable(
         self, array: pa.Array, where: Where

@@ -48,6 +48,29 @@ def stability_index(a: ColumnHealth, b: ColumnHealth) -> float | None:
     return max(found, default=None)
 
 
+def unseen_share(a: ColumnHealth, b: ColumnHealth) -> float | None:
+    """The share of the ids of `a` that do not occur in `b`: texts, tokens or whole numbers.
+
+    None where it cannot be told: measures, too many distinct ids to hold, or no value.
+    """
+    if a.distinct_more or b.distinct_more:
+        return None
+    ours, theirs = _ids(a), _ids(b)
+    total = sum(ours.values()) if ours is not None else 0
+    if ours is None or theirs is None or not total:
+        return None
+    return sum(n for text, n in ours.items() if text not in theirs) / total
+
+
+def _ids(column: ColumnHealth) -> dict[str, int] | None:
+    if column.kind in ("texts", "sequences"):
+        return column.counts
+    if column.kind != "numbers" or column.fractions:
+        return None
+    numbers = zip(column.numbers.tolist(), column.number_counts.tolist(), strict=True)
+    return {str(int(number)): int(count) for number, count in numbers}
+
+
 def _classes(values: Array, edges: Array) -> Array:
     known = values[~np.isnan(values)]
     counts = np.bincount(np.searchsorted(edges, known), minlength=len(edges) + 1)

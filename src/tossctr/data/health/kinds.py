@@ -16,6 +16,7 @@ Kind = Literal["numbers", "times", "texts", "sequences", "other"]
 NUMBER = r"^\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|infinity)\s*$"
 TRUE_OR_FALSE = r"^\s*(true|false)\s*$"
 _CODE = r"^\s*[+-]?0\d"  # 007 and 00 are names, not numbers
+_LIST = r"^\s*(\[[^\[\]]*\]|\{[^{}]*\})\s*$"  # written as text
 _SHARE = 0.9  # of the first filled values that must be numbers: a file may hold some bad cells
 
 
@@ -53,6 +54,8 @@ def kind_of(array: pa.Array, has_types: bool) -> tuple[Kind, str | None]:
 
 
 def _of_texts(texts: pa.Array, has_types: bool) -> tuple[Kind, str | None]:
+    if 2 * _matches(texts, _LIST) > len(texts):
+        return "sequences", None
     for splitter, pattern in SPLITTERS.items():
         if 2 * _matches(texts, f"^{pattern}$") > len(texts):
             return "sequences", splitter

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from rich.table import Table
 from rich.text import Text
 
+from tossctr.data.encoding.report import MANY_UNSEEN
 from tossctr.data.health.check import Health
 from tossctr.data.health.column import ColumnHealth
 from tossctr.data.health.drift import LARGE_DRIFT
@@ -16,14 +17,15 @@ def health_table(health: Health) -> Table:
     """One row a column: type, missing, range or commonest values, drift, problems."""
     table = Table(title=Text(f"{health.file}: {health.rows:,} rows"))
     compared = bool(health.drift or health.only_here or health.only_there)
-    for head in ("column", "type", "missing", "values", *["drift"] * compared, "problems"):
+    of_both = ("drift", "unseen") if compared else ()
+    for head in ("column", "type", "missing", "values", *of_both, "problems"):
         table.add_column(head, overflow="fold")
     for name, column in health.columns.items():
-        drift = [_drift(health, name)] if compared else []
+        drift = [_drift(health, name), _unseen(health, name)] if compared else []
         cells = [name, column.type, _missing(column), _values(column)]
         table.add_row(*map(Text, cells), *drift, Text("; ".join(column.problems)))
     for name in health.only_there:
-        table.add_row(Text(name), "", "", "", "only in the other", "")
+        table.add_row(Text(name), "", "", "", "only in the other", "", "")
     return table
 
 
@@ -61,6 +63,13 @@ def _time(seconds: float) -> str:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError, OSError):  # years that datetime does not know
         return f"{seconds:.6g} s"
+
+
+def _unseen(health: Health, name: str) -> Text:
+    share = health.unseen.get(name)
+    if share is None:
+        return Text()
+    return Text(f"{100 * share:.2f} %", style="bold red" if share > MANY_UNSEEN else "")
 
 
 def _drift(health: Health, name: str) -> Text:
