@@ -79,8 +79,8 @@ class EncodingReport:
         many = [f"{name} {share:.0%}" for name, share in some.items() if share > MANY_UNSEEN]
         if many:
             say(
-                f"warning: {part}: the model knows little of {', '.join(many)} not in the"
-                " vocabulary; check that these columns hold the ids of the training file"
+                f"warning: {part}: many values are not in the vocabulary: {', '.join(many)};"
+                " check that these columns hold the same ids as the training file"
             )
         self.say_nulls(part)
 
