@@ -7,7 +7,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+from urllib.parse import unquote
 
 from pydantic import PlainSerializer, PlainValidator
 
@@ -17,10 +18,17 @@ from tossctr.redaction import is_redacted, redacted
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-PARQUET = ".parquet"
+Form = Literal["csv", "h5", "parquet"]
+
+_FORMS: dict[Form, str] = {
+    "parquet": r"\.parquet$",
+    "csv": r"\.(csv|tsv)(\.(gz|bz2|zst))?$",
+    "h5": r"\.(h5|hdf5)$",
+}
 _SCHEME = "://"
 _LOCAL = "file://"
 ANSWER_SECONDS = 20  # between two pieces of an answer; a file may take as long as it likes
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def located(value: Any) -> Path | str:
@@ -101,6 +109,17 @@ def exists(location: Location) -> bool:
         return True
 
 
+def require_file(path: Path) -> None:
+    """Check that there is a regular file: a pipe or a device would be waited for without end.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_file():
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        raise UserError(problem, file=path, remedy="check the path")
+
+
 def is_folder(location: Location) -> bool:
     """Whether it is a folder, or a prefix of an object store.
 
@@ -113,31 +132,61 @@ def is_folder(location: Location) -> bool:
         return bool(system.isdir(path))
 
 
-def parquet_files(folder: Location) -> list[Location]:
-    """The Parquet files in a folder and those below it, in the natural order of their names
-    (`part-2` before `part-10`). What begins with `_` or `.` is an engine's own, and left out.
+def form_of(location: Location) -> Form | None:
+    """The format that a file's name ends in; None for any other name."""
+    name = name_of(location).lower()
+    return next((form for form, end in _FORMS.items() if re.search(end, name)), None)
+
+
+def files_in(folder: Location) -> list[Location]:
+    """The Parquet or the CSV files in a folder and those below it, in the natural order of their
+    names (`part-2` before `part-10`). What begins with `_` or `.` is an engine's own, and left out.
 
     Raises:
-        UserError: there is none, or the store cannot be reached.
+        UserError: there is none, there are both, or the store cannot be reached.
     """
     found: list[Location]
     if isinstance(folder, Path):
-        names = [p.relative_to(folder).as_posix() for p in folder.rglob(f"*{PARQUET}")]
-        names = [name for name in names if _is_data(name) and (folder / name).is_file()]
-        found = [folder / name for name in sorted(names, key=natural)]
+        names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        found = [folder / name for name in sorted(filter(_is_data, names), key=natural)]
     else:
         with _remote(folder) as (system, path):
             prefix = path.rstrip("/") + "/"
             names = [str(p).removeprefix(prefix) for p in system.find(path)]
-        names = [name for name in names if name.endswith(PARQUET) and _is_data(name)]
-        found = [f"{folder}/{name}" for name in sorted(names, key=natural)]
-    if not found:
+        found = [f"{folder}/{name}" for name in sorted(filter(_is_data, names), key=natural)]
+    by_form = {form_of(file): file for file in reversed(found)}
+    if len(by_form) > 1:
         raise UserError(
-            f"a folder without any {PARQUET} file",
+            f"a folder of files in several formats: {', '.join(map(name_of, by_form.values()))}",
+            file=folder,
+            remedy="keep files of one format in it",
+        )
+    if not found or "h5" in by_form:
+        raise UserError(
+            "a folder without any .parquet or .csv file",
             file=folder,
             remedy="name the file or its folder",
         )
     return found
+
+
+def folder_of(location: Location) -> Location:
+    """The folder that holds a file."""
+    if isinstance(location, Path):
+        return location.parent
+    return location.rsplit("/", 1)[0]
+
+
+def partition_of(folder: Location) -> dict[str, str | None]:
+    """The columns that stand in the last names of a folder's path, as Hive writes them: in
+    `day/dt=2026-01-01/hour=7`, `dt` and `hour`."""
+    found: dict[str, str | None] = {}
+    for part in reversed(PurePosixPath(str(folder)).parts):
+        key, equals, value = part.partition("=")
+        if not key or not equals:
+            break
+        found[unquote(key)] = None if value == _HIVE_NULL else unquote(value)
+    return dict(reversed(found.items()))
 
 
 def natural(name: str) -> tuple[list[list[tuple[str, int]]], str]:
@@ -147,7 +196,8 @@ def natural(name: str) -> tuple[list[list[tuple[str, int]]], str]:
 
 
 def _is_data(name: str) -> bool:
-    return not any(part[0] in "_." for part in name.split("/") if part)
+    hidden = any(part[0] in "_." for part in name.split("/") if part)
+    return not hidden and form_of(name) is not None
 
 
 def opened(url: str) -> BinaryIO:
@@ -166,10 +216,10 @@ def stamp(location: Location) -> dict[str, Any]:
     the `etag`, or the time `modified`, where the store has one.
 
     Raises:
-        UserError: a URL leads nowhere.
-        OSError: a path does.
+        UserError: there is no such file.
     """
     if isinstance(location, Path):
+        require_file(location)
         stat = location.stat()
         return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     with _remote(location) as (system, path):

@@ -144,12 +144,6 @@ MODEL_MISTAKES = [
         "given (found 1); keep early_stop_patience only",
     ),
     (
-        "epochs: 5",
-        "model_root: ../models",
-        "model_config.yaml: small.model_root leaves the project's root <root> through .. (found "
-        "'../models'); write it relative to that root, or in full from /",
-    ),
-    (
         "    epochs: 5\n",
         "    epochs: 5\n    target_field: city\n",
         "model_config.yaml: line 11: target_field is given twice (first on line 8); keep one of "
@@ -196,10 +190,10 @@ DATASET_MISTAKES = [
         "dataset_config.yaml: shop.train_data is missing (1 more after this); add it",
     ),
     (
-        "train_data: data",
-        "train_data: ../../data",
-        "dataset_config.yaml: shop.train_data leaves the project's root <root> through .. (found "
-        "'../../data/train.parquet'); write it relative to that root, or in full from /",
+        "data_format: parquet",
+        "data_format: csv",
+        "dataset_config.yaml: shop.data_format is csv, but train_data is parquet by its name "
+        "(found 'data/train.parquet'); correct one of the two, or leave data_format out",
     ),
     (
         "data_format: parquet",

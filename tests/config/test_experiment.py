@@ -69,6 +69,7 @@ def test_overrides_reach_experiment_and_data_set(config_dir: Path) -> None:
             "valid_split.fraction=0.25",
             "train_data=data/other.csv",
             "data_format=csv",
+            "test_data=null",
             "metrics=[AUC, WLL]",
         ],
     )
@@ -161,3 +162,20 @@ def test_an_inactive_feature_may_repeat_a_name(config_dir: Path, edit: Edit) -> 
     )
     features = load_dataset(config_dir, "shop").features
     assert [f.type for f in features if f.name == "age"] == ["numeric"]
+
+
+def test_paths_may_lead_out_of_the_project(config_dir: Path) -> None:
+    keys = ["data_root=../stores", "train_data=../../raw/train.parquet", "model_root=../runs"]
+    experiment = load_experiment(config_dir, "small", keys)
+    root = config_dir.parent
+    assert experiment.dataset.data_root.resolve() == (root / "../stores").resolve()
+    assert experiment.training.model_root.resolve() == (root / "../runs").resolve()
+    train = experiment.dataset.train_data
+    assert isinstance(train, Path)
+    assert train.resolve() == (root / "../../raw/train.parquet").resolve()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_format_that_the_files_have_is_accepted(config_dir: Path, form: str) -> None:
+    keys = [f"train_data=data/train.{form}", f"data_format={form}", "test_data=null"]
+    assert load_experiment(config_dir, "small", keys).dataset.data_format == form

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from frames import FEATURES, dataset, raw_table, write
+from frames import FEATURES, dataset, feature, raw_table, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +26,7 @@ from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.sources import open_source
 from tossctr.data.where import Files, Where
 from tossctr.errors import UserError
-from tossctr.location import located, parquet_files
+from tossctr.location import files_in, located
 
 TABLE = raw_table(300, seed=8)
 URL = "memory://bucket/rows"
@@ -122,7 +125,7 @@ def test_names_give_the_order_and_engines_own_files_are_left_out(tmp_path: Path)
 
 @pytest.mark.parametrize("here", [True, False])
 def test_numbers_in_names_count_by_their_value(tmp_path: Path, store: Any, here: bool) -> None:
-    names = ["day=2/part-2", "day=2/part-10", "day=2-b/part-1", "day=10/part-1", "part-9", "x1-2"]
+    names = ["day2/part-2", "day2/part-10", "day2-b/part-1", "day10/part-1", "part-9", "x1-2"]
     names.insert(5, "part")
     for row, name in enumerate(names):
         part = pa.table({"row": [row]})
@@ -197,7 +200,7 @@ def test_a_file_without_the_column_a_damaged_one_and_a_bad_value_are_named(
         prepare(data)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UserError, match=r"empty: a folder without any \.parquet file"):
+    with pytest.raises(UserError, match=r"empty: a folder without any \.parquet or \.csv file"):
         prepare(dataset(tmp_path, empty, *FEATURES))
 
 
@@ -215,7 +218,7 @@ def test_any_change_in_a_folder_is_seen(tmp_path: Path, change: str) -> None:
         before = inputs.as_dict()
     with Inputs({"train": folder}) as inputs:
         assert inputs.same_as(before)
-    files = parquet_files(folder)
+    files = files_in(folder)
     assert all(isinstance(file, Path) for file in files)
     first, last = Path(files[0]), Path(files[-1])
     if change == "content":  # of the same size
@@ -239,6 +242,149 @@ def test_a_copy_of_a_folder_is_the_same(tmp_path: Path) -> None:
     stamp = (first.folder / "encoder.json").stat().st_mtime_ns
     prepare(dataset(tmp_path, folder_of(tmp_path / "copy", parts), *FEATURES))
     assert (first.folder / "encoder.json").stat().st_mtime_ns == stamp
+
+
+# --- folders of CSV, and columns in the names of folders ---
+
+
+def csv_folder(root: Path, parts: list[pa.Table]) -> Path:
+    root.mkdir(exist_ok=True)
+    for number, part in enumerate(parts):
+        path = root / f"part-{number}.csv{'.gz' if number % 2 else ''}"
+        with pa.output_stream(str(path), compression="detect") as stream:
+            pyarrow.csv.write_csv(part, stream)
+    return root
+
+
+@pytest.mark.parametrize("method", ["time", "random"])
+def test_a_folder_of_csv_files_is_the_joined_file(tmp_path: Path, method: str) -> None:
+    split: Any = ValidSplit(method=method, fraction=0.2)  # type: ignore[arg-type]
+    pyarrow.csv.write_csv(TABLE, tmp_path / "train.csv")
+    folder = csv_folder(tmp_path / "raw", parts_of(TABLE, [0, 17, 17, 290]))
+    stores = [
+        content(prepare(dataset(tmp_path / str(i), raw, *FEATURES, valid_split=split)).folder)
+        for i, raw in enumerate((tmp_path / "train.csv", folder))
+    ]
+    assert stores[0] == stores[1]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (0, 25), (12, 58), (20, 40), (60, 70)])
+def test_any_range_of_csv_files(tmp_path: Path, start: int, stop: int | None) -> None:
+    table = pa.table({"row": range(60)})
+    folder = csv_folder(tmp_path / "raw", parts_of(table, [20, 20, 45]))
+    source = open_source(folder, {"row": "int"})
+    rows = [r for b in source.batches(start=start, stop=stop) for r in b.column(0).to_pylist()]
+    assert rows == list(range(60))[start:stop]
+    error = Where(0, source.file).error("odd", "row", min(start, 59), None)
+    if start < 60 and (start, stop) != (0, None):
+        batch = next(
+            open_source(Path(str(error.file)), {"row": "int"}).batches(start=error.row or 0)
+        )
+        assert batch.column(0)[0].as_py() == start
+
+
+def test_a_bad_value_in_a_folder_of_csv_names_file_and_row(tmp_path: Path) -> None:
+    at = TABLE.column_names.index("clicked")
+    clicked = [*map(str, TABLE["clicked"].to_pylist()[:-1]), "yes"]
+    folder = csv_folder(tmp_path, parts_of(TABLE.set_column(at, "clicked", [clicked]), [120]))
+    with pytest.raises(UserError, match=r"part-1\.csv\.gz, column clicked, row 179: .* 'yes'"):
+        prepare(dataset(tmp_path / "store", folder, *FEATURES))
+    write(TABLE, folder / "part-3.parquet")
+    with pytest.raises(UserError, match="a folder of files in several formats"):
+        open_source(folder)
+
+
+def partitioned(root: Path, form: str) -> Path:
+    for day in range(1, 13):
+        part = TABLE.slice(25 * (day - 1), 25)
+        folder = root / f"month={day}" / f"dt=2026-01-{day:02d}" / ("shop=a%20b" if day > 1 else
+            "shop=__HIVE_DEFAULT_PARTITION__")  # fmt: skip
+        folder.mkdir(parents=True)
+        if form == "csv":
+            pyarrow.csv.write_csv(part, folder / "part-0.csv")
+        else:
+            write(part, folder / "part-0.parquet")
+    return root
+
+
+HIVE = (
+    feature("month", "numeric", "float"), feature("dt", "categorical", "str"),
+    feature("shop", "categorical", "str"), feature("seq", "sequence", "str"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_columns_in_the_names_of_folders_are_read(tmp_path: Path, form: str) -> None:
+    folder = partitioned(tmp_path / "raw", form)
+    days = np.repeat(np.arange(1, 13), 25)
+    table = TABLE.append_column("month", pa.array(days))
+    table = table.append_column("dt", pa.array([f"2026-01-{d:02d}" for d in days]))
+    shops = pa.array([None if d == 1 else "a b" for d in days])
+    whole = write(table.append_column("shop", shops), tmp_path / "whole.parquet")
+    stores = [
+        content(prepare(dataset(tmp_path / str(i), raw, *HIVE)).folder)
+        for i, raw in enumerate((whole, folder))
+    ]
+    assert stores[0] == stores[1]
+    found = check(folder)
+    assert found.rows == 300
+    assert found.columns["month"].mean == days.mean()
+    assert (found.columns["dt"].kind, found.columns["shop"].missing) == ("times", 25)
+    # A folder further down, and a single file, still know the columns above them.
+    for part in (folder / "month=12", *files_in(folder / "month=12")):
+        batches = list(open_source(part, {"dt": "str", "month": "int"}).batches())
+        assert [b.column("month").to_pylist() for b in batches] == [[12] * 25]
+        assert str(batches[0].column("dt")[0]) == "2026-01-12"
+        (batch,) = open_source(part).batches(["dt"], start=3, stop=7)
+        assert batch.num_rows == 4
+
+
+def test_folders_that_disagree_on_their_columns_are_refused(tmp_path: Path) -> None:
+    folder = partitioned(tmp_path / "raw", "parquet")
+    write(TABLE, folder / "month=12" / "part-0.parquet")
+    with pytest.raises(
+        UserError, match=r"its folders name the columns month, those of .* month, dt"
+    ):
+        open_source(folder)
+
+
+def test_a_remote_folder_of_csv_with_columns_in_its_names(store: Any) -> None:
+    for day in (2, 10):
+        with store.open(f"{URL}/day={day}/0.csv.gz", "wb") as file:
+            file.write(gzip.compress(f"x\n{day}.5\n".encode()))
+    source = open_source(URL, {"x": "float", "day": "int"})
+    rows = [row for b in source.batches() for row in b.to_pylist()]
+    assert rows == [{"x": 2.5, "day": 2}, {"x": 10.5, "day": 10}]
+
+
+def test_a_file_moved_to_another_day_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "dt=1").mkdir()
+    (tmp_path / "dt=2").mkdir()
+    first = write(TABLE, tmp_path / "dt=1" / "rows.parquet")
+    with Inputs({"train": first}) as inputs:
+        before = inputs.as_dict()
+    second = tmp_path / "dt=2" / "rows.parquet"
+    first.rename(second)
+    with Inputs({"train": second}) as inputs:
+        assert not inputs.same_as(before)
+
+
+@pytest.mark.parametrize("kind", ["missing", "pipe"])
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "rows.csv"
+    if kind == "pipe":
+        os.mkfifo(path)
+    problem = "is not a regular file" if kind == "pipe" else "does not exist"
+    for read in (open_source, check, lambda p: Inputs({"data": p})):
+        with pytest.raises(UserError, match=rf"rows\.csv: {problem}; check the path"):
+            read(path)
+
+
+def test_a_format_that_the_files_do_not_have_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "raw", parts_of(TABLE, [100]))
+    with pytest.raises(UserError, match="is read as parquet by its name, but the config says data"):
+        prepare(dataset(tmp_path, folder, *FEATURES, data_format="csv"))
+    assert prepare(dataset(tmp_path, folder, *FEATURES, data_format="parquet")).train
 
 
 # --- object stores ---

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pytest
-from frames import raw_table, write
+from frames import dataset, feature, raw_table, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tossctr.data.encoder import Encoder
 from tossctr.data.sources import open_source
 from tossctr.errors import UserError
 
@@ -113,11 +118,82 @@ def test_a_wrong_csv_value_names_row_and_value(tmp_path: Path) -> None:
     assert raised.value.row == 7
 
 
-def test_a_csv_line_with_too_many_fields(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
+def test_rows_of_csv_errors_are_those_of_pandas(tmp_path: Path, suffix: str) -> None:
+    lines = [f"{i},{i}.5" for i in range(3000)]
+    lines[5] = "\n" + lines[5]  # an empty line is no row
+    lines[6] = '"a\nb",1'
+    path = tmp_path / f"rows.{suffix}"
+    for at, line, problem in (
+        (700, "700, free", "not of type float (found 'free')"),
+        (2999, "1,2,3", "3 fields, where the header has 2; put fields that hold the separator"),
+    ):
+        changed = [*lines[:at], line, *lines[at + 1 :]]
+        text = "a,x\n" + "\n".join(changed) + "\n"
+        path.write_bytes(gzip.compress(text.encode()) if suffix == "csv.gz" else text.encode())
+        with pytest.raises(UserError) as raised:
+            list(open_source(path, {"x": "float"}).batches(batch_rows=100))
+        assert problem in str(raised.value)
+        assert raised.value.row == at
+        if at == 700:
+            assert str(pd.read_csv(path)["x"][raised.value.row]).strip() == "free"
+
+
+@pytest.mark.parametrize("separator", ["\t", ";", "|", ","])
+def test_columns_are_separated_by_what_the_header_has(tmp_path: Path, separator: str) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("a,x\np,1\nq,2,3\n")
-    with pytest.raises(UserError, match="cannot be read"):
-        list(open_source(path).batches())
+    frame = pd.DataFrame({"a;,b": ["1", "2"], "x": [1.5, 2.5], "y": ["p,q", "r"]})
+    frame.to_csv(path, sep=separator, index=False, quoting=csv.QUOTE_ALL)
+    (batch,) = open_source(path, {"x": "float"}).batches(["a;,b", "x", "y"])
+    assert batch.to_pydict() == frame.to_dict(orient="list")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "row", "name"),
+    [("utf-16", None, "UTF-16"), ("utf-16-le", None, "UTF-16"), ("latin-1", 2, "no UTF-8")],
+)
+def test_another_encoding_is_named(
+    tmp_path: Path, encoding: str, row: int | None, name: str
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("city,x\nA,1\nB,2\nOrléans,3\n".encode(encoding))
+    with pytest.raises(UserError, match=f"is {name} text; convert it: iconv -f ") as raised:
+        list(open_source(path, {"city": "str"}).batches())
+    assert raised.value.row == row
+
+
+def test_labels_of_csv_are_those_of_parquet(tmp_path: Path) -> None:
+    found = []
+    for label in ([True, False, True], [1, 0, 1], [1.0, 0.0, 1.0], ["true", "FALSE", "1"]):
+        frame = pd.DataFrame({"x": [1, 2, 3], "clicked": label})
+        frame.to_csv(tmp_path / "rows.csv", index=False)
+        frame.to_parquet(tmp_path / "rows.parquet")
+        for name in ("rows.csv", "rows.parquet"):
+            data = dataset(tmp_path, tmp_path / name, feature("x", "numeric", "float"))
+            types = {"x": "float", "clicked": "str"}
+            source = open_source(tmp_path / name, types)  # type: ignore[arg-type]
+            (batch,) = source.batches()
+            found.append(Encoder.fit(data, [batch]).transform(batch).label)
+    assert all(label is not None and label.tolist() == [1, 0, 1] for label in found)
+
+
+COMPRESSED = {"csv.gz": gzip.compress, "csv.bz2": bz2.compress, "tsv.gz": gzip.compress,
+              "csv.zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True)}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_compressed_csv_is_read_and_a_damaged_one_refused(tmp_path: Path, suffix: str) -> None:
+    text = "a,x\n" + "".join(f"{i},{i}.25\n" for i in range(5000))
+    data = COMPRESSED[suffix](text.replace(",", "\t" if "tsv" in suffix else ",").encode())
+    path = tmp_path / f"rows.{suffix}"
+    path.write_bytes(data)
+    source = open_source(path, {"x": "float"})
+    rows = [x for b in source.batches(start=3, stop=4998) for x in b.column("x").to_pylist()]
+    assert rows == [i + 0.25 for i in range(3, 4998)]
+    assert source.count_rows() == 5000
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"cannot be read: .*; write it again"):
+        list(open_source(path, {"x": "float"}).batches())
 
 
 @pytest.mark.parametrize(("name", "content"), [("no.parquet", None), ("empty.csv", b"")])
@@ -159,5 +235,5 @@ def test_a_csv_row_longer_than_a_block(tmp_path: Path) -> None:
 def test_a_csv_in_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "korean.csv"
     path.write_bytes("성별,클릭\n1,0\n".encode("cp949"))
-    with pytest.raises(UserError, match=r"is not UTF-8 text; save it as UTF-8"):
+    with pytest.raises(UserError, match=r"is no UTF-8 text; convert it: iconv -f ENCODING"):
         open_source(path)

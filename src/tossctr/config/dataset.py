@@ -11,7 +11,7 @@ from tossctr.config.entries import absolute, own_keys, read_entry
 from tossctr.config.messages import Place, suggestion, validated
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import DatasetConfig, FeatureSpec
-from tossctr.location import located
+from tossctr.location import form_of, located
 
 DATASET_KEYS = frozenset(DatasetConfig.model_fields) - {"dataset_id", "vocabulary"}
 _PATHS = ("data_root", "train_data", "valid_data", "test_data", "sample_submission")
@@ -33,19 +33,36 @@ def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override
         # Imported here: reading it takes the encoder, and with it torch, which takes seconds.
         from tossctr.interop.encoded_dataset import completed
 
-        train = absolute(located(str(values["train_data"])), config_dir, "train_data", place)
+        train = absolute(located(str(values["train_data"])), config_dir)
         values = completed(values, train, place)
     dataset = validated(DatasetConfig, {**values, "dataset_id": dataset_id}, place)
     _check_features(dataset, place)
+    _check_form(dataset, place)
     paths = {key: getattr(dataset, key) for key in _PATHS}
     return dataset.model_copy(
-        update={k: absolute(v, config_dir, k, place) for k, v in paths.items() if v is not None}
+        update={k: absolute(v, config_dir) for k, v in paths.items() if v is not None}
     )
 
 
 def _is_encoded(values: Mapping[str, Any]) -> bool:
     """Whether the files hold indices: H5 always does, Parquet with `rebuild_dataset: false`."""
-    return values.get("data_format") == "h5" or values.get("rebuild_dataset") is False
+    if values.get("rebuild_dataset") is False:
+        return True
+    return "h5" in (values.get("data_format"), form_of(str(values.get("train_data"))))
+
+
+def _check_form(dataset: DatasetConfig, place: Place) -> None:
+    """That no file's name contradicts `data_format`; what is in folders is seen on reading."""
+    for key in ("train_data", "valid_data", "test_data"):
+        path = getattr(dataset, key)
+        form = None if path is None else form_of(path)
+        if form is not None and dataset.data_format not in (None, form):
+            raise place.error(
+                "data_format",
+                f"is {dataset.data_format}, but {key} is {form} by its name",
+                value=str(path),
+                remedy="correct one of the two, or leave data_format out",
+            )
 
 
 def _features(entries: Any, place: Place) -> list[FeatureSpec]:

@@ -57,7 +57,7 @@ def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ())
         )
     values = own_keys(values, fuxictr.EXPERIMENT, own, place)
     training = validated(TrainingConfig, _only(values, TrainingConfig), place)
-    model_root = absolute(training.model_root, config_dir, "model_root", place)
+    model_root = absolute(training.model_root, config_dir)
     dataset = read_dataset(config_dir, dataset_id, for_dataset)
     _check_group(training, dataset, place)
     return Experiment(

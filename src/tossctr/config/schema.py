@@ -25,7 +25,7 @@ from tossctr.ensemble.choices import Objective
 from tossctr.errors import UserError
 from tossctr.evaluation.grouped import NAMES, is_grouped
 from tossctr.evaluation.metrics import METRICS, better_when, is_metric
-from tossctr.location import Location, same_place
+from tossctr.location import Form, Location, same_place
 from tossctr.redaction import redacted
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
@@ -123,8 +123,8 @@ class DatasetConfig(_Frozen):
 
     dataset_id: str = Field(pattern=_FOLDER_NAME)
     data_root: Path = Path("data")
-    data_format: Literal["csv", "h5", "parquet"] = "parquet"
-    train_data: Location  # a file, a folder of Parquet files, or the URL of one
+    data_format: Form | None = None  # what the files must be; None: as their names say
+    train_data: Location  # a file, a folder of Parquet or CSV files, or the URL of one
     valid_data: Location | None = None
     test_data: Location | None = None
     sample_submission: Path | None = None

@@ -4,65 +4,115 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from tossctr.config.nulls import NA_VALUES
 from tossctr.data.sources import (
     BATCH_ROWS,
-    CSV_SUFFIXES,
     ColumnType,
     between,
     require_columns,
+    short,
     unreadable,
 )
 from tossctr.errors import UserError
+from tossctr.location import Location, name_of, opened
 
 _CSV_BLOCK_BYTES = (4 << 20, 64 << 20, 1 << 30)  # a row must fit into a block: larger if need be
+_HEAD_BYTES = 1 << 20
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+_COMPRESSION = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
+_SEPARATORS = ",\t;|"
+_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 class CsvSource:
-    """A CSV (or tab-separated `.tsv`) file with a header line; a field is missing where it is empty
-    or one of `na_values`."""
+    """A CSV file with a header line, compressed where its name says so; a field is missing where it
+    is empty or one of `na_values`. Columns are separated by commas, or where the header has none,
+    by tabs, semicolons or `|`."""
 
     has_types = False
-    num_rows = None
     ends = None
     vocabulary = None
 
     def __init__(
-        self, path: Path, types: Mapping[str, ColumnType], na_values: Sequence[str] = NA_VALUES
+        self, path: Location, types: Mapping[str, ColumnType], na_values: Sequence[str] = NA_VALUES
     ) -> None:
         self.path = self.file = path
         self._null = ["", *na_values]
         self._types = types
-        self._parsing = pa.csv.ParseOptions(delimiter=CSV_SUFFIXES[path.suffix.lower()])
+        self._parsing = pa.csv.ParseOptions(delimiter=self._separator())
+        self._rows: int | None = None  # known once the file has been read through
         self.names = self._header()
         self._columns = tuple(types) or self.names
+
+    @property
+    def num_rows(self) -> int | None:
+        return self._rows
+
+    @contextmanager
+    def _stream(self) -> Iterator[pa.NativeFile]:
+        codec = _COMPRESSION.get(name_of(self.path).lower().split(".")[-1])
+        if isinstance(self.path, Path):
+            with pa.input_stream(str(self.path), compression=codec) as stream:
+                yield stream
+            return
+        with opened(self.path) as file, pa.PythonFile(file, "r") as plain:
+            yield plain if codec is None else pa.CompressedInputStream(plain, codec)
+
+    def _separator(self) -> str:
+        """What separates the columns of the header.
+
+        Raises:
+            UserError: the file cannot be read, is empty, or is of another encoding.
+        """
+        try:
+            with self._stream() as stream:
+                head = bytes(stream.read(_HEAD_BYTES))
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(self.path, error) from error
+        encoding = _MARKS.get(head[:2], "UTF-16" if b"\0" in head[:200] else None)
+        if encoding is not None:
+            raise self._not_utf8(encoding)
+        unquoted = re.sub(rb'"[^"]*"', b"", head).lstrip(b"\r\n").split(b"\n")[0]
+        usual = "\t" if ".tsv" in name_of(self.path).lower() else ","
+        return next((s for s in usual + _SEPARATORS if s.encode() in unquoted), usual)
+
+    def _not_utf8(self, encoding: str, row: int | None = None) -> UserError:
+        name = "ENCODING" if encoding == "no UTF-8" else encoding
+        return UserError(
+            f"is {encoding} text",
+            file=self.path,
+            row=row,
+            remedy=f"convert it: iconv -f {name} -t UTF-8 {name_of(self.path)} > utf8.csv",
+        )
 
     def _header(self) -> tuple[str, ...]:
         for block_bytes in _CSV_BLOCK_BYTES:
             options = pa.csv.ReadOptions(block_size=block_bytes)
             try:
-                with pa.csv.open_csv(
-                    self.path, read_options=options, parse_options=self._parsing
-                ) as reader:
+                with (
+                    self._stream() as stream,
+                    pa.csv.open_csv(
+                        stream, read_options=options, parse_options=self._parsing
+                    ) as reader,
+                ):
                     return tuple(reader.schema.names)
             except UnicodeDecodeError as error:
-                raise UserError(
-                    "is not UTF-8 text", file=self.path, remedy="save it as UTF-8"
-                ) from error
+                raise self._not_utf8("no UTF-8") from error
             except (pa.ArrowException, OSError) as error:
                 if "straddl" not in str(error):
-                    raise unreadable(self.path, error) from error
+                    raise self._wrong(error) from error
         raise UserError("a row is too long", file=self.path, remedy="write it as Parquet")
 
     def count_rows(self) -> int:
-        return sum(batch.num_rows for batch in self.batches(self.names[:1]))
+        if self._rows is None:
+            self._rows = sum(batch.num_rows for batch in self.batches(self.names[:1]))
+        return self._rows
 
     def batches(
         self,
@@ -75,49 +125,68 @@ class CsvSource:
         require_columns(self, columns)
         if stop is not None and start >= stop:
             return
+        first = start
         for block_bytes in _CSV_BLOCK_BYTES:
             try:
                 with self._open(columns, block_bytes) as reader:
                     for batch in between(reader, start, stop, columns, batch_rows):
                         start += batch.num_rows
                         yield batch
+                if (stop is None or start < stop) and (start > first or first == 0):
+                    self._rows = start
                 return
             except (pa.ArrowException, OSError) as error:
                 too_long = "straddl" in str(error) and block_bytes != _CSV_BLOCK_BYTES[-1]
                 if not too_long:
-                    raise self._wrong_value(error) or unreadable(self.path, error) from error
+                    raise self._wrong(error) from error
 
-    def _open(self, columns: Sequence[str], block_bytes: int) -> pa.csv.CSVStreamingReader:
+    @contextmanager
+    def _open(
+        self, columns: Sequence[str], block_bytes: int
+    ) -> Iterator[pa.csv.CSVStreamingReader]:
         options = pa.csv.ConvertOptions(
             include_columns=list(columns),
             column_types={name: _ARROW_TYPES[self._types.get(name, "str")] for name in columns},
             null_values=self._null,
             strings_can_be_null=True,
         )
-        return pa.csv.open_csv(
-            self.path,
-            read_options=pa.csv.ReadOptions(block_size=block_bytes),
-            parse_options=self._parsing,
-            convert_options=options,
-        )
+        with (
+            self._stream() as stream,
+            pa.csv.open_csv(
+                stream,
+                read_options=pa.csv.ReadOptions(block_size=block_bytes),
+                parse_options=self._parsing,
+                convert_options=options,
+            ) as reader,
+        ):
+            yield reader
 
-    def _wrong_value(self, error: Exception) -> UserError | None:
-        """Arrow names column and value of a failed conversion, but no row: look for it."""
-        found = re.search(r"In CSV column #(\d+): .* invalid value '(.*)'$", str(error), re.DOTALL)
-        if found is None:
-            return None
-        column, row = self.names[int(found[1])], 0
-        for batch in CsvSource(self.path, {}).batches([column]):
-            at = pc.index(batch.column(column), found[2]).as_py()
-            if at >= 0:
-                row += at
-                break
-            row += batch.num_rows
+    def _wrong(self, error: Exception) -> UserError:
+        """What Arrow says, with the row counted from 0 below the header."""
+        text = str(error)
+        at = re.search(r"Row #(\d+)", text)
+        row = None if at is None or int(at[1]) < 2 else int(at[1]) - 2
+        if "invalid UTF8" in text:
+            return self._not_utf8("no UTF-8", row)
+        cell = re.search(r"In CSV column #(\d+): .* invalid value '(.*)'$", text, re.DOTALL)
+        if cell is not None:
+            name = self.names[int(cell[1])]
+            return UserError(
+                f"not of type {self._types[name]}",
+                file=self.path,
+                column=name,
+                row=row,
+                value=cell[2],
+                remedy="correct the value, or the column's dtype in the data set's config",
+            )
+        fields = re.search(r"Expected (\d+) columns, got (\d+)", text)
+        if fields is not None:
+            return UserError(
+                f"{fields[2]} fields, where the header has {fields[1]}",
+                file=self.path,
+                row=row,
+                remedy='put fields that hold the separator or line breaks in quotes (")',
+            )
         return UserError(
-            f"not of type {self._types[column]}",
-            file=self.path,
-            column=column,
-            row=row,
-            value=found[2],
-            remedy="correct the value, or the column's dtype in the data set's config",
+            f"cannot be read: {short(error)}", file=self.path, row=row, remedy="write it again"
         )

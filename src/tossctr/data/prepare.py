@@ -26,7 +26,7 @@ from tossctr.data.preparing.record import VERSION, FitRecord, PrepareRecord
 from tossctr.data.preparing.time_order import TimeOrders
 from tossctr.data.preparing.work import Here, OnWorkers, Work
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import BATCH_ROWS, open_source
+from tossctr.data.sources import BATCH_ROWS, open_source, require_form
 from tossctr.data.store import StoreWriter, open_store
 from tossctr.data.verification import Stamps, check_store, stamps_of
 from tossctr.data.where import Files
@@ -89,6 +89,8 @@ def prepare(
     paths = {"train": dataset.train_data}
     if dataset.valid_data is not None:
         paths["valid"] = dataset.valid_data
+    for path in paths.values():
+        require_form(path, dataset.data_format)
     types = {c.name: c.read_as for c in resolve(dataset)} | {dataset.label_col.name: "str"}
     sources = {
         part: open_source(path, types, encoded=dataset.encoded, na_values=dataset.na_values)
@@ -116,7 +118,7 @@ def prepare(
                 return earlier
         inputs.start_hashing()
         for source in sources.values():
-            if isinstance(source.file, Files):
+            if isinstance(source.file, Files) and len(source.file.paths) > 1:
                 say(source.file.order)
         started = time.monotonic()
         try:

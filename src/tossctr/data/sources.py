@@ -17,15 +17,24 @@ from tossctr.data.plain_types import plain, plain_type
 from tossctr.data.preparing.parallel import ordered_map
 from tossctr.data.where import RowsIn
 from tossctr.errors import UserError
-from tossctr.location import Location, is_folder, located, opened, parquet_files
+from tossctr.location import (
+    Form,
+    Location,
+    files_in,
+    folder_of,
+    form_of,
+    is_folder,
+    located,
+    opened,
+    partition_of,
+    require_file,
+)
 
 ColumnType = Literal["str", "int", "float"]
 
 BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
 _READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
 _REQUEST_BYTES = 1 << 20  # the same where each read is a request to an object store
-CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
-_H5_SUFFIXES = (".h5", ".hdf5")
 VOCABULARY = "tossctr_vocabulary"  # attribute of an H5 file, key of a Parquet file's metadata
 
 
@@ -94,11 +103,14 @@ def open_source(
     encoded: bool = False,
     na_values: Sequence[str] = NA_VALUES,
 ) -> Source:
-    """Open a file by its suffix (`.csv`, `.tsv`, `.h5`, `.hdf5`; anything else must be Parquet), or
-    a folder of Parquet files as one, in the order of their names.
+    """Open a file by its suffix, or a folder of files as one: `.csv` or `.tsv`, as they are or
+    compressed (`.gz`, `.bz2`, `.zst`); `.h5` or `.hdf5`; anything else must be Parquet.
+
+    Columns that stand in the names of folders (`dt=2026-01-01/part-0.parquet`) are read too, as
+    whole numbers or dates where all values are, else as text.
 
     Args:
-        path: the file or the folder; as a URL, Parquet.
+        path: the file or the folder, of Parquet or of CSV files.
         columns: columns the caller needs (None: all), with the type to read them as. A CSV file has
             no types of its own: a column not named here is text, so that hour '00' stays '00'. A
             Parquet file keeps its own types.
@@ -111,9 +123,14 @@ def open_source(
     """
     path = located(path)
     types = dict(columns or {})
-    source = _folder(path, types) if is_folder(path) else _file(path, types, na_values)
+    if is_folder(path):
+        source = _joined(path, files_in(path), types, na_values)
+    elif partition_of(folder_of(path)) and form_of(path) != "h5":
+        source = _joined(path, [path], types, na_values)
+    else:
+        source = _file(path, types, na_values)
     require_columns(source, types)
-    if encoded or source.vocabulary is not None or _suffix(path) in _H5_SUFFIXES:
+    if encoded or source.vocabulary is not None or form_of(path) == "h5":
         from tossctr.interop.encoded_source import EncodedSource
 
         source = EncodedSource(source)
@@ -121,32 +138,49 @@ def open_source(
 
 
 def _file(path: Location, types: Mapping[str, ColumnType], na_values: Sequence[str]) -> Source:
-    if isinstance(path, str):
-        return ParquetSource(path, types)
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise UserError(problem, file=path, remedy="check the path in the data set's config")
-    if _suffix(path) in CSV_SUFFIXES:
+    if isinstance(path, Path):
+        require_file(path)
+    form = form_of(path)
+    if form == "csv":
         from tossctr.data.csv_source import CsvSource
 
         return CsvSource(path, types, na_values)
-    if _suffix(path) in _H5_SUFFIXES:
+    if form == "h5":
+        if not isinstance(path, Path):
+            raise UserError("H5 is not read from a URL", file=path, remedy="copy the file here")
         from tossctr.data.h5 import H5Source
 
         return H5Source(path, types)
     return ParquetSource(path, types)
 
 
-def _folder(path: Location, types: Mapping[str, ColumnType]) -> Source:
+def _joined(
+    path: Location,
+    files: list[Location],
+    types: Mapping[str, ColumnType],
+    na_values: Sequence[str],
+) -> Source:
     from tossctr.data.folder_source import FolderSource
 
+    partitions = [partition_of(folder_of(file)) for file in files]
     # Threads, because a footer in an object store is a few round trips.
-    parts = ordered_map(lambda file: ParquetSource(file, types), parquet_files(path))
-    return FolderSource(path, list(parts))
+    parts = list(ordered_map(lambda file: _file(file, types, na_values), files))
+    return FolderSource(path, parts, partitions, tuple(types))
 
 
-def _suffix(path: Location) -> str:
-    return path.suffix.lower() if isinstance(path, Path) else ""
+def require_form(path: Location, form: Form | None) -> None:
+    """Check that a file, or the files of a folder, have the format that a config says.
+
+    Raises:
+        UserError: they have another.
+    """
+    found = form_of(files_in(path)[0] if is_folder(path) else path) or "parquet"
+    if form is not None and found != form:
+        raise UserError(
+            f"is read as {found} by its name, but the config says data_format: {form}",
+            file=path,
+            remedy="correct data_format, or leave it out",
+        )
 
 
 def require_columns(source: Source, columns: Iterable[str]) -> None:
@@ -251,7 +285,7 @@ class ParquetSource:
                 raise UserError(
                     f"not a readable Parquet file: {short(error)}",
                     file=self.path,
-                    remedy="write it again, or give a .parquet, .csv or .tsv file",
+                    remedy="write it again, or give a file named .parquet, .csv or .tsv",
                 ) from error
             yield stack.enter_context(file)
 

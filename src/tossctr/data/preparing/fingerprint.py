@@ -11,7 +11,7 @@ from typing import Any
 
 from tossctr.errors import UserError
 from tossctr.files import sha256_of
-from tossctr.location import Location, is_folder, opened, parquet_files, stamp
+from tossctr.location import Location, files_in, folder_of, is_folder, opened, partition_of, stamp
 from tossctr.redaction import redacted
 
 _BLOCK_BYTES = 4 << 20
@@ -85,7 +85,7 @@ class Inputs:
 def _stat(path: Location) -> dict[str, Any]:
     if not is_folder(path):
         return stamp(path)
-    files = parquet_files(path)
+    files = files_in(path)
     stamps = [stamp(file) for file in files]
     size = sum(of["size"] for of in stamps)
     if any(len(of) == 1 for of in stamps):  # a store that knows nothing but sizes
@@ -95,10 +95,16 @@ def _stat(path: Location) -> dict[str, Any]:
 
 
 def _content(path: Location) -> str:
-    """SHA-256 of a file's content; of a folder, of the names and contents in it. A store's own tag
-    of a content stands for it, so that nothing is read from there twice."""
+    """SHA-256 of a file's content; of a folder, of the names and contents in it; of either, of the
+    columns in the names of its folders too. A store's own tag of a content stands for it, so that
+    nothing is read from there twice."""
+    partition = partition_of(path if is_folder(path) else folder_of(path))
+    return _hash_of([partition, _bytes(path)]) if partition else _bytes(path)
+
+
+def _bytes(path: Location) -> str:
     if is_folder(path):
-        return _hash_of([[_within(path, file), _content(file)] for file in parquet_files(path)])
+        return _hash_of([[_within(path, file), _bytes(file)] for file in files_in(path)])
     if isinstance(path, Path):
         return sha256_of(path)
     of = stamp(path)
