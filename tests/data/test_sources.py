@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from frames import dataset, feature, raw_table, write
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tossctr.data.encoder import Encoder
 from tossctr.data.sources import open_source
 from tossctr.errors import UserError
+from tossctr.inference.predict import _even
 
 TABLE = raw_table(101)
 
@@ -237,3 +239,67 @@ def test_a_csv_in_another_encoding(tmp_path: Path) -> None:
     path.write_bytes("성별,클릭\n1,0\n".encode("cp949"))
     with pytest.raises(UserError, match=r"is no UTF-8 text; convert it: iconv -f ENCODING"):
         open_source(path)
+
+
+def bomb(path: Path, kind: str, rows: int, events: int) -> Path:
+    """A small file of large rows."""
+    if kind == "list":
+        offsets = pa.array(range(0, (rows + 1) * events, events), pa.int64())
+        seq = pa.LargeListArray.from_arrays(offsets, pa.array([7] * (rows * events), pa.int8()))
+    else:
+        seq = pa.array([",".join(["7"] * events)] * rows, pa.large_string())
+    table = pa.table({"seq": seq, "row": range(rows)})
+    pa.parquet.write_table(table, path, use_dictionary=kind != "plain", compression="zstd")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["list", "repeated text", "plain"])
+def test_batches_are_bounded_in_bytes(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tossctr.data.bounded.BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr("tossctr.data.parquet_source._DECODED_BYTES", 1 << 20)
+    path = bomb(tmp_path / "rows.parquet", kind, 120, 50_000)
+    assert path.stat().st_size < 100_000
+    pool = pa.default_memory_pool()
+    before = pool.bytes_allocated()
+    rows, largest = [], 0
+    for batch in open_source(path).batches(start=3):
+        rows += batch.column("row").to_pylist()
+        largest = max(largest, pool.bytes_allocated() - before)
+        assert batch.nbytes <= 1 << 20
+    assert rows == list(range(3, 120))
+    if kind != "plain":  # there a page is decompressed whole, here 12 MB
+        assert largest < 8e6
+
+
+def test_a_row_beyond_all_bounds_and_a_chunk_that_explodes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bomb(tmp_path / "rows.parquet", "plain", 30, 50_000)
+    monkeypatch.setattr("tossctr.data.parquet_source._BOMB_BYTES", 1 << 20)
+    with pytest.raises(UserError, match=r"column seq: 0\.0 MB that decompress to 3 MB"):
+        list(open_source(path).batches())
+    assert sum(b.num_rows for b in open_source(path).batches(["row"])) == 30
+    monkeypatch.undo()
+    monkeypatch.setattr("tossctr.data.bounded.MAX_ROW_BYTES", 1 << 16)
+    with pytest.raises(UserError, match=r"column seq, row 4: a row of 0 MB; cut the history"):
+        list(open_source(path).batches(start=4))
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 2000])
+def test_scoring_cuts_rows_at_the_same_places_however_they_come(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("tossctr.inference.predict.BATCH_BYTES", limit)
+    texts = ["7" * (i * 37 % 1500) for i in range(101)]
+    whole = pa.record_batch({"seq": texts, "row": range(101)})
+    found = []
+    for size, start in ((101, 0), (1, 0), (7, 0), (13, 20), (101, 40)):
+        stream = (whole.slice(at, min(size, 101 - at)) for at in range(start, 101, size))
+        found.append([b.column("row").to_pylist() for b in _even(stream, 20)])
+    assert [row for part in found[0] for row in part] == list(range(101))
+    assert all(parts == found[0][-len(parts) :] for parts in found)
+    assert all(len({row // 20 for row in part}) == 1 for part in found[0])
+    if limit == 2000:
+        assert max(sum(len(texts[r]) for r in part) for part in found[0] if len(part) > 1) <= 2000

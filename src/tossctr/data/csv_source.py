@@ -129,7 +129,7 @@ class CsvSource:
         for block_bytes in _CSV_BLOCK_BYTES:
             try:
                 with self._open(columns, block_bytes) as reader:
-                    for batch in between(reader, start, stop, columns, batch_rows):
+                    for batch in between(reader, start, stop, columns, batch_rows, self.path):
                         start += batch.num_rows
                         yield batch
                 if (stop is None or start < stop) and (start > first or first == 0):

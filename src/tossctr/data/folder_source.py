@@ -9,7 +9,8 @@ from itertools import accumulate, takewhile
 
 import pyarrow as pa
 
-from tossctr.data.sources import BATCH_ROWS, ParquetSource, Source, require_columns, short
+from tossctr.data.parquet_source import ParquetSource
+from tossctr.data.sources import BATCH_ROWS, Source, require_columns, short
 from tossctr.data.where import Files
 from tossctr.errors import UserError
 from tossctr.location import Location

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import accumulate
 from pathlib import Path
 from typing import Literal, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tossctr.config.nulls import NA_VALUES
-from tossctr.data.plain_types import plain, plain_type
+from tossctr.data.bounded import bounded
 from tossctr.data.preparing.parallel import ordered_map
-from tossctr.data.where import RowsIn
+from tossctr.data.where import RowsIn, Where
 from tossctr.errors import UserError
 from tossctr.location import (
     Form,
@@ -25,7 +22,6 @@ from tossctr.location import (
     form_of,
     is_folder,
     located,
-    opened,
     partition_of,
     require_file,
 )
@@ -33,8 +29,6 @@ from tossctr.location import (
 ColumnType = Literal["str", "int", "float"]
 
 BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
-_READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
-_REQUEST_BYTES = 1 << 20  # the same where each read is a request to an object store
 VOCABULARY = "tossctr_vocabulary"  # attribute of an H5 file, key of a Parquet file's metadata
 
 
@@ -151,6 +145,8 @@ def _file(path: Location, types: Mapping[str, ColumnType], na_values: Sequence[s
         from tossctr.data.h5 import H5Source
 
         return H5Source(path, types)
+    from tossctr.data.parquet_source import ParquetSource
+
     return ParquetSource(path, types)
 
 
@@ -214,82 +210,6 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
-class ParquetSource:
-    """A Parquet file, read through small buffers whatever the size of its row groups; its columns
-    come as `plain_types` has them."""
-
-    has_types = True
-
-    def __init__(self, path: Location, columns: Iterable[str]) -> None:
-        self.path = self.file = path
-        with self._open() as file:
-            self.schema = pa.schema([(f.name, plain_type(f.type)) for f in file.schema_arrow])
-            self.names: tuple[str, ...] = tuple(self.schema.names)
-            made_with = (file.schema_arrow.metadata or {}).get(VOCABULARY.encode())
-            self.vocabulary = None if made_with is None else made_with.decode(errors="replace")
-            self._group_rows = [
-                file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
-            ]
-        self.columns = tuple(columns) or self.names
-
-    @property
-    def num_rows(self) -> int:
-        return sum(self._group_rows)
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        return tuple(accumulate(self._group_rows))
-
-    def count_rows(self) -> int:
-        return self.num_rows
-
-    def batches(
-        self,
-        columns: Sequence[str] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        batch_rows: int = BATCH_ROWS,
-    ) -> Iterator[pa.RecordBatch]:
-        columns = self.columns if columns is None else columns
-        require_columns(self, columns)
-        stop = self.num_rows if stop is None else min(stop, self.num_rows)
-        groups, skipped, position = [], 0, 0
-        for index, rows in enumerate(self._group_rows):
-            if position + rows <= start:
-                skipped += rows
-            elif position < stop:
-                groups.append(index)
-            position += rows
-        if start >= stop:
-            return
-        with self._open() as file:
-            try:
-                stream = file.iter_batches(batch_rows, row_groups=groups, columns=list(columns))
-                for batch in between(stream, start - skipped, stop - skipped, columns, batch_rows):
-                    yield pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), list(columns))
-            except (pa.ArrowException, OSError) as error:
-                raise unreadable(self.path, error) from error
-
-    @contextmanager
-    def _open(self) -> Iterator[pq.ParquetFile]:
-        # Without a buffer size, a column chunk (2 GB of sequences in a group of a million rows)
-        # would be read whole.
-        with ExitStack() as stack:
-            try:
-                if isinstance(self.path, Path):
-                    file = pq.ParquetFile(self.path, buffer_size=_READ_BYTES, pre_buffer=False)
-                else:
-                    url = stack.enter_context(opened(self.path))
-                    file = pq.ParquetFile(url, buffer_size=_REQUEST_BYTES, pre_buffer=False)
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                raise UserError(
-                    f"not a readable Parquet file: {short(error)}",
-                    file=self.path,
-                    remedy="write it again, or give a file named .parquet, .csv or .tsv",
-                ) from error
-            yield stack.enter_context(file)
-
-
 def unreadable(path: Location, error: Exception) -> UserError:
     """The error for a file that Arrow cannot read on."""
     if isinstance(error, TimeoutError):
@@ -312,14 +232,25 @@ def between(
     stop: int | None,
     columns: Sequence[str],
     batch_rows: int,
+    path: Location,
+    first_row: int = 0,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows `start` to `stop` of a stream, in batches of at most `batch_rows`."""
+    """Rows `start` to `stop` of a stream, in batches of at most `batch_rows` and some 16 MB.
+
+    Args:
+        path, first_row: the file, and its row that the stream begins with, for errors.
+
+    Raises:
+        UserError: a row that is larger than any history.
+    """
     position = 0
     for batch in stream:
         low = max(start - position, 0)
         high = batch.num_rows if stop is None else min(batch.num_rows, stop - position)
-        for at in range(low, high, batch_rows):
-            yield batch.slice(at, min(batch_rows, high - at)).select(list(columns))
+        if low < high:
+            chosen = batch.slice(low, high - low).select(list(columns))
+            where = Where(first_row + position + low, path)
+            yield from bounded(chosen, batch_rows, where)
         position += batch.num_rows
         if stop is not None and position >= stop:
             return

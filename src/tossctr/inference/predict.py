@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from tossctr.data.bounded import BATCH_BYTES, first_rows, row_bytes
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.ids import row_ids
 from tossctr.data.loader import RowsDataset
@@ -140,17 +141,23 @@ def _predict_member(
 
 def _even(stream: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
     """The stream in batches of just so many rows, whatever it came in, so that sums over a batch
-    are the same wherever a scoring begins."""
+    are the same wherever a scoring begins at a multiple of `rows`. Rows that are too large for one
+    batch are several, cut at the same places too."""
     held: list[pa.RecordBatch] = []
-    count = 0
+    count = size = 0  # rows since the last multiple, and bytes held
     for batch in stream:
-        while count + batch.num_rows >= rows:
-            cut = rows - count
-            yield from _whole([*held, batch.slice(0, cut)])
-            held, count, batch = [], 0, batch.slice(cut)
-        if batch.num_rows:
-            held.append(batch)
-            count += batch.num_rows
+        while batch.num_rows:
+            sizes = row_bytes(batch.slice(0, rows - count))
+            cut = first_rows(np.append(size, sizes), BATCH_BYTES) - 1 if held else 0
+            if not held:
+                cut = first_rows(sizes, BATCH_BYTES)
+            if cut:
+                held.append(batch.slice(0, cut))
+                count, size, batch = count + cut, size + int(sizes[:cut].sum()), batch.slice(cut)
+            if count == rows or cut < len(sizes):
+                yield from _whole(held)
+                held, size = [], 0
+                count %= rows
     if held:
         yield from _whole(held)
 

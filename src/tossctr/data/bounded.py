@@ -1,0 +1,74 @@
+"""Batches bounded by bytes, so that a thousand rows of a million events are not one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tossctr.data.where import Where
+
+BATCH_BYTES = 16 << 20  # 4096 rows with sequences of 2 KB are 10 MB
+MAX_ROW_BYTES = 256 << 20  # of one row; 30 million events
+
+
+def bounded(batch: pa.RecordBatch, rows: int, where: Where) -> Iterator[pa.RecordBatch]:
+    """A batch in pieces of at most `rows` rows and `BATCH_BYTES`, one row at least.
+
+    Raises:
+        UserError: a row of more than `MAX_ROW_BYTES`.
+    """
+    sizes = row_bytes(batch)
+    if sizes.max(initial=0) > MAX_ROW_BYTES:
+        at = int(sizes.argmax())
+        largest = max(batch.schema.names, key=lambda n: row_bytes(batch.select([n]))[at])
+        raise where.error(
+            f"a row of {sizes[at] / 1e6:,.0f} MB",
+            largest,
+            at,
+            None,
+            "cut the history to its newest events: more than any model uses",
+        )
+    start = 0
+    while start < batch.num_rows:
+        length = first_rows(sizes[start : start + rows], BATCH_BYTES)
+        yield batch.slice(start, length)
+        start += length
+
+
+def first_rows(sizes: NDArray[np.int64], limit: int) -> int:
+    """How many of the first rows, of these sizes in bytes, are within a limit; one at least."""
+    return max(1, int(np.searchsorted(np.cumsum(sizes), limit, side="right")))
+
+
+def row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """(B,) the size of each row in bytes, with repeated texts written out."""
+    sizes = np.zeros(batch.num_rows, np.int64)
+    for array in batch.columns:
+        sizes += _sizes(array)
+    return sizes
+
+
+def _sizes(array: pa.Array) -> NDArray[np.int64] | int:
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        texts = pc.binary_length(array.dictionary).take(array.indices)
+        return _filled(texts) + 4
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        return _filled(pc.binary_length(array)) + 4
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        ends = np.cumsum(np.append(0, _filled(pc.list_value_length(array))))
+        inner = _sizes(array.flatten())
+        if isinstance(inner, int):
+            return np.diff(ends) * inner
+        return np.diff(np.append(0, np.cumsum(inner))[ends])
+    return max(kind.bit_width // 8, 1) if pa.types.is_primitive(kind) else 8
+
+
+def _filled(lengths: pa.Array) -> NDArray[Any]:
+    found: NDArray[Any] = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    return found.astype(np.int64)
