@@ -62,11 +62,10 @@ def _sizes(array: pa.Array) -> NDArray[np.int64] | int:
         return _filled(pc.binary_length(array)) + 4
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         ends = np.cumsum(np.append(0, _filled(pc.list_value_length(array))))
-        inner = _sizes(array.flatten())
-        if isinstance(inner, int):
-            return np.diff(ends) * inner
-        return np.diff(np.append(0, np.cumsum(inner))[ends])
-    return max(kind.bit_width // 8, 1) if pa.types.is_primitive(kind) else 8
+        inner = np.broadcast_to(_sizes(array.flatten()), int(ends[-1]))
+        in_rows: NDArray[np.int64] = np.diff(np.append(0, np.cumsum(inner))[ends])
+        return in_rows
+    return max(int(kind.bit_width) // 8, 1) if pa.types.is_primitive(kind) else 8
 
 
 def _filled(lengths: pa.Array) -> NDArray[Any]:

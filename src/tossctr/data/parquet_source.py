@@ -169,13 +169,10 @@ class ParquetSource:
         # would be read whole.
         with ExitStack() as stack:
             try:
-                if isinstance(self.path, Path):
-                    place, buffer = self.path, _READ_BYTES
-                else:
-                    place, buffer = stack.enter_context(opened(self.path)), _REQUEST_BYTES
+                local = isinstance(self.path, Path)
                 file = pq.ParquetFile(
-                    place,
-                    buffer_size=buffer,
+                    self.path if local else stack.enter_context(opened(str(self.path))),
+                    buffer_size=_READ_BYTES if local else _REQUEST_BYTES,
                     pre_buffer=False,
                     read_dictionary=list(as_dictionary),
                 )
