@@ -29,7 +29,7 @@ from tossctr.data.sources import open_source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.inference.predict import Predictions
-from tossctr.inference.submission import write_submission
+from tossctr.inference.submission import read_sample, write_submission
 
 Ids = list[int | None]
 Histories = list[list[int | None] | None]
@@ -459,16 +459,18 @@ def scored(ids: pa.Array) -> list[Predictions]:
 def test_ids_of_any_type_meet_those_of_a_sample(tmp_path: Path, ids: pa.Array) -> None:
     sample, output = tmp_path / "sample.csv", tmp_path / "out.csv"
     sample.write_text(f"ID,y\n7,0\n{LARGE + 1},0\n{LARGE},0\n")
-    write_submission(iter(scored(ids)), output, sample=sample, id_col="ID")
+    write_submission(iter(scored(ids)), output, sample=read_sample(sample), header=("ID", "y"))
     written = pd.read_csv(output, dtype={"ID": str})
     assert written["ID"].tolist() == ["7", str(LARGE + 1), str(LARGE)]
     np.testing.assert_allclose(written["y"], 1 / (1 + np.exp([-1.0, 0.0, 1.0])))
     sample.write_text("ID,y\n7,0\n7.0,0\n8,0\n")
     with pytest.raises(UserError, match="an id stands twice in the sample"):
-        write_submission(iter(scored(ids)), output, sample=sample, id_col="ID")
+        write_submission(iter(scored(ids)), output, sample=read_sample(sample), header=("ID", "y"))
 
 
 def test_large_ids_of_floats_are_written_in_full(tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
-    write_submission(iter(scored(pa.array([float(LARGE), 5.0]))), output, sample=None, id_col="ID")
+    write_submission(
+        iter(scored(pa.array([float(LARGE), 5.0]))), output, sample=None, header=("ID", "y")
+    )
     assert output.read_text().splitlines()[1].startswith(f"{LARGE},")

@@ -137,4 +137,5 @@ def test_without_their_data_folds_still_have_a_page(folds, monkeypatch, tmp_path
 def test_few_clicks_have_no_interval(of_folds):
     report = replace(of_folds, half_width={**of_folds.half_width, "AP": np.nan})
     assert tables.within(report, "AP", 4) == ""
-    assert "nan" not in body(render([report]))
+    page = re.sub(r"dataset\.na_values.*?</tr>", "", body(render([report])))  # it lists "nan"
+    assert "nan" not in page
