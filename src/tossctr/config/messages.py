@@ -36,6 +36,46 @@ _KINDS = {
     "too_short": "a longer list",
     "too_long": "a shorter list",
 }
+# What PyTorch, scikit-learn, LightGBM and CTR libraries call our keys, where spelling is no help.
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("lr", "eta", "step_size", "lr_rate"), ("learning_rate",)),
+    **dict.fromkeys(("bs", "batch"), ("batch_size",)),
+    **dict.fromkeys(
+        ("n_epochs", "num_epochs", "max_epochs", "n_estimators", "num_iterations", "num_rounds",
+         "num_boost_round", "iterations", "n_iter"), ("epochs",),
+    ),
+    **dict.fromkeys(("emb_dim", "embed_dim", "emb_size", "embedding_size"), ("embedding_dim",)),
+    **dict.fromkeys(
+        ("hidden_units", "hidden_size", "hidden_dims", "mlp_hidden_units", "layers"),
+        ("dnn_hidden_units",),
+    ),
+    **dict.fromkeys(("dropout", "dropout_rate", "drop_rate"), ("net_dropout",)),
+    **dict.fromkeys(("wd", "l2"), ("weight_decay", "embedding_regularizer")),
+    **dict.fromkeys(("random_state", "random_seed"), ("seed",)),
+    **dict.fromkeys(
+        ("early_stopping_rounds", "early_stopping", "early_stopping_patience"),
+        ("early_stop_patience",),
+    ),
+    **dict.fromkeys(
+        ("clip_grad_norm", "grad_clip", "gradient_clip_val", "max_grad_norm", "clipnorm"),
+        ("max_gradient_norm",),
+    ),
+    **dict.fromkeys(("optim", "opt"), ("optimizer",)),
+    **dict.fromkeys(("amp", "fp16", "bf16", "mixed_precision", "dtype"), ("precision",)),
+    **dict.fromkeys(("n_jobs", "num_threads"), ("num_workers",)),
+    **dict.fromkeys(("min_child_samples", "min_data_per_leaf"), ("min_data_in_leaf",)),
+    **dict.fromkeys(("colsample_bytree",), ("feature_fraction",)),
+    **dict.fromkeys(("subsample",), ("bagging_fraction",)),
+    **dict.fromkeys(("reg_alpha",), ("lambda_l1",)),
+    **dict.fromkeys(("reg_lambda",), ("lambda_l2",)),
+    **dict.fromkeys(("criterion", "loss_fn"), ("loss",)),
+    **dict.fromkeys(("seq_len", "max_seq_len", "maxlen", "sequence_length"), ("max_len",)),
+    **dict.fromkeys(("label", "target", "y"), ("label_col",)),
+    **dict.fromkeys(("train", "train_path", "train_file"), ("train_data",)),
+    **dict.fromkeys(("test", "test_path", "test_file"), ("test_data",)),
+    **dict.fromkeys(("valid", "val_data", "valid_path"), ("valid_data",)),
+}  # fmt: skip
+_QUOTED_BOOL = "put it in quotes: without them yes, no, on, off, true and false are no text"
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
@@ -79,9 +119,11 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def suggestion(name: str, candidates: Iterable[str], otherwise: str = "remove it") -> str:
-    """A remedy: the nearest valid name, else all of them if a line holds them, else `otherwise`."""
+    """A remedy: what other libraries call a valid name, or the nearest, else all of them if a line
+    holds them, else `otherwise`."""
     candidates = sorted(candidates)
-    close = nearest(name, candidates)
+    others = OTHER_NAMES.get(name.lower().replace("-", "_"), ())
+    close = next((known for known in others if known in candidates), nearest(name, candidates))
     if close is not None:
         return f"did you mean {close}?"
     if candidates and len(candidates) <= _LISTED:
@@ -172,7 +214,13 @@ def _said(details: list[ErrorDetails], model: type[BaseModel]) -> tuple[str, obj
             return f"is not valid: {first['ctx']['error']}", None, None
     kinds = dict.fromkeys(_KINDS[d["type"]] for d in details if d["type"] in _KINDS)
     text = f"must be {' or '.join(kinds)}" if kinds else f"is not valid: {first['msg']}"
-    return text, "null" if first["input"] is None else first["input"], None
+    found = first["input"]
+    if "text" not in kinds or found is None or isinstance(found, str | list | Mapping):
+        return text, "null" if found is None else found, None
+    if isinstance(found, bool):
+        return text, found, _QUOTED_BOOL
+    shown = found if isinstance(found, int | float) else str(found)  # a date as it was written
+    return text, shown, f'put it in quotes: "{found}"'
 
 
 def _model_at(model: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel]:

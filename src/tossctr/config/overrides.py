@@ -42,7 +42,7 @@ class Override:
                 f"{key} is not a known key",
                 file="--set",
                 value=self.written,
-                remedy=suggestion(key, known),
+                remedy=suggestion(key, known, "see the keys in model_config and dataset_config"),
             )
 
 

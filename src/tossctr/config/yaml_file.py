@@ -9,26 +9,79 @@ from typing import Any
 import yaml
 
 from tossctr.errors import UserError
+from tossctr.location import require_readable
+
+MAX_BYTES = 2 << 20  # of a file
+MAX_DEPTH = 50  # of brackets and indentation
+MAX_NODES = 100_000  # with what each alias stands for
+MAX_DIGITS = 100  # of a number
+_STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-class _DuplicateKey(Exception):
-    """The same key twice in one mapping; plain YAML would keep the last without a word."""
+class _Refused(Exception):
+    """What plain YAML would take: a key twice, or more than fits."""
+
+    def __init__(self, node: yaml.Event | yaml.Node, problem: str, remedy: str) -> None:
+        super().__init__(f"line {node.start_mark.line + 1}: {problem}")
+        self.remedy = remedy
 
 
 class _Loader(yaml.SafeLoader):
+    """Nodes are bounded while they are read, before any value is built from them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._nodes = 0
+        self._sizes: dict[str, int] = {}  # of each anchor that has ended, aliases in it written out
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in self.anchors and event.anchor not in self._sizes:
+                raise _Refused(event, f"*{event.anchor} contains itself", "write it out")
+            self._count(self._sizes.get(event.anchor, 1), event)
+            return super().compose_node(parent, index)
+        before = self._nodes
+        self._count(1, event)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _Refused(event, f"nested more than {MAX_DEPTH} deep", "check the brackets")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if event.anchor is not None:
+            self._sizes[event.anchor] = self._nodes - before
+        return node
+
+    def _count(self, nodes: int, event: yaml.Event) -> None:
+        self._nodes += nodes
+        if self._nodes > MAX_NODES:
+            raise _Refused(event, f"more than {MAX_NODES:,} values", "use fewer values or aliases")
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
+            raise _Refused(
+                node, f"a number of {len(node.value):,} characters", "give one that is in range"
+            )
+        return node
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Looked at before `<<` is merged, where an entry may well repeat a key to override it.
         node = super().compose_mapping_node(anchor)
-        seen: dict[Any, int] = {}
+        seen: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            line = key.start_mark.line + 1
             if key.value in seen:
-                raise _DuplicateKey(
-                    f"line {line}: {key.value} is given twice (first on line {seen[key.value]})"
+                raise _Refused(
+                    key,
+                    f"{key.value} is given twice (first on line {seen[key.value]})",
+                    "keep one of the two",
                 )
-            seen[key.value] = line
+            seen[key.value] = key.start_mark.line + 1
+            if key.tag != _MERGE:
+                key.tag = _STR  # `on:` and `14:` are names as they are written
         return node
 
 
@@ -44,9 +97,17 @@ def read_mapping(file: Path) -> dict[str, Any]:
     """The top level of a YAML file, id -> entry.
 
     Raises:
-        UserError: unreadable, not UTF-8, not YAML (with the line), a key twice, not a mapping.
+        UserError: unreadable, not UTF-8, not YAML (with the line), a key twice, not a mapping, too
+            large, nested too deeply, or with too many values.
     """
     try:
+        require_readable(file)
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"is larger than the {MAX_BYTES:,} bytes that a config may have",
+                file=file,
+                remedy="name the config's file or folder",
+            )
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError("is not UTF-8 text", file=file, remedy="save it as UTF-8") from error
@@ -77,8 +138,8 @@ def parse_value(text: str, written: str) -> Any:
 def _load(text: str, file: Path | str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: plain values only
-    except _DuplicateKey as error:
-        raise UserError(str(error), file=file, remedy="keep one of the two") from error
+    except _Refused as error:
+        raise UserError(str(error), file=file, remedy=error.remedy) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
