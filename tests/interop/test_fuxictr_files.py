@@ -486,3 +486,18 @@ def test_times_count_in_the_width_only_where_asked(
     fuxi = FuxiMap.of(data.encoder, fields, {})
     assert fuxi.sum_emb_out_dim(8) == 8 * 8
     assert fuxi.sum_emb_out_dim(8, without_time=True) == 6 * 8
+
+
+def test_an_id_that_h5_cannot_hold_is_named(
+    raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path
+) -> None:
+    _, dataset, data = raw
+    ids = pa.array(["a", "b\0c", *map(str, range(58))])
+    test = raw_table(60, 2).drop_columns(["clicked"]).add_column(0, "ID", ids)
+    pq.write_table(test, tmp_path / "test.parquet")
+    written = Export.of(data, dataset)
+    with pytest.raises(UserError, match=r"test\.parquet, column ID, row 1: an id with a NUL"):
+        written.write_raw(tmp_path / "test.parquet", tmp_path / "test.h5")
+    assert not (tmp_path / "test.h5").exists()
+    written.write_raw(tmp_path / "test.parquet", tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["ID"].to_pylist() == ids.to_pylist()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +12,93 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tossctr.data.bounded import BATCH_BYTES, MAX_ROW_BYTES, bounded
 from tossctr.data.sources import BATCH_ROWS, VOCABULARY, require_columns
+from tossctr.data.where import Where
 from tossctr.errors import UserError
+
+_BOMB_BYTES, _BOMB_RATIO = 512 << 20, 2000  # gzip packs at most a thousand to one
 
 
 @contextmanager
-def open_h5(path: Path, mode: str, file: Path | None = None) -> Iterator[Any]:
-    """An `h5py.File`; `file` is what errors name, where `path` is temporary.
+def reading(path: Path) -> Iterator[Any]:
+    """An `h5py.File` to read from.
 
     Raises:
-        UserError: h5py is not installed, or the file cannot be opened, read or written.
+        UserError: h5py is not installed, or the file, or something in it, cannot be read.
     """
+    h5py = _h5py(path)
+    try:
+        with h5py.File(path, "r") as opened:
+            yield opened
+    # HDF5's errors come as whatever Python type h5py takes them for.
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"not a usable H5 file: {problem}", file=path, remedy="make it again"
+        ) from error
+
+
+@contextmanager
+def writing(path: Path, file: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A new `h5py.File`, and a function that raises what the disk has refused so far; `file` is
+    what errors name, where `path` is temporary.
+
+    Raises:
+        UserError: h5py is not installed.
+        OSError: the disk refuses.
+    """
+    h5py = _h5py(file)
+    with _Output(path, "w+b") as output:
+        try:
+            with h5py.File(output, "w") as opened:
+                yield opened, output.check
+        finally:
+            output.check()
+
+
+class _Output(FileIO):
+    """A file whose refused writes are kept and not told to HDF5, which crashes the process when it
+    cannot close a file; nothing is written after the first, and `check` raises it."""
+
+    _refused: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left and self._refused is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self._refused = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size) if self._refused is None else size or 0
+        except OSError as error:
+            self._refused = error
+            return size or 0
+
+    def check(self) -> None:
+        """
+        Raises:
+            OSError: a write was refused.
+        """
+        if self._refused is not None:
+            raise self._refused
+
+
+def _h5py(file: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
         raise UserError(
             "H5 files need h5py, which is not installed",
-            file=file or path,
+            file=file,
             remedy="pip install 'tossctr[h5]'",
         ) from error
-    try:
-        with h5py.File(path, mode) as opened:
-            yield opened
-    except OSError as error:
-        problem = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"not a usable H5 file: {problem}", file=file or path, remedy="make it again"
-        ) from error
+    return h5py
 
 
 class H5Source:
@@ -49,21 +110,18 @@ class H5Source:
 
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
         self.path = self.file = path
-        with open_h5(path, "r") as file:
-            shapes = {name: getattr(item, "shape", None) for name, item in file.items()}
+        shapes: dict[str, tuple[int, ...]] = {}
+        self._row_bytes: dict[str, int] = {}
+        with reading(path) as file:
             vocabulary = file.attrs.get(VOCABULARY)
+            for name in file:
+                dataset = _column(file, name, path)
+                shapes[name] = dataset.shape
+                self._row_bytes[name] = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
         self.names: tuple[str, ...] = tuple(shapes)
         self.vocabulary = None if vocabulary is None else str(vocabulary)
         rows = None
         for name, shape in shapes.items():
-            if not shape or len(shape) > 2:
-                raise UserError(
-                    "not a column: neither (rows,) nor (rows, length)",
-                    file=path,
-                    column=name,
-                    value=shape,
-                    remedy="give a file with one dataset a column, as FuxiCTR 2 writes them",
-                )
             if rows is not None and shape[0] != rows:
                 raise UserError(
                     f"{shape[0]:,} rows, where the columns before have {rows:,}",
@@ -92,19 +150,62 @@ class H5Source:
         columns = self._columns if columns is None else columns
         require_columns(self, columns)
         stop = self._rows if stop is None else min(stop, self._rows)
+        row_bytes = sum(self._row_bytes[name] for name in columns)
+        at_once = max(1, min(batch_rows, BATCH_BYTES // max(row_bytes, 1)))
         if start >= stop:
             return
-        with open_h5(self.path, "r") as file:
-            for at in range(start, stop, batch_rows):
-                end = min(at + batch_rows, stop)
-                arrays = [_arrow(file[name][at:end]) for name in columns]
-                yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+        with reading(self.path) as file:
+            datasets = [_column(file, name, self.path) for name in columns]
+            for at in range(start, stop, at_once):
+                end = min(at + at_once, stop)
+                arrays = [_arrow(dataset[at:end]) for dataset in datasets]
+                batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
+                yield from bounded(batch, batch_rows, Where(at, self.path))
+
+
+def _column(file: Any, name: str, path: Path) -> Any:
+    """A dataset that is a column.
+
+    Raises:
+        UserError: it is something else, is not in this file, or is larger than what the file holds.
+    """
+    import h5py
+
+    problem = None
+    link = file.get(name, getlink=True)
+    item = file[name] if isinstance(link, h5py.HardLink) else None
+    if item is None:
+        problem = "a link to another place, which is not followed"
+    elif not isinstance(item, h5py.Dataset):
+        problem = "not a column: a group"
+    elif item.external or item.is_virtual:
+        problem = "kept in another file, which is not opened"
+    elif not item.shape or len(item.shape) > 2:
+        problem = f"not a column, neither (rows,) nor (rows, length): {item.shape}"
+    elif item.dtype.kind not in "biufS" and h5py.check_string_dtype(item.dtype) is None:
+        problem = f"of type {item.dtype}, neither numbers nor texts"
+    else:
+        row = int(np.prod(item.shape[1:], dtype=object)) * item.dtype.itemsize
+        chunk = int(np.prod(item.chunks or (0,), dtype=object)) * item.dtype.itemsize
+        size, stored = row * item.shape[0], item.id.get_storage_size()
+        if max(row, chunk) > MAX_ROW_BYTES:
+            problem = f"{max(row, chunk) / 1e6:,.0f} MB in a row or a chunk"
+        elif size > _BOMB_BYTES and size > _BOMB_RATIO * stored:
+            problem = f"{size / 1e6:,.0f} MB, of which the file holds {stored / 1e6:,.1f}"
+    if problem is not None:
+        raise UserError(
+            problem,
+            file=path,
+            column=name,
+            remedy="give a file with one dataset a column, as FuxiCTR 2 writes them",
+        )
+    return item
 
 
 def _arrow(values: NDArray[Any]) -> pa.Array:
     if values.ndim == 2:
-        offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)))
+        offsets = np.arange(len(values) + 1, dtype=np.int64) * values.shape[1]
+        return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)))
     if values.dtype.kind in "OS":  # text, which h5py gives as bytes
         return pa.array(values.tolist(), pa.binary()).cast(pa.string())
     return pa.array(values)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoder import Encoder
@@ -112,6 +114,8 @@ class Export:
                     where = Where(row, source.file)
                     with where.reading(id_col):
                         ids = row_ids(batch.column(id_col), na_values, id_col, where)
+                    if path.suffix == ".h5":
+                        _refuse_nul(ids, id_col, where)
                     written[id_col] = np.array(ids.to_pylist(), object)
                 append(written)
                 advance(len(rows))
@@ -177,6 +181,19 @@ def export(
             rows[part] = written.write_raw(dataset.test_data, path)
     written.write_maps(folder)
     return rows
+
+
+def _refuse_nul(ids: pa.Array, column: str, where: Where) -> None:
+    found = pc.match_substring(ids, "\0")
+    if pc.any(found).as_py():
+        at = pc.index(found, True).as_py()
+        raise where.error(
+            "an id with a NUL character, which ends a text in H5",
+            column,
+            at,
+            ids[at].as_py(),
+            "correct the id, or export as fuxictr-parquet",
+        )
 
 
 def _ranges(rows: int) -> Iterator[Array]:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from tossctr.data.batch import Batch, Ragged
 from tossctr.data.features import FeatureMap, Field
-from tossctr.data.h5 import open_h5
+from tossctr.data.h5 import writing as writing_h5
 from tossctr.data.sources import VOCABULARY
+from tossctr.errors import UserError
 from tossctr.files import whole_file
 
 Array = NDArray[Any]
@@ -83,17 +84,25 @@ def writing(path: Path, vocabulary: str) -> Iterator[Append]:
 
 @contextmanager
 def _writing_h5(temporary: Path, path: Path, vocabulary: str) -> Iterator[Append]:
-    with open_h5(temporary, "w", path) as file:
+    with writing_h5(temporary, path) as (file, check):
         file.attrs[VOCABULARY] = vocabulary
 
         def append(columns: dict[str, Array]) -> None:
             for name, values in columns.items():
+                if "/" in name or name == ".":
+                    raise UserError(
+                        "H5 takes a name with / for a folder",
+                        file=path,
+                        column=name,
+                        remedy="export as fuxictr-parquet, or rename the column",
+                    )
                 if name not in file:
                     _new_dataset(file, name, values)
                 dataset = file[name]
                 at = dataset.shape[0]
                 dataset.resize(at + len(values), axis=0)
                 dataset[at:] = values
+            check()
 
         yield append
 
