@@ -58,7 +58,7 @@ def prepare(
 ) -> None:
     """Encode raw parquet or CSV into a training store, in bounded memory.
 
-    The raw files may be folders of parquet files, or URLs of an object store."""
+    The raw files may be folders of parquet or CSV files, or URLs of an object store."""
     chosen, _ = _dataset(config, expid, dataset, overrides)
     from tossctr.data.prepare import prepare as prepare_data
 
