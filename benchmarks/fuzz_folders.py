@@ -33,6 +33,7 @@ from tossctr.files import sha256_of
 
 ROWS, TEST_ROWS = 240, 80
 OTHER = ("train", *CONFIG, "--expid", "other", *CPU)
+READ = (".json", ".npy", ".parquet", ".safetensors", ".txt", ".csv", ".db")  # and not locks, logs
 TUNE = ("tune", *CONFIG, "--expid", "trees", *CPU, "--trials")
 NOT_READ = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
             StopIteration, pa.ArrowException)  # fmt: skip
@@ -95,7 +96,7 @@ def attempt(project: Path, draw: random.Random) -> tuple[bool, str | None]:
         path
         for folder in ("checkpoints", "data/few")
         for path in sorted((project / folder).rglob("*"))
-        if path.is_file() and "tfevents" not in path.name and path.name != "lock"
+        if path.is_file() and path.suffix in READ
     ]
     for _ in range(draw.choice([1, 1, 1, 2])):
         # By kind of file first: else most would be of folds.
