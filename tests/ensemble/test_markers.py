@@ -17,7 +17,8 @@ SPREAD = {"mean": 0.5, "std": 0.1, "error": 0.05}
 SCORES = dict.fromkeys(("competition_score", "AP", "WLL", "AUC"), SPREAD)
 VALUES = dict.fromkeys(METRICS, 0.5)
 BLEND = {
-    "version": 1,
+    "version": 2,
+    "objective": "competition_score",
     "members": [
         {"name": name, "marker": f"../{name}/folds.json", "sha256": HASH} for name in ("a", "b")
     ],
@@ -87,7 +88,10 @@ BLENDS = [
     (("best_single",), "c"),
     (("gain",), {}),
     (("metrics",), {}),
-    (("version",), 2),
+    (("version",), 1),
+    (("version",), 2.5),
+    (("objective",), "raw"),
+    (("objective",), "accuracy"),
     (("version",), "1"),
     (("more",), 1),
 ]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import datetime
+import errno
 import fcntl
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tossctr.config.schema import Experiment
+from tossctr.progress import say
 from tossctr.redaction import redacted
 
 FILE = "results.csv"
@@ -20,7 +23,8 @@ COLUMNS = ("time", "command", "exp_id", "dataset_id", "seed", "train", "val", "t
 
 
 def append_result(folder: Path, experiment: Experiment, best: Mapping[str, Any]) -> None:
-    """Add a run to `folder`'s results.csv.
+    """Add a run to `folder`'s results.csv. Where that cannot be done, it is said: the run itself is
+    whole by then. A link there is not followed, nor a pipe waited for.
 
     Args:
         folder: where runs are kept.
@@ -38,8 +42,18 @@ def append_result(folder: Path, experiment: Experiment, best: Mapping[str, Any])
         " - ".join(f"{name}: {best[name]:.6f}" for name in names),
         "N.A.",
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("a", encoding="utf-8", newline="") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _append(folder / FILE, row)
+    except OSError as error:
+        say(f"not in the table of results: {folder / FILE}: {error.strerror or error}")
+
+
+def _append(path: Path, row: tuple[Any, ...]) -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline="") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file")
         fcntl.flock(file, fcntl.LOCK_EX)  # runs may end at the same moment
         header = [] if os.fstat(file.fileno()).st_size else [COLUMNS]
         file.write(_lines([*header, row]))

@@ -1,0 +1,28 @@
+"""The table of results: no finished run is lost over it, and no other file is written to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tossctr.config.loader import load_experiment
+from tossctr.training.results import FILE, append_result
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+BEST = dict.fromkeys(["AUC", "logloss", "AP", "WLL", "competition_score"], 0.5)
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda p: p.symlink_to(p.with_name("precious.txt"))]
+)
+def test_what_is_no_table_is_left_alone(tmp_path, make, capsys):
+    experiment = load_experiment(CONFIGS, "LightGBM_toy")
+    precious = tmp_path / "precious.txt"
+    precious.write_text("kept")
+    make(tmp_path / FILE)
+    append_result(tmp_path, experiment, BEST)
+    assert "not in the table of results" in capsys.readouterr().err
+    assert precious.read_text() == "kept"
+    append_result(tmp_path / "new", experiment, BEST)
+    append_result(tmp_path / "new", experiment, BEST)
+    assert len((tmp_path / "new" / FILE).read_text().splitlines()) == 3
