@@ -151,6 +151,8 @@ def test_the_time_split_takes_the_newest_files_and_says_the_order(
     assert "raw: 12 files, read in this order: part-0.parquet, part-1.parquet, ..., " in said
     assert "part-10.parquet, part-11.parquet" in said
     assert "older than a row above it" not in said
+    check(folder)
+    assert "raw: 12 files, read in this order: part-0" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("rows", [7, 4096])

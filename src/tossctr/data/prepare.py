@@ -26,10 +26,9 @@ from tossctr.data.preparing.record import VERSION, FitRecord, PrepareRecord
 from tossctr.data.preparing.time_order import TimeOrders
 from tossctr.data.preparing.work import Here, OnWorkers, Work
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import BATCH_ROWS, open_source, require_form
+from tossctr.data.sources import BATCH_ROWS, open_source, require_form, say_order
 from tossctr.data.store import StoreWriter, open_store
 from tossctr.data.verification import Stamps, check_store, stamps_of
-from tossctr.data.where import Files
 from tossctr.errors import UserError
 from tossctr.files import locked, remove, sync_folder, write_json, writing
 from tossctr.interop.encoded_source import require_vocabulary
@@ -118,8 +117,7 @@ def prepare(
                 return earlier
         inputs.start_hashing()
         for source in sources.values():
-            if isinstance(source.file, Files) and len(source.file.paths) > 1:
-                say(source.file.order)
+            say_order(source)
         started = time.monotonic()
         try:
             plan = Plan.of(dataset, sources)

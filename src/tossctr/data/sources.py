@@ -12,7 +12,7 @@ import pyarrow as pa
 from tossctr.config.nulls import NA_VALUES
 from tossctr.data.bounded import bounded
 from tossctr.data.preparing.parallel import ordered_map
-from tossctr.data.where import RowsIn, Where
+from tossctr.data.where import Files, RowsIn, Where
 from tossctr.errors import UserError
 from tossctr.location import (
     Form,
@@ -25,6 +25,7 @@ from tossctr.location import (
     partition_of,
     require_file,
 )
+from tossctr.progress import say
 
 ColumnType = Literal["str", "int", "float"]
 
@@ -162,6 +163,12 @@ def _joined(
     # Threads, because a footer in an object store is a few round trips.
     parts = list(ordered_map(lambda file: _file(file, types, na_values), files))
     return FolderSource(path, parts, partitions, tuple(types))
+
+
+def say_order(source: Source) -> None:
+    """Tell the user in which order the files of a folder are read."""
+    if isinstance(source.file, Files) and len(source.file.paths) > 1:
+        say(source.file.order)
 
 
 def require_form(path: Location, form: Form | None) -> None:

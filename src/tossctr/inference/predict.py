@@ -16,7 +16,7 @@ from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.ids import row_ids
 from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import Source, open_source
+from tossctr.data.sources import Source, open_source, say_order
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.inference.scorer import Scorer, members_of
@@ -88,8 +88,9 @@ def predict_file(
         )
         for number, runs in enumerate(members_of(run))
     ]
-    rows = open_source(path, {}, encoded=run.experiment.dataset.encoded).num_rows
-    with track(f"score {name_of(path)}", rows) as advance:
+    source = open_source(path, {}, encoded=run.experiment.dataset.encoded)
+    say_order(source)
+    with track(f"score {name_of(path)}", source.num_rows) as advance:
         advance(start)
         for parts in zip(*streams, strict=True):
             first = parts[0]

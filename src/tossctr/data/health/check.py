@@ -17,7 +17,7 @@ from tossctr.data.health.column import ColumnHealth
 from tossctr.data.health.drift import stability_index, unseen_share
 from tossctr.data.health.kinds import are_flags, filled, kind_of
 from tossctr.data.plain_types import to_single_values
-from tossctr.data.sources import open_source
+from tossctr.data.sources import open_source, say_order
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.location import Location, name_of
@@ -84,6 +84,7 @@ def _unseen(here: ColumnHealth, there: ColumnHealth, against: Location) -> float
 
 def _profile(path: Location) -> Health:
     source = open_source(path)
+    say_order(source)
     columns = {name: _Profile(name, source.has_types) for name in source.names}
     row = 0
     with track(f"check {name_of(path)}", source.num_rows) as advance:
