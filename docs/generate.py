@@ -68,6 +68,8 @@ def keys(model: type[BaseModel], title: str | None = None) -> str:
     notes = comments(model)
     rows = ["| key | type | default | |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
+        if name in getattr(model, "without_effect", ()):
+            continue
         # What another key decides has no default of its own; its comment says what decides.
         followed = field.default_factory is not None
         default = "" if followed else f"`{plain(field.default)}`"

@@ -67,6 +67,7 @@ PLACES = {
     "data/held_out/train.parquet": "data/toy/train.parquet",
 }
 SHORT = ["--set", "epochs=1", "--set", "batch_size=512"]
+SHORT_TREES = ["--set", "num_boost_round=10"]
 IN_ORDER = (
     "synth check prepare export plan train run compare tune blend evaluate predict report "
     "leaderboard version"
@@ -200,7 +201,7 @@ def executed() -> list[list[str]]:
         if command == "tune":  # whose spaces are of other models
             small = ["LightGBM_toy" if word == "DCNv2_toy" else word for word in small]
         if command in ("train", "run", "compare", "tune"):
-            small += SHORT
+            small += SHORT_TREES if "LightGBM_toy" in small else SHORT
         if command == "run":
             small += ["--no-report"]  # seconds each; `report` has lines of its own
         forms.setdefault((command, str(several), *sorted(options)), [command, *small])

@@ -18,7 +18,7 @@ from tossctr.training.trainer import train
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["epochs=2", "batch_size=256", "max_len=16", "valid_split.fraction=0.3", "num_workers=0"]
-TREES = ["epochs=30", "min_data_in_leaf=20", "valid_split.fraction=0.3"]
+TREES = ["num_boost_round=30", "min_data_in_leaf=20", "valid_split.fraction=0.3"]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tossctr import pipeline
-from tossctr.config.loader import load_experiment
+from tossctr.config.loader import load_experiment, overrides_by_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.ensemble.leaderboard import leaderboard
@@ -40,8 +40,8 @@ def experiment_in(root, *keys):
         "LightGBM_toy",
         [f"data_root={root}", f"train_data={root / 'train.parquet'}",
          f"test_data={root / 'test.parquet'}", "valid_split.method=stratified",
-         "valid_split.fraction=0.25", "epochs=60", "learning_rate=0.1", "top_events=20",
-         "min_data_in_leaf=20", *keys],
+         "valid_split.fraction=0.25", "num_boost_round=60", "early_stopping_rounds=60",
+         "learning_rate=0.1", "top_events=20", "min_data_in_leaf=20", *keys],
     )  # fmt: skip
 
 
@@ -96,9 +96,8 @@ def test_the_same_seed_grows_the_same_trees(run, root, tmp_path):
     again = train(run.experiment, prepare(run.experiment.dataset), CPU, tmp_path / "again")
     for name in (BOOSTER, "model.safetensors"):
         assert sha256_of(again.folder / name) == sha256_of(run.folder / name)
-    other = run.experiment.training.model_copy(update={"seed": 1, "epochs": 10})
-    other = run.experiment.model_copy(update={"training": other})
-    other = train(other, prepare(run.experiment.dataset), CPU, tmp_path / "other")
+    other = experiment_in(root, "seed=1", "num_boost_round=10")
+    other = train(other, prepare(other.dataset), CPU, tmp_path / "other")
     assert sha256_of(other.folder / BOOSTER) != sha256_of(run.folder / BOOSTER)
 
 
@@ -179,14 +178,68 @@ def test_a_state_that_training_could_not_leave_is_refused(run, tmp_path, name, c
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("negative_sampling=0.5", "negative_sampling.*knows only"),
-        ("precision=bf16", "precision.*knows only"),
+        ("negative_sampling=0.5", "negative_sampling does not apply to LightGBM .*; remove it"),
+        ("precision=bf16", "precision does not apply"),
+        ("embedding_dim=8", "embedding_dim does not apply"),
+        ("epochs=1", "epochs does not apply to LightGBM .*; give num_boost_round"),
+        ("eval_steps=1", "give eval_rounds"),
+        ("early_stop_patience=3", "patience does not apply .*; give early_stopping_rounds"),
         ("target_field=[seq]", "target_field.*sequence"),
     ],
 )
 def test_what_trees_do_not_do_is_refused_before_the_data(root, key, message):
     with pytest.raises(UserError, match=message):
         check_model(experiment_in(root, key))
+
+
+def of_own(tmp_path, base, own=""):
+    """LightGBM in a project of its own: what it is without any key."""
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    shutil.rmtree(tmp_path / "configs" / "model_config")
+    entry = "Mine: {model: LightGBM, dataset_id: tossctr_toy" + own + "}"
+    text = f"Base: {{{base}}}\n{entry}\nNet: {{model: DCNv2, dataset_id: tossctr_toy}}\n"
+    (tmp_path / "configs" / "model_config.yaml").write_text(text)
+    return tmp_path / "configs"
+
+
+def test_without_any_key_trees_learn(root, tmp_path):
+    """The defaults are those of trees, whatever Base holds for networks."""
+    base = "learning_rate: 1.e-3, epochs: 1, batch_size: 64, patience: 1, precision: bf16"
+    given = [f"data_root={tmp_path}", f"train_data={root / 'train.parquet'}",
+             "valid_split.method=stratified", "valid_split.fraction=0.3"]  # fmt: skip
+    experiment = load_experiment(of_own(tmp_path, base), "Mine", given)
+    assert experiment.hyperparameters.learning_rate == experiment.training.learning_rate == 0.05
+    run = train(experiment, prepare(experiment.dataset), CPU, tmp_path / "run")
+    assert len(run.metrics["history"]) > 8  # of 10 rounds each
+    first, best = run.metrics["history"][0], run.metrics["best"]
+    rate = prepare(experiment.dataset).valid.label.mean(dtype=np.float64)
+    constant = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    assert min(row["logloss"] for row in run.metrics["history"]) < constant - 1e-3
+    assert best["AUC"] > max(first["AUC"], 0.6)
+    # All that any table shows, though the default `metrics` are two of them.
+    assert best.keys() >= {"AUC", "logloss", "AP", "WLL", "competition_score"}
+
+
+def test_what_base_gives_to_networks_is_an_error_in_the_experiment_itself(tmp_path):
+    config = of_own(tmp_path, "epochs: 1", ", learning_rate: 0.2, batch_size: 4")
+    with pytest.raises(UserError, match=r"Mine.batch_size does not apply to LightGBM"):
+        load_experiment(config, "Mine")
+    with pytest.raises(UserError, match=r"--set: Mine.epochs does not apply to LightGBM"):
+        load_experiment(config, "Mine", ["epochs=2"])
+
+
+def test_overrides_of_several_experiments_go_where_the_key_is(tmp_path):
+    config = of_own(tmp_path, "epochs: 9")
+    given = ["epochs=1", "num_boost_round=7", "seed=3", "max_rows=50", "nothing=1"]
+    found = overrides_by_experiment(config, ["Mine", "Net"], given)
+    assert found == {
+        "Mine": ["num_boost_round=7", "seed=3", "max_rows=50", "nothing=1"],
+        "Net": ["epochs=1", "seed=3", "max_rows=50", "nothing=1"],
+    }
+    mine = load_experiment(config, "Mine", found["Mine"][:3])
+    assert mine.hyperparameters.num_boost_round == 7
+    with pytest.raises(UserError, match="nothing is not a known key"):
+        load_experiment(config, "Mine", found["Mine"])
 
 
 def test_rows_without_history_are_scored(run):

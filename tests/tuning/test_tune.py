@@ -44,8 +44,8 @@ def keys(root, rounds):
     return [
         f"data_root={root / 'data'}", f"train_data={root / 'raw' / 'train.parquet'}",
         f"model_root={root / 'checkpoints'}", "valid_split.method=stratified",
-        "valid_split.fraction=0.4", f"epochs={rounds}", "top_events=5", "eval_steps=1",
-        "early_stop_patience=10000",
+        "valid_split.fraction=0.4", f"num_boost_round={rounds}", "top_events=5", "eval_rounds=1",
+        "early_stopping_rounds=10000",
     ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_the_best_is_an_experiment_of_its_own(root):
     for key, value in result["best"]["values"].items():
         found = getattr(tuned.hyperparameters, key)
         assert found == (tuple(value) if isinstance(value, list) else value)
-    assert tuned.training.epochs == 6
+    assert tuned.hyperparameters.num_boost_round == 6
     # The best run is kept, the others are not.
     home = search.study.best_trial.user_attrs[HOME]
     kept = [f.name for f in (search.folder / "trials").iterdir() if f.is_dir()]

@@ -23,7 +23,7 @@ def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override
     Raises:
         UserError: anything wrong, naming file, key and value found.
     """
-    file, values = read_entry(config_dir, "dataset_config", dataset_id)
+    file, values, _ = read_entry(config_dir, "dataset_config", dataset_id)
     place = Place(file, dataset_id, frozenset(o.path[0] for o in overrides))
     values = apply_overrides(values, overrides, place)
     values = own_keys(values, fuxictr.DATASET, DATASET_KEYS, place)

@@ -14,8 +14,10 @@ from tossctr.location import Location
 from tossctr.progress import say
 
 
-def read_entry(config_dir: Path, name: str, entry_id: str) -> tuple[Path, dict[str, Any]]:
-    """The file that holds an entry, and the entry's keys over those of `Base`.
+def read_entry(
+    config_dir: Path, name: str, entry_id: str
+) -> tuple[Path, dict[str, Any], frozenset[str]]:
+    """The file that holds an entry, the entry's keys over those of `Base`, and which are its own.
 
     Args:
         config_dir: folder of `<name>.yaml`, of `<name>/*.yaml`, or of both.
@@ -34,8 +36,9 @@ def read_entry(config_dir: Path, name: str, entry_id: str) -> tuple[Path, dict[s
             file=files[0] if len(files) == 1 else files[-1].parent,
             remedy=suggestion(entry_id, found, otherwise="add it to the file"),
         )
-    own = found[entry_id]
-    return own[0], {**_mapping("Base", *base), **_mapping(entry_id, *own)}
+    file, content = found[entry_id]
+    own = _mapping(entry_id, file, content)
+    return file, {**_mapping("Base", *base), **own}, frozenset(own)
 
 
 def entry_ids(config_dir: Path, name: str) -> list[str]:

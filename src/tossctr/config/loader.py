@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ())
         UserError: anything wrong with files or values, naming file, key and value found.
     """
     given = [Override.parse(text) for text in overrides]
-    file, values = read_entry(config_dir, "model_config", expid)
+    file, values, own_of_entry = read_entry(config_dir, "model_config", expid)
     place = Place(file, expid, frozenset(o.path[0] for o in given))
 
     # Which keys an experiment has depends on its model, so that is settled first.
@@ -56,17 +56,51 @@ def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ())
             key, "belongs to a data set", remedy=f"move it to {dataset_id} in dataset_config.yaml"
         )
     values = own_keys(values, fuxictr.EXPERIMENT, own, place)
+    values = _effective(values, config_class, model, own_of_entry | place.overridden, place)
     training = validated(TrainingConfig, _only(values, TrainingConfig), place)
     model_root = absolute(training.model_root, config_dir)
     dataset = read_dataset(config_dir, dataset_id, for_dataset)
     _check_group(training, dataset, place)
+    hyperparameters = validated(config_class, _only(values, config_class), place)
+    shared = TrainingConfig.model_fields.keys() & config_class.model_fields.keys()
+    chosen = {key: getattr(hyperparameters, key) for key in shared} | {"model_root": model_root}
     return Experiment(
         expid=expid,
         model=model,
         dataset=dataset,
-        training=training.model_copy(update={"model_root": model_root}),
-        hyperparameters=validated(config_class, _only(values, config_class), place),
+        training=training.model_copy(update=chosen),
+        hyperparameters=hyperparameters,
     )
+
+
+def overrides_by_experiment(
+    config_dir: Path, expids: Sequence[str], overrides: Sequence[str]
+) -> dict[str, list[str]]:
+    """For each of several experiments, those of the overrides whose keys its model has.
+
+    One that none of them has goes to all: loading them says what is wrong with it.
+
+    Raises:
+        UserError: no such experiment, or an override that is not `key=value`.
+    """
+    given = [Override.parse(text) for text in overrides]
+    known = {expid: _known(config_dir, expid, given) for expid in expids}
+    anywhere = frozenset().union(*known.values())
+    return {
+        expid: [o.written for o in given if o.path[0] in keys or o.path[0] not in anywhere]
+        for expid, keys in known.items()
+    }
+
+
+def _known(config_dir: Path, expid: str, overrides: Sequence[Override]) -> frozenset[str]:
+    """The keys that can be overridden in an experiment."""
+    file, values, _ = read_entry(config_dir, "model_config", expid)
+    place = Place(file, expid)
+    values = apply_overrides(values, [o for o in overrides if o.path[0] in _IDENTITY], place)
+    config_class = _config_class(_text(values, "model", place), place)
+    own = {*TrainingConfig.model_fields, *config_class.model_fields}
+    legacy = fuxictr.EXPERIMENT.keys | fuxictr.DATASET.keys
+    return frozenset({*_IDENTITY, *own, *DATASET_KEYS, *legacy} - {*config_class.without_effect})
 
 
 def load_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[str] = ()) -> DatasetConfig:
@@ -103,6 +137,31 @@ def read_experiment(path: Path) -> Experiment:
         config_class, content.pop("hyperparameters", None), place.inside("hyperparameters")
     )
     return validated(Experiment, {**content, "hyperparameters": hyperparameters}, place)
+
+
+def _effective(
+    values: Mapping[str, Any],
+    config_class: type[ModelConfig],
+    model: str,
+    given: Collection[str],
+    place: Place,
+) -> dict[str, Any]:
+    """`values` without the keys of `Base` that the model has no use for, or its own default of.
+
+    Raises:
+        UserError: the experiment itself gives such a key.
+    """
+    fuxictr_names = {new: old for old, new in fuxictr.EXPERIMENT.renamed.items()}
+    for key, instead in config_class.without_effect.items():
+        found = {key, fuxictr_names.get(key, key)} & set(given)
+        if found and values.get(key) is not None:
+            raise place.error(
+                found.pop(), f"does not apply to {model}", value=values[key],
+                remedy="remove it" if instead is None else f"give {instead}",
+            )  # fmt: skip
+    own_default = TrainingConfig.model_fields.keys() & config_class.model_fields.keys()
+    left_out = {*config_class.without_effect, *(own_default - set(given))}
+    return {key: value for key, value in values.items() if key not in left_out}
 
 
 def _only(values: Mapping[str, Any], model: type[TrainingConfig | ModelConfig]) -> dict[str, Any]:

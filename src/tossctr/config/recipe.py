@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tossctr.config.loader import load_experiment
+from tossctr.config.loader import load_experiment, overrides_by_experiment
 from tossctr.config.messages import Place, suggestion, validated
 from tossctr.config.schema import Experiment
 from tossctr.config.yaml_file import read_mapping
@@ -49,7 +49,7 @@ def load_recipe(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> R
     Args:
         config_dir: the folder of the YAML files.
         name: an id in `recipes.yaml`.
-        overrides: `key=value` for every experiment, as in `load_experiment`.
+        overrides: `key=value` as in `load_experiment`, for each whose model has the key.
 
     Raises:
         UserError: no such recipe, a key that is wrong, an experiment that is, one that is named
@@ -69,7 +69,8 @@ def load_recipe(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> R
         raise place.error(
             "experiments", "has a name twice", value=value, remedy="give each run its own"
         )
-    experiments = tuple(load_experiment(config_dir, e, overrides) for e in entry.experiments)
+    given = overrides_by_experiment(config_dir, entry.experiments, overrides)
+    experiments = tuple(load_experiment(config_dir, e, own) for e, own in given.items())
     first = experiments[0]
     for other in experiments[1:]:
         key = first.dataset.rows_differ(other.dataset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -303,7 +303,15 @@ class TrainingConfig(_Frozen):
 
 
 class ModelConfig(_Frozen):
-    """Base of each model's own hyperparameters."""
+    """Base of each model's own hyperparameters.
+
+    Attributes:
+        without_effect: keys of every experiment that this model has no use for, and which of its
+            own to give instead (None: none). In `Base`, which is for all models, they are left
+            aside; given for the experiment itself they are an error.
+    """
+
+    without_effect: ClassVar[Mapping[str, str | None]] = {}
 
     embedding_dim: Width = 16
     numeric_embedding: Literal["linear", "piecewise", "periodic"] = "linear"  # of 0 to 1, or so

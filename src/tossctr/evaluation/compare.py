@@ -14,7 +14,7 @@ from typing import Any
 
 from tossctr.artefact import read_artefact
 from tossctr.config.entries import entry_ids
-from tossctr.config.loader import load_experiment, read_experiment
+from tossctr.config.loader import load_experiment, overrides_by_experiment, read_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.encoder import Encoder
 from tossctr.errors import UserError
@@ -86,13 +86,14 @@ def compare(
         folder: where the runs go.
         data: a labelled raw file to score; None takes the validation part, at its best epoch.
         gpu: as for `tossctr train`.
-        overrides: `key=value`, for each experiment.
+        overrides: `key=value`, for each experiment whose model has the key.
 
     Raises:
         UserError: a config that does not load, a pattern without a match, experiments on
             different rows, a run that failed.
     """
-    experiments = {e: load_experiment(config, e, overrides) for e in _matching(config, expids)}
+    given = overrides_by_experiment(config, _matching(config, expids), overrides)
+    experiments = {e: load_experiment(config, e, given[e]) for e in given}
     first, *others = experiments.values()
     for other in others:
         key = first.dataset.rows_differ(other.dataset)
@@ -101,20 +102,22 @@ def compare(
                 f"{other.expid} and {first.expid} cannot be compared: their {key} differ",
                 value=getattr(other.dataset, key), remedy="choose experiments on the same rows",
             )  # fmt: skip
-    common = ["--config", str(config), *_set(overrides)]
     # Here rather than in the first training, whose peak memory it would count towards.
     for expid in {e.dataset.dataset_id: expid for expid, e in experiments.items()}.values():
-        _tossctr("prepare", "--expid", expid, *common)
+        _tossctr("prepare", "--config", str(config), "--expid", expid, *_set(given[expid]))
 
     runs: dict[str, list[Path]] = {expid: [] for expid in experiments}
     for seed in seeds:
         root = folder.resolve() / f"seed_{seed}"
         own = [f"seed={seed}", f"model_root={json.dumps(str(root))}"]
         for expid in experiments:
-            wanted = load_experiment(config, expid, [*overrides, *own])
+            chosen = [*given[expid], *own]
+            wanted = load_experiment(config, expid, chosen)
             if not _is_finished(root / expid, wanted):
                 say(f"{expid}, seed {seed}")
-                _tossctr("train", "--expid", expid, *common, *_set(own), *_gpu(gpu))
+                _tossctr(
+                    "train", "--config", str(config), "--expid", expid, *_set(chosen), *_gpu(gpu)
+                )
             runs[expid].append(root / expid)
 
     # Not before all are trained: a child's peak memory starts at what this process holds.

@@ -22,7 +22,6 @@ from tossctr.training.regularization import Penalty
 from tossctr.trees import TREES
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.features import TreeFeatures
-from tossctr.trees.training import check_trees
 
 _PLAIN = "set batch_norm: false, and prelu where an activation is dice (DIN's default)"
 
@@ -49,7 +48,6 @@ def check_model(experiment: Experiment, processes: int = 1) -> None:
     if processes > 1:
         _check_joint(experiment)
     if isinstance(experiment.hyperparameters, LightGBMConfig):
-        check_trees(experiment)
         TreeFeatures(features, experiment.hyperparameters)
         return
     for key in ("embedding_regularizer", "net_regularizer"):

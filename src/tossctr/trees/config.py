@@ -1,12 +1,9 @@
-"""LightGBM's options: what is derived from a row, and how trees grow.
-
-From the experiment come `epochs` (boosting rounds: each passes over all rows once), `eval_steps`
-(rounds between two validations), `early_stop_patience` (validations) and `learning_rate`.
-"""
+"""LightGBM's options: what is derived from a row, how trees grow, and how many."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -15,7 +12,26 @@ from tossctr.models.fields import Names
 
 
 class LightGBMConfig(ModelConfig):
-    """See `trees.features` for what the first group makes."""
+    """See `trees.features` for what the first group makes.
+
+    Of the keys of every experiment, those of its trees' own names and of networks' steps do not
+    apply (`without_effect`); a `learning_rate` in `Base` is for networks.
+    """
+
+    without_effect: ClassVar[Mapping[str, str | None]] = {
+        "epochs": "num_boost_round",
+        "eval_steps": "eval_rounds",
+        "early_stop_patience": "early_stopping_rounds",
+        **dict.fromkeys(
+            (
+                "batch_size", "micro_batch_events", "gradient_checkpointing", "precision",
+                "negative_sampling", "shuffle", "loss", "positive_weight", "focal_gamma",
+                "pairwise_weight", "optimizer", "max_gradient_norm", "embedding_regularizer",
+                "net_regularizer", "reduce_lr_on_plateau", "save_best_only", "on_nonfinite",
+                "checkpoint_minutes", "num_workers", "embedding_dim", "numeric_embedding",
+            )
+        ),
+    }  # fmt: skip
 
     target_field: Names = ()  # the slot: categories and events are crossed with it
     top_events: int = Field(64, ge=0)  # ids of each sequence that get columns of their own
@@ -23,6 +39,11 @@ class LightGBMConfig(ModelConfig):
     last_events: int = Field(3, ge=0)  # newest ids whose click rates are columns
     encoding_folds: int = Field(5, ge=2)
     encoding_smoothing: float = Field(50.0, gt=0)  # rows at the mean click rate that each id gets
+
+    learning_rate: float = Field(0.05, gt=0)
+    num_boost_round: int = Field(2000, ge=1)  # trees at most; each takes one pass over all rows
+    eval_rounds: int = Field(10, ge=1)  # trees between two validations
+    early_stopping_rounds: int = Field(100, ge=1)  # trees without a better monitor that end it
 
     num_leaves: int = Field(31, ge=2, le=131_072)
     max_depth: int = Field(-1, ge=-1)  # -1: no limit

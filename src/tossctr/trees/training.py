@@ -29,26 +29,6 @@ from tossctr.trees.lightgbm import BOOSTER, Columns, save_booster
 MIN_IMPROVEMENT = 1e-6
 SAMPLED_ROWS = 100_000  # for the bounds of bins; held as float64
 IMPORTANT = 30  # columns that metrics.json names
-_NOT_FOR_TREES = {
-    "loss": "binary_crossentropy",
-    "negative_sampling": 1.0,
-    "precision": "32",
-}
-
-
-def check_trees(experiment: Experiment) -> None:
-    """Refuse what boosting here does not do.
-
-    Raises:
-        UserError: a training option that would have no effect.
-    """
-    for name, only in _NOT_FOR_TREES.items():
-        found = getattr(experiment.training, name)
-        if found != only:
-            raise UserError(
-                f"{experiment.model} knows only {only}", key=name, value=found,
-                remedy="leave it out",
-            )  # fmt: skip
 
 
 def fit_trees(
@@ -92,20 +72,21 @@ def fit_trees(
     )
     booster = lgb.Booster(parameters, train).add_valid(valid, "valid")
     group = None if config.group_id is None else valid_rows.groups(config.group_id)
-    rule = _Rule(config)
+    rule = _Rule(config, options)
     validated = 0.0
-    with track("boost (rows x rounds)", len(train_rows) * config.epochs) as advance:
-        for round_ in range(1, config.epochs + 1):
+    with track("boost (rows x rounds)", len(train_rows) * options.num_boost_round) as advance:
+        for round_ in range(1, options.num_boost_round + 1):
             grown = not booster.update()
             advance(len(train_rows))
-            if round_ % (config.eval_steps or 1) == 0 or round_ == config.epochs or not grown:
+            last = round_ == options.num_boost_round or not grown
+            if round_ % options.eval_rounds == 0 or last:
                 before = time.monotonic()
                 metrics = _metrics(booster, valid_rows, group, config)
                 validated += time.monotonic() - before
                 stops = rule.stops(round_, metrics)
                 if after_validation is not None:
                     after_validation(len(rule.history) - 1, rule.history[-1]["monitor"])
-                if stops or not grown:
+                if stops or last:
                     break
     if rule.best_row is None:
         raise UserError(
@@ -132,26 +113,25 @@ def fit_trees(
 class _Rule:
     """The monitor rule of `training.callbacks.MonitorRule`, for rounds."""
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainingConfig, options: LightGBMConfig) -> None:
+        self.config, self.options = config, options
         self.best = -math.inf
         self.best_row: dict[str, float] | None = None
         self.history: list[dict[str, float]] = []
-        self._without_gain = 0
 
     def stops(self, round_: int, metrics: Mapping[str, float]) -> bool:
         """Take in a validation; whether patience has ended."""
         value = sum(weight * metrics[name] for name, weight in self.config.monitor.items())
         row = {"epoch": round_, "step": round_, **metrics, "monitor": value}
-        self.history.append({**row, "learning_rate": self.config.learning_rate})
+        self.history.append({**row, "learning_rate": self.options.learning_rate})
         sign = 1.0 if self.config.monitor_mode == "max" else -1.0
         if sign * value > self.best + MIN_IMPROVEMENT:  # False for NaN
-            self.best, self.best_row, self._without_gain = sign * value, self.history[-1], 0
+            self.best, self.best_row = sign * value, self.history[-1]
             return False
-        self._without_gain += 1
-        if self._without_gain < self.config.early_stop_patience:
+        without_gain = round_ - (int(self.best_row["epoch"]) if self.best_row else 0)
+        if without_gain < self.options.early_stopping_rounds:
             return False
-        say(f"no gain in {self._without_gain} validations: stopping")
+        say(f"no gain in {without_gain} rounds: stopping")
         return True
 
 
@@ -182,7 +162,7 @@ def _parameters(options: LightGBMConfig, config: TrainingConfig) -> dict[str, An
         **{name: getattr(options, name) for name in sorted(own)},
         "objective": "binary",
         "metric": "none",
-        "learning_rate": config.learning_rate,
+        "learning_rate": options.learning_rate,
         "bagging_freq": 1,
         "bin_construct_sample_cnt": SAMPLED_ROWS,
         "seed": config.seed,

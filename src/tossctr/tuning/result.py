@@ -61,7 +61,7 @@ def write_result(search: Search) -> dict[str, Any]:
 
 def _write_experiment(search: Search) -> Path:
     expid = f"{search.expid}_tuned"
-    file, values = read_entry(search.config, "model_config", search.expid)
+    file, merged, own_of_entry = read_entry(search.config, "model_config", search.expid)
     experiment = tuned(search)
     chosen = as_overrides(chosen_values(search.study.best_trial, search.space))
     own = {
@@ -69,6 +69,7 @@ def _write_experiment(search: Search) -> Path:
         *type(experiment.hyperparameters).model_fields,
     }  # fmt: skip
     given = [Override.parse(text) for text in [*search.overrides, *chosen]]
+    values = {key: value for key, value in merged.items() if key in own_of_entry}
     values = apply_overrides(
         values, [o for o in given if o.path[0] in own], Place(file, search.expid)
     )

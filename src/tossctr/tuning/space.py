@@ -56,9 +56,9 @@ def read_space(file: Path, experiment: Experiment) -> dict[str, Dimension]:
     Raises:
         UserError: no such file, a key that the experiment does not have, or no range.
     """
-    known = {
-        *type(experiment.training).model_fields, *type(experiment.hyperparameters).model_fields
-    }  # fmt: skip
+    options = type(experiment.hyperparameters)
+    known = {*type(experiment.training).model_fields, *options.model_fields}
+    known -= {*options.without_effect}
     space = {}
     for key, value in read_mapping(file).items():
         if key.split(".")[0] not in known - {"seed", "model_root"}:
