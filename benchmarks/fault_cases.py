@@ -40,7 +40,7 @@ Base: {num_workers: 0, early_stop_patience: 9, dataset_id: few,
 net: {model: FESeq, target_field: [inventory_id], sequence_field: [seq], embedding_dim: 4,
       dnn_hidden_units: [4], num_heads: 1, stacked_transformer_layers: 1, batch_size: 90, epochs: 2,
       checkpoint_minutes: 0.00001, net_dropout: 0.1}
-trees: &trees {model: LightGBM, target_field: [inventory_id], epochs: 2, eval_steps: 1,
+trees: &trees {model: LightGBM, target_field: [inventory_id], num_boost_round: 2, eval_rounds: 1,
       num_leaves: 3, min_data_in_leaf: 5, top_events: 2, half_lives: [4], learning_rate: 0.1}
 other: {<<: *trees, num_leaves: 2}
 """,

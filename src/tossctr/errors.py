@@ -59,3 +59,8 @@ class UserError(Exception):
         if self.remedy:
             text += f"; {self.remedy}"
         return printable(redacted(" ".join(text.split())))
+
+
+class Untrainable(UserError):
+    """The values chosen cannot be trained with, others might: a loss that is not finite, a model
+    too large for the memory. A search goes on with other values."""

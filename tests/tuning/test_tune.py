@@ -175,6 +175,6 @@ def test_a_bad_trial_is_pruned_on_the_monitor(root):
         for step in range(3):
             done.report(0.9, step)
         search.study.tell(done, 0.9)
-    report = search._pruner(trial)
+    report = search._pruner(trial, own=False)
     with pytest.raises(optuna.TrialPruned):
         report(0, 0.1)

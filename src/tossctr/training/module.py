@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.batch import Batch
-from tossctr.errors import UserError
+from tossctr.errors import Untrainable, UserError
 from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
@@ -196,12 +196,12 @@ class CTRModule(pl.LightningModule):
 
     def _halved(self, parts: list[Batch]) -> list[Batch]:
         if has_batch_norm(self.model):
-            raise UserError(
+            raise Untrainable(
                 "a batch does not fit the device's memory, and batch normalisation needs it whole",
                 remedy="lower batch_size, max_len or embedding_dim, or use --gpu -1",
             )
         if all(len(part) == 1 for part in parts):
-            raise UserError(
+            raise Untrainable(
                 "not even one row fits the device's memory",
                 remedy="lower max_len or embedding_dim, or use --gpu -1",
             )
@@ -279,7 +279,7 @@ def _not_finite(
     )
     rows = sorted(known or all_)
     what = "loss" if known else "gradient"
-    return UserError(
+    return Untrainable(
         f"the training {what} is not finite",
         value=float(mean),
         remedy=f"lower learning_rate, or look at {len(rows)} train rows: {rows[:8]}",

@@ -20,7 +20,7 @@ from tossctr.cluster.processes import Processes
 from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.loader import BatchRows, batches, ending_workers
 from tossctr.data.rows import EncodedRows
-from tossctr.errors import UserError
+from tossctr.errors import Untrainable, UserError
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
@@ -144,7 +144,7 @@ def fit_network(
         trainer.fit(module, train_batches, valid_batches, ckpt_path=start)
     if rule.best_row is None:
         processes.fail_together(
-            UserError(
+            Untrainable(
                 "the predictions of every validation were NaN: no weights are worth keeping",
                 key="learning_rate",
                 value=config.learning_rate,

@@ -24,7 +24,7 @@ from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
-from tossctr.errors import UserError
+from tossctr.errors import Untrainable
 from tossctr.models import build_model
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
@@ -116,7 +116,7 @@ def fitting_parts(
             whatever device the probe runs; None takes what is free on `device` now.
 
     Raises:
-        UserError: not even the smallest part fits.
+        Untrainable: not even the smallest part fits.
     """
     config = experiment.training
     lengths = events_of(rows)
@@ -146,7 +146,7 @@ def fitting_parts(
         if left >= per_event * min(smallest, max(step_events, SMALLEST)):
             break
     else:
-        raise UserError(
+        raise Untrainable(
             f"{smallest:,} events need {smallest * per_event / 1e6:,.0f} MB, and only "
             f"{max(left, 0) / 1e6:,.0f} MB are left beside the model",
             key="--memory",

@@ -18,7 +18,7 @@ from scipy.special import logit
 
 from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.rows import EncodedRows
-from tossctr.errors import UserError
+from tossctr.errors import Untrainable
 from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.progress import say, track
 from tossctr.training.run_folder import RunWriter
@@ -89,7 +89,7 @@ def fit_trees(
                 if stops or last:
                     break
     if rule.best_row is None:
-        raise UserError(
+        raise Untrainable(
             "no validation gave a usable monitor", key="monitor", value=dict(config.monitor),
             remedy="look at the validation part: it needs clicks and non-clicks",
         )  # fmt: skip

@@ -9,14 +9,14 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tossctr.config.entries import read_entry
 from tossctr.config.messages import Place
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import TrainingConfig
 from tossctr.files import whole_file, write_json
-from tossctr.tuning.study import HOME, Search, as_overrides, chosen_values, tuned
+from tossctr.tuning.study import HOME, Search, as_overrides, chosen_values
 
 
 def write_result(search: Search) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def write_result(search: Search) -> dict[str, Any]:
             "state": trial.state.name.lower(),
             "value": trial.value if trial.state == TrialState.COMPLETE else None,
             "validations": len(trial.intermediate_values),
-            "values": chosen_values(trial, search.space),
+            "values": search.values_of(trial),
         }
         for trial in search.finished()
     ]
@@ -48,10 +48,10 @@ def write_result(search: Search) -> dict[str, Any]:
         "importance": _importance(search, len(complete)),
         "trials": trials,
     }
-    if complete:
-        best = search.study.best_trial
-        result["best"] = {"value": best.value, "values": chosen_values(best, search.space)}
-        result["experiment"] = str(_write_experiment(search))
+    best = search.best
+    if best is not None:
+        result["best"] = {"value": best.value, "values": search.values_of(best)}
+        result["experiment"] = str(_write_experiment(search, best))
     write_json(search.folder / "tune.json", result)
     for name, text in (("tune.md", _table(result)), ("importance.svg", _bars(result))):
         with whole_file(search.folder / name) as temporary:
@@ -59,14 +59,13 @@ def write_result(search: Search) -> dict[str, Any]:
     return result
 
 
-def _write_experiment(search: Search) -> Path:
+def _write_experiment(search: Search, best: FrozenTrial) -> Path:
     expid = f"{search.expid}_tuned"
     file, merged, own_of_entry = read_entry(search.config, "model_config", search.expid)
-    experiment = tuned(search)
-    chosen = as_overrides(chosen_values(search.study.best_trial, search.space))
+    chosen = as_overrides(chosen_values(best, search.space))
     own = {
         "model", "dataset_id", *TrainingConfig.model_fields,
-        *type(experiment.hyperparameters).model_fields,
+        *type(search.experiment.hyperparameters).model_fields,
     }  # fmt: skip
     given = [Override.parse(text) for text in [*search.overrides, *chosen]]
     values = {key: value for key, value in merged.items() if key in own_of_entry}
@@ -74,7 +73,6 @@ def _write_experiment(search: Search) -> Path:
         values, [o for o in given if o.path[0] in own], Place(file, search.expid)
     )
     path = search.config / "model_config" / f"{expid}.yaml"
-    best = search.study.best_trial
     with whole_file(path) as temporary:
         text = yaml.safe_dump({expid: values}, sort_keys=False, default_flow_style=None, width=100)
         head = f"# The best of {len(search.finished())} trials: monitor {best.value:.6f}.\n"
@@ -88,6 +86,7 @@ def _importance(search: Search, complete: int) -> dict[str, float]:
         return {}
     found: Mapping[str, float] = optuna.importance.get_param_importances(
         search.study,
+        params=list(search.space),  # the experiment's own values may be outside of it
         evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
     )
     return dict(found)

@@ -37,17 +37,34 @@ class Dimension(BaseModel):
                 raise ValueError("log needs low above 0")
         return self
 
+    def stored(self, value: Any) -> Any | None:
+        """A value as Optuna's storage keeps it; None where it is not one to choose among."""
+        if self.choices is not None:
+            flag = isinstance(value, bool)  # in Python 1 == True
+            same = [c for c in self.choices if c == value and isinstance(c, bool) == flag]
+            return _as_text(same[0]) if same else None
+        if self.low is None or self.high is None or type(value) not in (int, float):
+            return None
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        if not self.low <= value <= self.high or (whole and type(value) is not int):
+            return None
+        return value if whole else float(value)
+
     def suggest(self, trial: optuna.Trial, key: str) -> Any:
         """The trial's value of this key."""
         if self.choices is not None:
-            # As JSON text: the storage keeps numbers and texts, not lists.
-            texts = [json.dumps(choice, sort_keys=True) for choice in self.choices]
+            texts = list(map(_as_text, self.choices))
             return json.loads(trial.suggest_categorical(key, texts))
         assert self.low is not None
         assert self.high is not None
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(key, self.low, self.high, log=self.log)
         return trial.suggest_float(key, self.low, self.high, log=self.log)
+
+
+def _as_text(choice: Any) -> str:
+    """The storage keeps numbers and texts, not lists: a choice is JSON text."""
+    return json.dumps(choice, sort_keys=True)
 
 
 def read_space(file: Path, experiment: Experiment) -> dict[str, Dimension]:

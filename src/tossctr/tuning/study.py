@@ -1,9 +1,13 @@
 """The search: trials in one SQLite file, shared by any number of processes, none lost to a kill.
 
 <folder>/study.db        Optuna's storage: every trial's values, validations and state
-<folder>/workers/        a lock for each process at work; a trial whose process is gone is queued
-                         again and goes on in the same run's folder, from its last checkpoint
+<folder>/workers/        a lock for each process at work; a trial whose process is gone is tried
+                         again with its values, in the same folder, from its last checkpoint
 <folder>/trials/N/       the runs of running trials, and of the best one
+
+Trial 0 is the experiment as it is. Trials are numbered as they were drawn; Optuna's own numbers,
+which count a trial that was tried again as another one, are not used. What is drawn depends on the
+number and the trials before it alone: a search that was killed ends like one that was not.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
-from tossctr.errors import UserError
+from tossctr.errors import Untrainable, UserError
 from tossctr.files import locked, remove, writing
 from tossctr.progress import say
 from tossctr.training.checks import check_model
@@ -36,7 +40,9 @@ from tossctr.tuning.space import Dimension
 STARTUP_TRIALS = 5  # drawn at random, and before which none is pruned
 WAIT_S = 0.5  # for trials of other processes
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-WORKER, HOME = "worker", "home"  # of a trial: the process at work, and the number of its folder
+# Of a trial: the process at work; whether it is the experiment as it is; all its values; and its
+# number, which is that of its folder, set when it is drawn.
+WORKER, OWN, VALUES, HOME = "worker", "own", "values", "home"
 
 
 class Search:
@@ -74,13 +80,20 @@ class Search:
 
     def run(self, trials: int, data: Prepared, device: torch.device) -> None:
         """Work until `trials` of the study have ended, by this process or others."""
-        with self._at_work() as worker:
+        with ExitStack() as stack:
+            with self._alone():
+                for file in self.folder.glob("workers/*"):
+                    _is_held(file)  # removes what a dead process left
+                worker = stack.enter_context(self._at_work())
             while (trial := self._next(trials, worker)) is not None:
                 self._try(trial, data, device)
+            with self._alone():
+                self._keep_best_only()
 
     def finished(self) -> list[FrozenTrial]:
-        """The trials that came to an end or were pruned."""
-        return self.study.get_trials(deepcopy=False, states=DONE)
+        """The trials that came to an end or were pruned, as they were drawn."""
+        found = self.study.get_trials(deepcopy=False, states=DONE)
+        return sorted(found, key=lambda trial: int(trial.user_attrs[HOME]))
 
     def _open(self) -> optuna.Study:
         file = self.folder / "study.db"
@@ -112,7 +125,40 @@ class Search:
                 "the study here is of another config or space", file=file,
                 remedy="give --fresh, or another --output",
             )  # fmt: skip
+        if not study.get_trials(deepcopy=False):
+            own = self._own_values()
+            study.enqueue_trial(own, user_attrs={OWN: True, VALUES: own, HOME: 0})
         return study
+
+    def _own_values(self) -> dict[str, Any]:
+        """The experiment's values that the space holds, as Optuna keeps them."""
+        values = {k: self.space[k].stored(v) for k, v in self._of_experiment().items()}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def _of_experiment(self) -> dict[str, Any]:
+        """The experiment's values of the keys to search over; None of a part that it lacks."""
+        content: dict[str, Any] = {
+            **self.experiment.training.model_dump(mode="json"),
+            **self.experiment.hyperparameters.model_dump(mode="json"),
+        }
+        found = {}
+        for key in self.space:
+            value: Any = content
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            found[key] = value
+        return found
+
+    def values_of(self, trial: FrozenTrial) -> dict[str, Any]:
+        """A trial's values by key."""
+        own = self._of_experiment() if trial.user_attrs.get(OWN) else {}
+        return {**own, **chosen_values(trial, self.space)}
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The trial with the best monitor, of equal ones the first drawn; None before any ended."""
+        complete = [t for t in self.finished() if t.state == TrialState.COMPLETE]
+        return max(complete, key=lambda t: self._sign * float(t.value or 0.0), default=None)
 
     @property
     def _sign(self) -> float:
@@ -130,52 +176,74 @@ class Search:
                 if ended >= trials:
                     return None
                 if queued or ended + running < trials:
-                    # Seeded by the number of trials, so that no two processes draw the same.
-                    self.study.sampler = optuna.samplers.TPESampler(
-                        seed=self.experiment.training.seed + len(found),
-                        n_startup_trials=STARTUP_TRIALS,
-                        constant_liar=True,
-                    )
-                    trial = self.study.ask()
-                    trial.set_user_attr(WORKER, worker)
-                    if HOME not in trial.user_attrs:
-                        trial.set_user_attr(HOME, trial.number)
-                    for key, dimension in self.space.items():
-                        dimension.suggest(trial, key)  # while alone: it is known before work
-                    return trial
+                    return self._draw(worker, found)
             time.sleep(WAIT_S)
 
+    def _draw(self, worker: str, found: Sequence[FrozenTrial]) -> optuna.Trial:
+        """The next trial that is queued, or a new one with all its values."""
+        number = 1 + max(int(t.user_attrs.get(HOME, 0)) for t in found)  # trial 0 is there
+        # A seed for each trial: no two processes draw the same, and a trial is always drawn alike.
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=self.experiment.training.seed + number,
+            n_startup_trials=STARTUP_TRIALS,
+            constant_liar=True,
+        )
+        trial = self.study.ask()
+        trial.set_user_attr(WORKER, worker)
+        self._values(trial)  # while alone: they are known before any work
+        if HOME not in trial.user_attrs:
+            trial.set_user_attr(VALUES, trial.params)
+            trial.set_user_attr(HOME, number)
+        return trial
+
+    def _values(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The trial's values by key; of the experiment's own, those that the space holds."""
+        own = trial.user_attrs.get(OWN, False)
+        fixed = self._own_values() if own else self.space
+        return {k: d.suggest(trial, k) for k, d in self.space.items() if k in fixed}
+
     def _queue_abandoned(self, own: str) -> None:
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker = trial.user_attrs.get(WORKER)
-            # Its own lock, a process must not try: to close the file would let go of it.
-            if worker == own or (worker and _is_held(self.folder / "workers" / worker)):
+        found = self.study.get_trials(deepcopy=False)
+        alive = {
+            t.user_attrs[HOME] for t in found
+            if t.state != TrialState.FAIL and self._is_alive(t, own) and HOME in t.user_attrs
+        }  # fmt: skip
+        for trial in found:
+            if trial.state != TrialState.RUNNING or self._is_alive(trial, own):
                 continue
-            home = trial.user_attrs.get(HOME, trial.number)
-            # Queued first: a kill between the two makes a trial twice, not never.
-            self.study.enqueue_trial(trial.params, user_attrs={HOME: home})
+            home = trial.user_attrs.get(HOME)  # without one it is drawn again, to the same values
+            if home is not None and home not in alive:  # or a kill came after it was queued
+                kept = {k: v for k, v in trial.user_attrs.items() if k != WORKER}
+                self.study.enqueue_trial(kept[VALUES], user_attrs=kept)
+                say(f"trial {home} was abandoned: it is tried again")
             self.study.tell(trial.number, state=TrialState.FAIL)
-            say(f"trial {home} was abandoned: it is queued again")
+
+    def _is_alive(self, trial: FrozenTrial, own: str) -> bool:
+        """Whether a trial is queued, has ended, or is one that a process works on."""
+        if trial.state != TrialState.RUNNING:
+            return True
+        worker = trial.user_attrs.get(WORKER)
+        # Its own lock, a process must not try: to close the file would let go of it.
+        return bool(worker) and (worker == own or _is_held(self.folder / "workers" / worker))
 
     def _try(self, trial: optuna.Trial, data: Prepared, device: torch.device) -> None:
-        chosen = {key: dimension.suggest(trial, key) for key, dimension in self.space.items()}
-        home = self.folder / "trials" / str(trial.user_attrs[HOME])
+        chosen, number = self._values(trial), trial.user_attrs[HOME]
+        own = trial.user_attrs.get(OWN, False)
+        home = self.folder / "trials" / str(number)
         shown = ", ".join(f"{key} {value}" for key, value in chosen.items())
-        say(f"trial {trial.user_attrs[HOME]}: {shown}")
+        say(f"trial {number}: {'the experiment itself, ' if own else ''}{shown}")
         try:
-            experiment = load_experiment(
-                self.config, self.expid, [*self.overrides, *as_overrides(chosen)]
-            )
-            check_model(experiment)
-            run = train(experiment, data, device, home, after_validation=self._pruner(trial))
+            experiment = self._experiment(chosen, own)
+            run = train(experiment, data, device, home, after_validation=self._pruner(trial, own))
         except optuna.TrialPruned:
-            self.study.tell(trial, state=TrialState.PRUNED)
-            remove(home.with_name(f"{home.name}.partial"))
-            say(f"trial {trial.user_attrs[HOME]}: pruned")
+            with self._alone():
+                self.study.tell(trial, state=TrialState.PRUNED)
+                self._keep_best_only()
+            say(f"trial {number}: pruned")
             return
-        except UserError as error:
-            # Values that do not go together are no reason to end the search; all failing is.
-            say(f"trial {trial.user_attrs[HOME]}: {error.line()}")
+        except Untrainable as error:
+            # Values that do not train are no reason to end the search; all of them are.
+            say(f"trial {number}: {error.line()}")
             self.study.tell(trial, state=TrialState.PRUNED)
             if not any(t.intermediate_values for t in self.finished()) and (
                 len(self.finished()) >= STARTUP_TRIALS
@@ -186,24 +254,61 @@ class Search:
         with self._alone():
             self.study.tell(trial, value)
             self._keep_best_only()
-        say(f"trial {trial.user_attrs[HOME]}: {value:.6f}")
+        say(f"trial {number}: {value:.6f}")
 
-    @staticmethod
-    def _pruner(trial: optuna.Trial) -> Callable[[int, float], None]:
+    def _experiment(self, chosen: Mapping[str, Any], own: bool) -> Experiment:
+        """The experiment of a trial.
+
+        Raises:
+            Untrainable: its values do not go together.
+            UserError: the experiment itself cannot be trained.
+        """
+        if own:
+            check_model(self.experiment)
+            return self.experiment
+        load_experiment(self.config, self.expid, self.overrides)  # the files are as they were
+        try:
+            given = [*self.overrides, *as_overrides(chosen)]
+            experiment = load_experiment(self.config, self.expid, given)
+            check_model(experiment)
+        except UserError as error:
+            raise Untrainable(error.line()) from error
+        return experiment
+
+    def _pruner(self, trial: optuna.Trial, own: bool) -> Callable[[int, float], None]:
+        """Reports validations, and ends a trial that is behind; never the experiment itself.
+
+        What the trial reported before its process was killed is reported first: it may go on from a
+        checkpoint, and is judged by all its validations.
+        """
+        reported = dict[int, float]()
+
         def report(step: int, value: float) -> None:
-            if not math.isnan(value):
+            if step not in reported and not math.isnan(value):
+                reported[step] = value
                 trial.report(value, step)
-            if trial.should_prune():
+            if not own and trial.should_prune():
                 raise optuna.TrialPruned
 
+        for earlier in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+            if earlier.user_attrs.get(HOME) == trial.user_attrs[HOME]:
+                for step, value in sorted(earlier.intermediate_values.items()):
+                    if step not in reported:
+                        reported[step] = value
+                        trial.report(value, step)
         return report
 
     def _keep_best_only(self) -> None:
-        best = str(self.study.best_trial.user_attrs[HOME])
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            home = str(trial.user_attrs[HOME])
-            if home != best:
-                remove(self.folder / "trials" / home)
+        """Remove the runs of trials that have ended, but for the best."""
+        found = self.study.get_trials(deepcopy=False)
+        kept = {t.user_attrs.get(HOME) for t in found if not t.state.is_finished()}
+        if self.best is not None:
+            kept.add(self.best.user_attrs[HOME])
+        for trial in found:
+            home = trial.user_attrs.get(HOME)
+            if home is not None and home not in kept:
+                for name in (f"{home}", f"{home}.partial", f"{home}.old"):
+                    remove(self.folder / "trials" / name)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -234,12 +339,6 @@ def chosen_values(trial: FrozenTrial, space: Mapping[str, Dimension]) -> dict[st
         key: json.loads(value) if space[key].choices is not None else value
         for key, value in trial.params.items()
     }
-
-
-def tuned(search: Search) -> Experiment:
-    """The experiment with the best trial's values."""
-    chosen = chosen_values(search.study.best_trial, search.space)
-    return load_experiment(search.config, search.expid, [*search.overrides, *as_overrides(chosen)])
 
 
 def _is_held(file: Path) -> bool:
