@@ -31,6 +31,7 @@ from tossctr.ensemble.objectives import AIMS
 from tossctr.ensemble.opening import load_blend
 from tossctr.errors import UserError
 from tossctr.evaluation.ceiling import ceiling, read_truth
+from tossctr.evaluation.grouped import say_left_out
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.files import locked, remove
@@ -100,9 +101,10 @@ def evaluate_run(
         scored = predict_file(run, data, device=device, labelled=True, report=report)
         label, logit, group = gather(scored, data)
         report.say(name_of(data))
+        say_left_out(group, training.group_id)
         return evaluate(label, calibrator(logit), names, group=group)
     if isinstance(run, Scorer):
-        return _evaluated(held_out(run, device), objective, names)
+        return _evaluated(held_out(run, device), objective, names, training.group_id)
     # Only opened: the paths in a run from elsewhere are no reason to write there.
     prepared = open_prepared(run.experiment.dataset)
     if prepared.encoder.hash != run.encoder.hash:
@@ -113,20 +115,23 @@ def evaluate_run(
         )
     valid = replace(prepared.valid, features=run.features)
     assert valid.label is not None
-    group = None if training.group_id is None else valid.groups(training.group_id)
+    group = None if training.group_id is None else np.asarray(valid.groups(training.group_id))
     assert prepared.train.label is not None
     held = HeldOut(
         row=np.arange(len(valid)),
         label=np.asarray(valid.label),
         logit=predict_rows(run, valid, device=device),
         prior=float(np.asarray(prepared.train.label).mean(dtype=np.float64)),
-        group=None if group is None else np.asarray(group),
+        group=group,
     )
-    return _evaluated(held, objective, names)
+    return _evaluated(held, objective, names, training.group_id)
 
 
-def _evaluated(held: HeldOut, objective: Objective, names: Sequence[str]) -> dict[str, float]:
+def _evaluated(
+    held: HeldOut, objective: Objective, names: Sequence[str], group_id: str | None
+) -> dict[str, float]:
     """Metrics of held-out rows, calibrated by maps that were fit without them."""
+    say_left_out(held.group, group_id)
     metrics = evaluate(held.label, held.logit, names, group=held.group)
     if objective == "raw":
         return metrics

@@ -139,7 +139,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def same_rows(a: Prepared, b: Prepared) -> bool:
     return a.encoder.hash == b.encoder.hash and bool(
-        np.array_equal(a.train.numeric, b.train.numeric)
+        np.array_equal(a.train.numeric, b.train.numeric, equal_nan=True)
     )
 
 

@@ -1,16 +1,20 @@
 """A subset of a store reads as the store's own rows do."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tossctr.config.loader import load_experiment
 from tossctr.data.loader import RowsDataset
 from tossctr.data.prepare import prepare
 from tossctr.data.rows import RaggedArray
 from tossctr.data.subset import subset
 from tossctr.trees.features import TreeFeatures
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def test_trees_see_the_columns_of_a_copy(rows, experiment):
         sequences=sequences,
         label=rows.label[CHOSEN],
     )
-    config = experiment("LightGBM_toy").hyperparameters
+    config = load_experiment(CONFIGS, "LightGBM_toy").hyperparameters
     ours, theirs = (
         TreeFeatures(rows.features, config).fit(r, seed=1).transform(r, 3, 60, trained=True)
         for r in (part, copied)

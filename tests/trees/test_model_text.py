@@ -69,6 +69,23 @@ def test_every_shape_of_tree_passes(options):
     np.testing.assert_array_equal(lgb.Booster(model_str=text).predict(x), booster.predict(x))
 
 
+def test_a_split_of_what_is_missing_from_all_numbers_passes():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1000, 1))
+    x[:400] = np.nan
+    y = (rng.random(1000) < 0.2 + 0.5 * np.isnan(x[:, 0])).astype(float)
+    booster = lgb.train(
+        {"objective": "binary", "num_leaves": 2, "verbosity": -1}, lgb.Dataset(x, y), 2
+    )
+    text = without_tail(booster.model_to_string())
+    assert "threshold=inf" in text
+    assert check_model(text, 1) == 2
+    np.testing.assert_array_equal(lgb.Booster(model_str=text).predict(x), booster.predict(x))
+    for spoilt in ("-inf", "infinity", "nan"):
+        with pytest.raises(MalformedModel, match=r"tree 0|tree_sizes"):
+            check_model(text.replace("threshold=inf", f"threshold={spoilt}"), 1)
+
+
 @pytest.mark.parametrize(
     ("found", "put", "problem"),
     [

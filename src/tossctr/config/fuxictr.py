@@ -111,7 +111,6 @@ DATASET = Dialect(
         "data_block_size": _STORE,
     },
     refused={
-        "group_id": "give it in the experiment, which names the metrics too",
         "feature_specs": _DECLARE,
         "feature_config": _DECLARE,
         "use_features": _DECLARE,

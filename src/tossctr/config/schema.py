@@ -132,6 +132,7 @@ class DatasetConfig(_Frozen):
     vocabulary: str | None = None  # of such files: the hash that each must carry, found on loading
     id_col: str | None = None  # names the rows of test_data, as in sample_submission
     max_rows: int | None = Field(None, ge=1)  # only the first rows of train_data
+    group_id: str | None = None  # of its experiments that give none, see there
     min_categr_count: int = Field(1, ge=1)
     # Texts that mean a missing value in any column, beside the empty one; default: pandas' list
     na_values: Annotated[tuple[str, ...], BeforeValidator(as_na_values)] = NA_VALUES

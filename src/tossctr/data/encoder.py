@@ -37,8 +37,8 @@ class Encoder:
     """Transforms raw rows by a frozen `EncoderState`.
 
     Vocabularies: PAD 0, tokens by falling count (ties by text) from 1, OOV last. A missing category
-    becomes OOV unless `fill_na` gives it a text; a missing number is filled before scaling; a
-    missing sequence is empty.
+    becomes OOV unless `fill_na` gives it a text; a missing number stays one (`Field.missing` is
+    what networks take it for) unless `fill_na` is given; a missing sequence is empty.
 
     Attributes:
         state: what was fit.
@@ -55,7 +55,10 @@ class Encoder:
             dataset_id=state.dataset_id,
             label=state.label.name,
             fields=tuple(
-                c.field(self._vocabularies[c.owner].size if c.has_vocabulary else None)
+                c.field(
+                    self._vocabularies[c.owner].size if c.has_vocabulary else None,
+                    state.missing(c),
+                )
                 for c in state.columns
             ),
         )
@@ -120,8 +123,11 @@ class Encoder:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the state's canonical JSON."""
-        text = json.dumps(self.state.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        """SHA-256 of the state's canonical JSON; which raw values are kept beside changes no id."""
+        content = self.state.model_dump(mode="json")
+        for column in content["columns"]:
+            del column["grouped"]
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def of_encoded(self) -> Encoder:

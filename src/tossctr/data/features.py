@@ -18,7 +18,9 @@ class Field(BaseModel):
 
     `vocab_size` counts PAD (index 0) and OOV (the last index); it is None for kinds without a
     vocabulary. From `embedding_dim` on they are choices of training, not of preparing: the encoder
-    leaves them alone and `FeatureMap.with_lengths` sets them.
+    leaves them alone and `FeatureMap.with_lengths` sets them. `missing` is what networks take a
+    missing number for, after scaling; without it (`fill_na` is given, other kinds) none is missing.
+    `grouped`: a category whose raw values are kept too, as those of a `meta` field are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +31,8 @@ class Field(BaseModel):
     share_embedding: str | None = None
     embedding_dim: int | None = None
     feature_encoder: str | None = None
+    missing: float | None = None
+    grouped: bool = False
     max_len: int | None = None
     truncating: Literal["pre", "post"] = "pre"
 
@@ -68,6 +72,11 @@ class FeatureMap(BaseModel):
             return field.model_copy(update=chosen)
 
         return self.model_copy(update={"fields": tuple(map(bound, self.fields))})
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the columns of `EncodedRows.meta`: `meta` fields, then `grouped` ones."""
+        return (*self.names("meta"), *(f.name for f in self.fields if f.grouped))
 
     def names(self, *kinds: FieldKind) -> tuple[str, ...]:
         """Names of the fields of these kinds, in order: `names("categorical")` are the columns

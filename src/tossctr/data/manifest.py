@@ -59,7 +59,7 @@ def layout(features: FeatureMap) -> dict[str, tuple[np.dtype[Any], int | None]]:
         "categorical": (smallest_unsigned(largest), len(categorical)),
         "numeric": (np.dtype(np.float32), len(features.names("numeric"))),
         "times": (np.dtype(np.float64), len(features.names("time"))),
-        "meta": (np.dtype(np.int64), len(features.names("meta"))),
+        "meta": (np.dtype(np.int64), len(features.groups)),
         "label": (np.dtype(np.float32), None),
     }
     for field in features.fields:

@@ -187,11 +187,24 @@ def _fit_kept(
 
 
 def _made_from(dataset: DatasetConfig, inputs: Inputs) -> dict[str, Any]:
-    return {"version": VERSION, "config": _config_hash(dataset), "inputs": inputs.as_dict()}
+    return {
+        "version": VERSION,
+        "config": _config_hash(dataset),
+        "inputs": inputs.as_dict(),
+        "group": _group(dataset),
+    }
+
+
+def _group(dataset: DatasetConfig) -> str | None:
+    """The category whose raw values are kept."""
+    return next((column.name for column in resolve(dataset) if column.grouped), None)
 
 
 def _is_of(made: FitRecord, dataset: DatasetConfig, inputs: Inputs) -> bool:
-    return made.config == _config_hash(dataset) and inputs.same_as(made.inputs)
+    # A store with a group serves experiments without one.
+    if made.config != _config_hash(dataset) or _group(dataset) not in (None, made.group):
+        return False
+    return inputs.same_as(made.inputs)
 
 
 def _stamps(folder: Path) -> dict[str, Stamps]:

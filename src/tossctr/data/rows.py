@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tossctr.data.batch import Batch, Ragged
 from tossctr.data.features import FeatureMap
+from tossctr.errors import UserError
 
 Array = NDArray[Any]
 
@@ -58,11 +59,11 @@ class EncodedRows:
     Attributes:
         features: what the columns are.
         categorical: (N, n_categorical) ids in the smallest unsigned type that holds them all.
-        numeric: (N, n_numeric) float32.
+        numeric: (N, n_numeric) float32, NaN where missing (`take` puts `Field.missing` there).
         sequences: ids or float32 numbers by name.
         times: (N, n_time) float64.
         time_sequences: float64 by name.
-        meta: (N, n_meta) int64.
+        meta: (N, n_groups) int64, the raw values of `features.groups`.
         label: (N,) float32, or None when the rows have none.
     """
 
@@ -79,10 +80,32 @@ class EncodedRows:
         return len(self.categorical)
 
     def groups(self, name: str) -> Array:
-        """(N,) the values of a `meta` or categorical field."""
-        if self.features[name].kind == "meta":
-            return self.meta[:, self.features.names("meta").index(name)]
+        """(N,) int64 the raw values of a field that `group_id` names: an integer or the hash of a
+        text, `NO_GROUP` where missing.
+
+        Raises:
+            UserError: they were not kept when the rows were prepared.
+        """
+        if name not in self.features.groups or self.meta.shape[1] != len(self.features.groups):
+            raise UserError(
+                f"the raw values of {name} were not kept", key="group_id", value=name,
+                remedy="prepare again, by the command that trains this experiment",
+            )  # fmt: skip
+        return self.meta[:, self.features.groups.index(name)]
+
+    def ids(self, name: str) -> Array:
+        """(N,) the ids of a categorical field."""
         return self.categorical[:, self.features.names("categorical").index(name)]
+
+    def numbers(self, rows: Array) -> Array:
+        """(n, n_numeric) float32 of those rows as networks see them: a missing one filled."""
+        found = np.array(self.numeric[rows], np.float32)
+        for j, name in enumerate(self.features.names("numeric")):
+            fill = self.features[name].missing
+            if fill is not None:
+                column = found[:, j]
+                column[np.isnan(column)] = fill
+        return found
 
     def take(self, rows: Array) -> Batch:
         """Those rows as a `Batch`, sequences cut to their field's `max_len`; whole-array work."""
@@ -91,14 +114,17 @@ class EncodedRows:
             spec = self.features[name]
             return array.take(rows, spec.max_len, spec.truncating)
 
-        times, meta = self.features.names("time"), self.features.names("meta")
+        times, meta = self.features.names("time"), self.features.groups
         return Batch(
             categorical=torch.from_numpy(self.categorical[rows].astype(np.int64)),
-            numeric=torch.from_numpy(np.ascontiguousarray(self.numeric[rows])),
+            numeric=torch.from_numpy(self.numbers(rows)),
             sequences={name: ragged(name, a) for name, a in self.sequences.items()},
             times={n: torch.from_numpy(self.times[rows, i]) for i, n in enumerate(times)},
             time_sequences={name: ragged(name, a) for name, a in self.time_sequences.items()},
-            meta={n: torch.from_numpy(self.meta[rows, i]) for i, n in enumerate(meta)},
+            meta={
+                n: torch.from_numpy(self.meta[rows, i])
+                for n, i in zip(meta, range(self.meta.shape[1]), strict=False)
+            },
             label=None if self.label is None else torch.from_numpy(self.label[rows]),
             row=torch.from_numpy(np.asarray(rows, np.int64)),
         )

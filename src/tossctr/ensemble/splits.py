@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tossctr.ensemble.choices import FoldMethod
 from tossctr.errors import UserError
+from tossctr.evaluation.grouped import NO_GROUP
 
 
 def split(
@@ -24,7 +25,7 @@ def split(
     Args:
         method: `stratified`: at random, the same share of clicks in each; `random`; `time`:
             consecutive blocks of the file, each held out from all the others; `group`: at random,
-            the rows of a group together, folds of like size.
+            the rows of a group together, folds of like size; a row without one by itself.
         folds: how many.
         label: (N,) 0 or 1.
         group: (N,) which `group` needs.
@@ -61,7 +62,12 @@ def split(
 
 def _by_group(group: NDArray[Any], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Largest group first, each into the fold with fewest rows so far; equal ones in any order."""
-    _, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    found, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    alone = np.flatnonzero(group == NO_GROUP)  # each such row is a group by itself
+    if len(alone):
+        sizes[found == NO_GROUP] = 0
+        number[alone] = len(sizes) + np.arange(len(alone))
+        sizes = np.concatenate([sizes, np.ones(len(alone), sizes.dtype)])
     order = np.lexsort((rng.permutation(len(sizes)), -sizes))
     filled = np.zeros(folds, np.int64)
     fold_of = np.empty(len(sizes), np.int64)

@@ -104,7 +104,7 @@ def compare(
             )  # fmt: skip
     # Here rather than in the first training, whose peak memory it would count towards.
     for expid in {e.dataset.dataset_id: expid for expid, e in experiments.items()}.values():
-        _tossctr("prepare", "--config", str(config), "--expid", expid, *_set(given[expid]))
+        _tossctr("prepare", "--expid", expid, "--config", str(config), *_set(given[expid]))
 
     runs: dict[str, list[Path]] = {expid: [] for expid in experiments}
     for seed in seeds:
@@ -116,7 +116,7 @@ def compare(
             if not _is_finished(root / expid, wanted):
                 say(f"{expid}, seed {seed}")
                 _tossctr(
-                    "train", "--config", str(config), "--expid", expid, *_set(chosen), *_gpu(gpu)
+                    "train", "--expid", expid, "--config", str(config), *_set(chosen), *_gpu(gpu)
                 )
             runs[expid].append(root / expid)
 

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tossctr.progress import say
+
 Floats = NDArray[np.float64]
 
+NO_GROUP = int(np.iinfo(np.int64).min)  # of a row whose group is not known
 NAMES = ("gAUC", "avgAUC", "MRR", "NDCG(k=N)")
 _NDCG = re.compile(r"NDCG\(k=([1-9]\d*)\)")
 
@@ -23,9 +26,18 @@ def is_grouped(name: str) -> bool:
     return name in NAMES[:3] or _NDCG.fullmatch(name) is not None
 
 
+def say_left_out(group: NDArray[Any] | None, name: str | None) -> None:
+    """Say how many rows have no group, and so no part in grouped metrics."""
+    if group is None:
+        return
+    missing = int((group == NO_GROUP).sum())
+    if missing:
+        say(f"{missing:,} of {len(group):,} rows have no {name}: gAUC and its like leave them out")
+
+
 @dataclass(frozen=True)
 class Groups:
-    """N rows sorted by group, and by falling score within each.
+    """The N rows whose group is known, sorted by group, and by falling score within each.
 
     Attributes:
         label: (N,) 0 or 1.
@@ -41,7 +53,11 @@ class Groups:
 
     @classmethod
     def of(cls, label: Floats, score: Floats, group: NDArray[Any]) -> Groups:
-        """Sort rows; of equal scores the later row comes first, as in a reversed stable sort."""
+        """Sort rows; of equal scores the later row comes first, as in a reversed stable sort. Rows
+        of `NO_GROUP` are left out: they are no group."""
+        known = group != NO_GROUP
+        if not known.all():
+            label, score, group = label[known], score[known], group[known]
         _, group = np.unique(group, return_inverse=True)
         order = np.lexsort((-np.arange(len(score)), -score, group))
         group = group[order]

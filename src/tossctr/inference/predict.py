@@ -181,6 +181,13 @@ def _encoder_for(source: Source, run: Run) -> Encoder:
         require_vocabulary(source, dataset.vocabulary)
         return run.encoder
     require_vocabulary(source, run.encoder.hash)
+    filled = [f.name for f in run.features.fields if f.missing is not None]
+    if isinstance(run.model, LightGBM) and filled:
+        raise UserError(
+            f"holds numbers with the missing ones filled, which trees tell apart: {filled[0]}",
+            file=source.path,
+            remedy="give the raw file, or train with fill_na for its columns of numbers",
+        )
     return run.encoder.of_encoded()
 
 

@@ -134,7 +134,7 @@ def _column(name: str, parts: list[EncodedRows], encoder: Encoder) -> ColumnHeal
         return numbers
     if kind == "categorical":
         texts = ColumnHealth(name, "", "texts", rows=rows)
-        texts.counts = _counted([part.groups(name) for part in parts])
+        texts.counts = _counted([part.ids(name) for part in parts])
         return texts
     events, row = ColumnHealth(name, "", "sequences", rows=rows), 0
     for part in parts:

@@ -49,7 +49,7 @@ def slices(run: Run, valid: EncodedRows, scored: Scored) -> dict[str, list[Slice
     chosen = [n for n in FIRST if n in named] or small
     found = {}
     for name in chosen[:FIELDS]:
-        ids = np.asarray(valid.groups(name)[scored.row]).astype(np.int64)
+        ids = np.asarray(valid.ids(name)[scored.row]).astype(np.int64)
         found[name] = _of_categories(run, name, ids, scored)
     if valid.sequences:
         lengths = np.max(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.types import Optimizable
@@ -21,6 +22,7 @@ from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.loader import BatchRows, batches, ending_workers
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable, UserError
+from tossctr.evaluation.grouped import say_left_out
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
@@ -108,7 +110,10 @@ def fit_network(
         label=train_rows.label,
         negative_sampling=config.negative_sampling,
     )
-    group = None if config.group_id is None else valid_rows.groups(config.group_id)
+    group = None
+    if config.group_id is not None:
+        group = valid_rows.groups(config.group_id)
+        say_left_out(np.asarray(group), config.group_id)
     valid_order = BatchRows(len(valid_rows), config.batch_size, shuffle=False)
     module = CTRModule(model, config, group, processes)
     module.micro_batch_events = parts.micro_batch_events

@@ -173,12 +173,14 @@ def _numbers(text: str, key: str, dtype: np.dtype[Any], length: int | None = Non
     words = text.split(" ") if text else []
     if length is not None and len(words) != length:
         raise MalformedModel(f"{key} has {len(words)} numbers, not {length}")
-    if not _DIGITS.fullmatch(text):  # Python also reads 1_0, nan and inf
+    # A threshold of inf parts what is missing from all numbers.
+    finite = text.replace("inf", "0") if key == "threshold" else text
+    if not _DIGITS.fullmatch(finite):  # Python also reads 1_0 and nan
         raise MalformedModel(f"{key} holds what is no number")
     try:
         values = np.array(list(map(int if dtype.kind == "i" else float, words)), dtype)
     except (ValueError, OverflowError) as error:
         raise MalformedModel(f"{key} holds what is no number") from error
-    if not np.isfinite(values).all():
+    if not np.isfinite(values).all() and "inf" not in words:
         raise MalformedModel(f"{key} holds a number that is not finite")
     return values

@@ -19,6 +19,7 @@ from scipy.special import logit
 from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable
+from tossctr.evaluation.grouped import say_left_out
 from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.progress import say, track
 from tossctr.training.run_folder import RunWriter
@@ -71,7 +72,10 @@ def fit_trees(
         f"{len(train_rows):,} train and {len(valid_rows):,} validation rows"
     )
     booster = lgb.Booster(parameters, train).add_valid(valid, "valid")
-    group = None if config.group_id is None else valid_rows.groups(config.group_id)
+    group = None
+    if config.group_id is not None:
+        group = valid_rows.groups(config.group_id)
+        say_left_out(np.asarray(group), config.group_id)
     rule = _Rule(config, options)
     validated = 0.0
     with track("boost (rows x rounds)", len(train_rows) * options.num_boost_round) as advance:

@@ -222,9 +222,9 @@ class Search:
         """Whether a trial is queued, has ended, or is one that a process works on."""
         if trial.state != TrialState.RUNNING:
             return True
-        worker = trial.user_attrs.get(WORKER)
+        worker = str(trial.user_attrs.get(WORKER, ""))
         # Its own lock, a process must not try: to close the file would let go of it.
-        return bool(worker) and (worker == own or _is_held(self.folder / "workers" / worker))
+        return worker != "" and (worker == own or _is_held(self.folder / "workers" / worker))
 
     def _try(self, trial: optuna.Trial, data: Prepared, device: torch.device) -> None:
         chosen, number = self._values(trial), trial.user_attrs[HOME]

@@ -20,7 +20,7 @@ class Column(BaseModel):
     leads to. `fill` is the id that a missing category stands for (None: OOV), or the number that
     a missing number does (None: 0). With `remap` false, values are indices already. With
     `keep_nulls`, a null event of a history keeps its place: other histories hold values of the same
-    events.
+    events. With `grouped`, the raw values of a category are kept too: `group_id` names it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +36,7 @@ class Column(BaseModel):
     keep_nulls: bool = False
     fill: str | float | None = None
     normalizer: Normalizer | None = None
+    grouped: bool = False
 
     @property
     def has_vocabulary(self) -> bool:
@@ -56,12 +57,19 @@ class Column(BaseModel):
         its dtype, so that text means the same in every format."""
         return "float" if self.kind in ("numeric", "time") else "str"
 
-    def field(self, vocab_size: int | None) -> Field:
+    @property
+    def keeps_missing(self) -> bool:
+        """Whether a missing number stays one: trees tell it from every number."""
+        return self.kind == "numeric" and self.fill is None
+
+    def field(self, vocab_size: int | None, missing: float | None = None) -> Field:
         return Field(
             name=self.name,
             kind=self.kind,
             vocab_size=vocab_size,
             share_embedding=self.share_embedding,
+            missing=missing,
+            grouped=self.grouped,
         )
 
 
@@ -80,7 +88,11 @@ def resolve(dataset: DatasetConfig) -> tuple[Column, ...]:
     if not specs:
         raise UserError(f"data set {dataset.dataset_id!r} has no active features")
     several = sum(spec.is_sequence for spec in specs.values()) > 1
-    return tuple(_column(spec, specs, several) for spec in specs.values())
+    columns = (_column(spec, specs, several) for spec in specs.values())
+    return tuple(
+        c.model_copy(update={"grouped": c.name == dataset.group_id and c.kind == "categorical"})
+        for c in columns
+    )
 
 
 def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec], keep_nulls: bool) -> Column:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -14,6 +15,7 @@ from pydantic import (
 
 from tossctr.config.schema import LabelSpec
 from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.numbers import signed_log
 from tossctr.data.encoding.quantiles import Quantiles
 
 
@@ -52,6 +54,27 @@ class EncoderState(BaseModel):
         # Without quantiles the JSON, and so its hash, is what it was before there were any.
         content: dict[str, Any] = serialize(self)
         return content if self.quantiles else {k: v for k, v in content.items() if k != "quantiles"}
+
+    def shift_and_scale(self, column: Column) -> tuple[float, float]:
+        """(shift, scale) of a column of numbers: x -> (x - shift) * scale."""
+        scaler = self.scalers.get(column.owner)
+        return (scaler.shift, scaler.scale) if scaler else (0.0, 1.0)
+
+    def filled(self, column: Column) -> float:
+        """What a missing number is taken for, before shift and scale."""
+        fill = np.array(column.fill_number)
+        if column.normalizer == "quantile":
+            fill = self.quantiles[column.owner](fill)
+        elif column.normalizer == "signed_log":
+            fill = signed_log(fill)
+        return float(fill)
+
+    def missing(self, column: Column) -> float | None:
+        """What networks take a missing number for, as encoded; None where none is kept."""
+        if not column.keeps_missing:
+            return None
+        shift, scale = self.shift_and_scale(column)
+        return float(np.float32((self.filled(column) - shift) * scale))
 
     @model_validator(mode="after")
     def _whole(self) -> EncoderState:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tossctr.data.encoding.columns import Column
-from tossctr.data.encoding.decode import flat_numbers, labels, meta
+from tossctr.data.encoding.decode import MISSING_META, flat_numbers, labels, meta
 from tossctr.data.encoding.ids import categories
 from tossctr.data.encoding.lists import as_text, is_list
 from tossctr.data.encoding.numbers import as_floats, refuse_infinite, scale_into, signed_log
@@ -51,10 +51,11 @@ class Transform:
         times = np.empty((n, len(self._of("time"))), np.float64)
         for j, column in enumerate(self._of("time")):
             self._numbers(column, times[:, j])
-        groups = np.empty((n, len(self._of("meta"))), np.int64)
-        for j, column in enumerate(self._of("meta")):
+        grouped = [*self._of("meta"), *(c for c in categorical if c.grouped)]
+        groups = np.empty((n, len(grouped)), np.int64)
+        for j, column in enumerate(grouped):
             with self.where.reading(column.name):
-                groups[:, j] = meta(self._array(column), column, self.na, self.where)
+                groups[:, j] = self._groups(column)
         sequences = {
             c.name: self._ids(c) if c.kind == "sequence" else self._number_lists(c, np.float32)
             for c in self.state.columns
@@ -100,6 +101,13 @@ class Transform:
         )
         return indices
 
+    def _groups(self, column: Column) -> Array:
+        found = meta(self._array(column), column, self.na, self.where)
+        if column.kind == "categorical" and not column.remap:
+            # An index stands for a value, but the last one for all that the vocabulary lacks.
+            found[found == self.vocabularies[column.owner].oov] = MISSING_META
+        return found
+
     def _ids(self, column: Column) -> RaggedArray:
         with self.where.reading(column.name):
             return self._indices(column)
@@ -138,6 +146,8 @@ class Transform:
         with self.where.reading(column.name):
             values = as_floats(self._array(column), column.name, self.where, self.na)
         self._scale(column, values, out, self.where)
+        if column.keeps_missing:
+            out[np.isnan(values)] = np.nan
 
     def _number_lists(self, column: Column, dtype: type[np.floating[Any]]) -> RaggedArray:
         with self.where.reading(column.name):
@@ -147,14 +157,12 @@ class Transform:
         return RaggedArray(out, offsets)
 
     def _scale(self, column: Column, values: Array, out: Array, where: Where) -> None:
-        scaler = self.state.scalers.get(column.owner)
-        shift, scale = (scaler.shift, scaler.scale) if scaler else (0.0, 1.0)
-        fill = column.fill_number
+        shift, scale = self.state.shift_and_scale(column)
+        fill = self.state.filled(column)
         if column.normalizer == "quantile":
-            ranks = self.state.quantiles[column.owner]
             refuse_infinite(values, column.name, where)
-            values, fill = ranks(values), float(ranks(np.array(fill)))
+            values = self.state.quantiles[column.owner](values)
         elif column.normalizer == "signed_log":
-            values, fill = signed_log(values), float(signed_log(np.array(fill)))
+            values = signed_log(values)
         missing = scale_into(out, values, fill, shift, scale, column.name, where)
         self.report.count(column.name, missing=missing)

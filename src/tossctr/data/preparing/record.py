@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from tossctr.artefact import Artefact, Sha256
 from tossctr.data.verification import Stamps
 
-VERSION = 3
+VERSION = 4
 
 Input = dict[str, int | str]  # `Inputs.as_dict` of one part
 
@@ -17,9 +17,10 @@ Input = dict[str, int | str]  # `Inputs.as_dict` of one part
 class FitRecord(Artefact):
     """`fit.json`: hash of the config, and the raw files."""
 
-    version: Literal[3]
+    version: Literal[4]
     config: Sha256
     inputs: dict[str, Input]
+    group: str | None  # the category whose raw values are kept
 
     @model_validator(mode="after")
     def _whole(self) -> FitRecord:
