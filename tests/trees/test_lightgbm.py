@@ -111,8 +111,8 @@ def signed(folder):
 def test_a_loss_is_minimised_and_every_metric_of_a_table_is_there(root, tmp_path, keys):
     written = [f"{key}={value}" for key, value in keys.items()]
     experiment = experiment_in(
-        root, "monitor=logloss", "epochs=25", "eval_steps=1", "learning_rate=0.3",
-        "early_stop_patience=30", *written,
+        root, "monitor=logloss", "num_boost_round=25", "eval_rounds=1", "learning_rate=0.3",
+        "early_stopping_rounds=30", *written,
     )  # fmt: skip
     run = train(experiment, prepare(experiment.dataset), CPU, tmp_path / "run")
     losses = [row["logloss"] for row in run.metrics["history"]]

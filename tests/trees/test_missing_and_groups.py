@@ -134,7 +134,8 @@ def test_groups_are_the_users_of_the_raw_file(root, trees, capsys, expid):
     for name, value in expected.items():
         assert run.metrics["best"][name] == pytest.approx(value, abs=1e-9), name
         assert stored[name] == pytest.approx(value, abs=1e-12), name
-    _, logit, _ = gather(predict_file(run, root / "test.parquet", device=CPU, labelled=True))
+    file = root / "test.parquet"
+    _, logit, _ = gather(predict_file(run, file, device=CPU, labelled=True), file)
     expected = grouped_by_pandas(test, logit)
     found = pipeline.evaluate_run(run, root / "test.parquet", device=CPU)
     for name, value in expected.items():
@@ -205,7 +206,8 @@ def test_trees_see_missing_numbers_as_lightgbm_does(root, trees):
     np.testing.assert_array_equal(np.isnan(data.train.numeric[:, age]), frame["age"].isna())
     assert not np.isnan(data.train.numeric[:, 1 - age]).any()  # fill_na is given
     test = pd.read_parquet(root / "test.parquet")
-    _, logit, _ = gather(predict_file(trees, root / "test.parquet", device=CPU, labelled=True))
+    file = root / "test.parquet"
+    _, logit, _ = gather(predict_file(trees, file, device=CPU, labelled=True), file)
     missing, known = (expit(logit[test["age"].isna() == flag]).mean() for flag in (True, False))
     assert missing > known + 0.2  # of 0.45, before the best round is far
 
@@ -223,7 +225,7 @@ def test_trees_see_missing_numbers_as_lightgbm_does(root, trees):
          "bagging_freq": 1, "seed": 3, "deterministic": True, "force_col_wise": True,
          "verbosity": -1},
         lgb.Dataset(made, frame["click"], categorical_feature=features.categorical),
-        trees.metrics["best"]["epoch"],
+        int(trees.metrics["best"]["epoch"]),
     )  # fmt: skip
     scored = features.transform(data.valid, 0, ROWS, trained=False).astype(np.float64)
     np.testing.assert_allclose(
@@ -250,7 +252,7 @@ def test_a_file_whose_missing_numbers_were_filled_is_refused_for_trees(root, tre
     export(prepare(dataset), dataset, root / "encoded", Format.PARQUET, parts=["valid"])
     out = root / "encoded" / "valid.parquet"
     with pytest.raises(UserError, match=r"missing ones filled, which trees tell apart: age"):
-        gather(predict_file(trees, out, device=CPU, labelled=True))
+        gather(predict_file(trees, out, device=CPU, labelled=True), out)
 
 
 def test_a_category_out_of_an_index_file_has_no_group(tmp_path):

@@ -57,13 +57,12 @@ def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ())
         )
     values = own_keys(values, fuxictr.EXPERIMENT, own, place)
     values = _effective(values, config_class, model, own_of_entry | place.overridden, place)
-    training = validated(TrainingConfig, _only(values, TrainingConfig), place)
-    model_root = absolute(training.model_root, config_dir)
     dataset = read_dataset(config_dir, dataset_id, for_dataset)
-    group_id = training.group_id or dataset.group_id
-    training = training.model_copy(update={"group_id": group_id})
-    dataset = dataset.model_copy(update={"group_id": group_id})
-    _check_metrics(training, place)
+    if values.get("group_id") is None:
+        values["group_id"] = dataset.group_id
+    training = validated(TrainingConfig, _only(values, TrainingConfig), place)
+    dataset = dataset.model_copy(update={"group_id": training.group_id})
+    model_root = absolute(training.model_root, config_dir)
     _check_group(training, dataset, place)
     hyperparameters = validated(config_class, _only(values, config_class), place)
     shared = TrainingConfig.model_fields.keys() & config_class.model_fields.keys()

@@ -26,8 +26,8 @@ class LightGBMConfig(ModelConfig):
             (
                 "batch_size", "micro_batch_events", "gradient_checkpointing", "precision",
                 "negative_sampling", "shuffle", "loss", "positive_weight", "focal_gamma",
-                "pairwise_weight", "optimizer", "max_gradient_norm", "embedding_regularizer",
-                "net_regularizer", "reduce_lr_on_plateau", "save_best_only", "on_nonfinite",
+                "pairwise_weight", "optimizer", "weight_decay", "max_gradient_norm",
+                "embedding_regularizer", "net_regularizer", "reduce_lr_on_plateau", "on_nonfinite",
                 "checkpoint_minutes", "num_workers", "embedding_dim", "numeric_embedding",
             )
         ),
