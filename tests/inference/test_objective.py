@@ -50,8 +50,8 @@ scored:
 """,
     "model_config.yaml": """\
 Base:
-    {model: LightGBM, dataset_id: shop, num_boost_round: 20, learning_rate: 0.1, min_data_in_leaf: 20,
-     metrics: [AUC, logloss, AP, WLL, competition_score]}
+    {model: LightGBM, dataset_id: shop, num_boost_round: 20, learning_rate: 0.1,
+     min_data_in_leaf: 20, metrics: [AUC, logloss, AP, WLL, competition_score]}
 trees: {}
 others: {learning_rate: 0.05}
 scored: {dataset_id: scored}
