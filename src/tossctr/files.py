@@ -7,9 +7,14 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
+import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,35 +57,61 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success sync it and rename it there.
+    """Yield a new, empty file beside `path`; on success sync it and rename it to `path`.
 
     After an exception nothing is left, and an earlier `path` is as it was. What a killed process
-    left is swept up.
+    left is removed. The rights are those that the process gives to new files, whatever wrote it.
 
     Raises:
         UserError: the disk refuses.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        _sweep(path)
+        temporary, mode = new_temporary(path)
         try:
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            finish_temporary(temporary, mode)
             os.replace(temporary, path)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
-    """Remove the temporary files of processes that are no more."""
-    prefix = f".{path.name}."
-    for left in path.parent.iterdir():
-        if left.name.startswith(prefix) and left.name.endswith(".tmp"):
-            pid = left.name[len(prefix) : -len(".tmp")]
-            if pid.isdecimal() and not _is_running(int(pid)):
-                left.unlink(missing_ok=True)
+def new_temporary(path: Path) -> tuple[Path, int]:
+    """A new, empty file beside `path` that no other process uses, and its rights.
+
+    Files that killed processes of this machine left for the same `path` are removed.
+    """
+    left = re.compile(rf"\.{re.escape(path.name)}\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.tmp")
+    for other in path.parent.iterdir():
+        match = left.fullmatch(other.name)
+        if match is not None and not _is_running(int(match[1])):
+            other.unlink(missing_ok=True)
+    name = f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = path.with_name(name)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return temporary, stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def finish_temporary(temporary: Path, mode: int) -> None:
+    """Give a written file its rights (some libraries replace the file by another) and sync it."""
+    temporary.chmod(mode)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@cache
+def _machine() -> str:
+    """Tells apart the machines and containers that share a folder: their process ids mean nothing
+    to each other."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        space = ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
 
 
 def _is_running(pid: int) -> bool:
@@ -124,29 +155,28 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def locked(file: Path, what: str, *, wait: bool = False, keep: bool = True) -> Iterator[None]:
+def locked(file: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file, which the system releases whatever way the process ends.
+
+    The file is removed on release. It holds the process's number and machine, for the message.
 
     Args:
         file: the lock file.
         what: what it guards, for the message.
         wait: wait for another process instead of refusing.
-        keep: leave the file in place, as `wait` needs it.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or something else has that name.
     """
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Not "w": that would wipe the holder's number.
-        handle = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o644), "r+")
-    with handle:
+    while True:
+        handle = _opened_lock(file)
         try:
             # A record lock, because flock's would live on in a killed run's loader processes.
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            holder = handle.read(20).strip() or "unknown"
+            holder = os.read(handle, _LOCK_BYTES).decode("ascii", "replace").strip() or "unknown"
             if not wait:
+                os.close(handle)
                 raise UserError(
                     f"process {holder} is at work in {what}",
                     file=file,
@@ -154,12 +184,51 @@ def locked(file: Path, what: str, *, wait: bool = False, keep: bool = True) -> I
                 ) from error
             say(f"waiting for process {holder}, which is at work in {what}")
             fcntl.lockf(handle, fcntl.LOCK_EX)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
+        if _is_at(handle, file):
+            break
+        os.close(handle)  # its holder has removed it: another process may hold a new one
+    try:
+        with suppress(OSError):  # a full disk: the lock holds without its holder's number
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        if _is_at(handle, file):
+            file.unlink(missing_ok=True)
+        os.close(handle)
+
+
+_LOCK_BYTES = 300
+_LOCK = re.compile(rb"(\d+( on [^\n]*)?\n)?")
+
+
+def _opened_lock(file: Path) -> int:
+    """A lock file opened for writing: nothing that is not one is written to, nor where a link
+    leads."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            yield
-        finally:
-            if not keep:
-                file.unlink(missing_ok=True)
+            handle = os.open(file, flags, 0o644)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise
+            handle = None
+    if handle is not None:
+        found = os.fstat(handle)
+        if (
+            stat.S_ISREG(found.st_mode)
+            and found.st_nlink <= 1
+            and _LOCK.fullmatch(os.pread(handle, _LOCK_BYTES, 0))
+        ):
+            return handle
+        os.close(handle)
+    raise UserError("is no lock file of TossCTR", file=file, remedy="move it away")
+
+
+def _is_at(handle: int, file: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), file.lstat())
+    except FileNotFoundError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,17 +17,19 @@ from scipy.special import logit
 from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.recipe import Recipe
 from tossctr.config.schema import DatasetConfig, Experiment
+from tossctr.data import schema
 from tossctr.data.encoder import EncodingReport
+from tossctr.data.encoding.columns import resolve
 from tossctr.data.prepare import open_prepared, prepare
 from tossctr.data.preparing.parallel import Spread
 from tossctr.data.sources import open_source
-from tossctr.data.synthetic import synthesize
+from tossctr.data.synthetic import SyntheticFiles, may_hold_synthetic, synthesize
 from tossctr.ensemble.blend import blend
 from tossctr.ensemble.calibration import calibrate
 from tossctr.ensemble.choices import FoldMethod, Objective
-from tossctr.ensemble.folds import train_folds
+from tossctr.ensemble.folds import folds_of, train_folds
 from tossctr.ensemble.held_out import calibrator as fit_calibrator
-from tossctr.ensemble.held_out import held_out, keep_validation
+from tossctr.ensemble.held_out import held_out, held_out_file, keep_validation
 from tossctr.ensemble.objectives import AIMS
 from tossctr.ensemble.opening import load_blend
 from tossctr.errors import UserError
@@ -43,7 +46,7 @@ from tossctr.location import Location, exists, name_of, require_readable, same_p
 from tossctr.outputs import check_output, is_stream
 from tossctr.progress import say
 from tossctr.training.checks import check_model
-from tossctr.training.run_folder import FOLDS, Run
+from tossctr.training.run_folder import Run
 from tossctr.training.trainer import train
 
 ROW = "row"  # header of row numbers, where there are no ids
@@ -55,21 +58,53 @@ def run_folder(experiment: Experiment) -> Path:
 
 
 def ensure_raw_files(dataset: DatasetConfig, *, seed: int, train_rows: int, test_rows: int) -> bool:
-    """Make synthetic raw files where the data set has none at all; True if it did.
+    """Make synthetic raw files where the data set is one of them and none is there; True if it did.
+
+    That is where the configured files have the names that `synthesize` gives and are in one folder
+    that holds nothing, or only what `synthesize` wrote, and none of its four files.
 
     Raises:
-        UserError: only one of train and test is there: that is an accident, not a fresh start.
+        UserError: a raw file is missing for any other reason.
     """
-    train, test = dataset.train_data, dataset.test_data
-    if exists(train):
-        if test is not None and not exists(test):
-            raise UserError("the test file is not there", file=test, remedy="put it there")
+    paths = (
+        dataset.train_data, dataset.valid_data, dataset.test_data, dataset.sample_submission,
+    )  # fmt: skip
+    missing = [path for path in paths if path is not None and not exists(path)]
+    if not missing:
         return False
-    if not isinstance(train, Path) or (test is not None and exists(test)):
-        raise UserError("the train file is not there", file=train)
-    say(f"no raw files in {train.parent}: making {train_rows:,} + {test_rows:,} synthetic rows")
-    synthesize(train.parent, train_rows, test_rows, seed=seed)
+    first = missing[0]
+    if not isinstance(dataset.train_data, Path) or not _may_be_made(dataset):
+        raise UserError("is not there", file=first, remedy=_near(first))
+    folder = dataset.train_data.parent
+    say(f"no raw files in {folder}: making {train_rows:,} + {test_rows:,} synthetic rows")
+    synthesize(folder, train_rows, test_rows, seed=seed)
     return True
+
+
+def _may_be_made(dataset: DatasetConfig) -> bool:
+    """Whether synthetic files would be just those of the data set, and replace nothing."""
+    assert isinstance(dataset.train_data, Path)
+    folder = dataset.train_data.parent
+    files = SyntheticFiles.of(folder)
+    named = (dataset.test_data or files.test, dataset.sample_submission or files.sample_submission)
+    columns = {column.name for column in resolve(dataset)} | {dataset.label_col.name}
+    return (
+        dataset.train_data == files.train
+        and dataset.valid_data is None
+        and named == (files.test, files.sample_submission)
+        and columns <= {*schema.TRAIN_SCHEMA.names}
+        and dataset.id_col in (None, schema.ID)
+        and may_hold_synthetic(folder)
+    )
+
+
+def _near(path: Location) -> str:
+    """What to do about a file that is not there."""
+    if not isinstance(path, Path) or not path.parent.is_dir():
+        return "put it there, or correct the path in the data set's config"
+    names = [other.name for other in path.parent.iterdir() if not other.name.startswith(".")]
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "put it there, or correct its name in the config"
 
 
 def evaluate_run(
@@ -152,14 +187,21 @@ def train_experiment(
     processes.everywhere(lambda: check_model(experiment, processes.world_size))
     dataset = experiment.dataset
     data = processes.first_then(lambda: prepare(dataset), others=lambda: open_prepared(dataset))
-    run = train(experiment, data, device, run_folder(experiment), fresh=fresh, processes=processes)
 
-    def keep() -> None:
-        keep_validation(run, data, device)
+    def keep(run: Run) -> None:
+        if not held_out_file(run).is_file():
+            keep_validation(run, data, device)
         fit_calibrator(run, dataset.objective, device)
 
-    processes.first(keep)
-    return run
+    return train(
+        experiment,
+        data,
+        device,
+        run_folder(experiment),
+        fresh=fresh,
+        keep=keep,
+        processes=processes,
+    )
 
 
 def train_in_folds(
@@ -171,10 +213,10 @@ def train_in_folds(
     seeds: Sequence[int],
     fresh: bool = False,
 ) -> Scorer:
-    """Prepare what is needed, and train in folds into `<run_folder>/folds`."""
+    """Prepare what is needed, and train in folds into `<run_folder>.folds`."""
     check_model(experiment)
     data = prepare(experiment.dataset)
-    folder = run_folder(experiment) / FOLDS
+    folder = folds_of(run_folder(experiment))
     scorer = train_folds(
         experiment, data, device, folder, folds=folds, method=method, seeds=seeds, fresh=fresh
     )
@@ -286,7 +328,7 @@ def submit(
     report = EncodingReport()
     with (
         _kept(target) as folder,
-        locked(folder.with_suffix(".lock"), f"the output {output}", keep=False),
+        locked(folder.with_suffix(".lock"), f"the output {output}"),
     ):
         parts = predict_kept(
             run,

@@ -139,7 +139,7 @@ def test_ray_trains_the_same_and_says_mistakes(root, tmp_path, monkeypatch):
         assert history == expected_history
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
         kept = {path.name for path in (tmp_path / "runs").iterdir()}
-        assert kept == {"FESeq_toy", ".FESeq_toy.lock", "results.csv"}
+        assert kept == {"FESeq_toy", "results.csv"}
         nowhere = experiment(root, f"model_root={tmp_path}", "train_data=nowhere.parquet")
         with pytest.raises(UserError, match=r"nowhere\.parquet"):
             train_with("ray", nowhere, workers=2, gpu=-1, fresh=False)

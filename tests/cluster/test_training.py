@@ -167,7 +167,7 @@ def test_gradients_weights_and_metrics_are_those_of_one_process(root, tmp_path, 
     assert_like(tmp_path / "run", folder)
     # One process wrote, and nothing is left but the run.
     kept = sorted(p.name for p in tmp_path.iterdir())
-    assert kept == [".run.lock", "results.csv", "run"]
+    assert kept == ["results.csv", "run"]
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 2
 
 

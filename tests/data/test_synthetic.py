@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tossctr.cli import main
 from tossctr.data import schema
 from tossctr.data.synthetic import BLOCK_ROWS, SyntheticFiles, make_blocks, synthesize
 from tossctr.data.synthetic import truth as synthetic_truth
@@ -297,6 +299,47 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
 
     # 60,000 rows more hold 120 MB of sequences.
     assert peak(80_000) - peak(20_000) < 40_000
+
+
+def small(folder: Path, **options: Any) -> SyntheticFiles:
+    return synthesize(folder, 3, 2, **options)
+
+
+def test_files_that_it_did_not_write_are_not_replaced(tmp_path: Path) -> None:
+    own = tmp_path / "test.parquet"
+    own.write_text("a competition's")
+    with pytest.raises(UserError, match=r"test\.parquet: is in the way, and is not what this"):
+        small(tmp_path)
+    assert [*tmp_path.iterdir()] == [own]
+    small(tmp_path, force=True)
+    before = own.read_bytes()
+    small(tmp_path, seed=3)  # its own are
+    assert own.read_bytes() != before
+    own.write_text("a competition's")
+    with pytest.raises(UserError, match="--force"):
+        small(tmp_path)
+    own.unlink()
+    own.symlink_to(tmp_path / "train.parquet")
+    with pytest.raises(UserError, match="in the way"):
+        small(tmp_path)
+
+
+def test_the_command_writes_apart_from_raw_data_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["data/raw"], ["data/raw", "--force"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["synth", *options, "--rows", "3", "--test-rows", "2"])
+        train = tmp_path / "data" / "raw" / "train.parquet"
+        if not options:
+            assert ended.value.code == 0
+            assert {p.name for p in (tmp_path / "data").iterdir()} == {"synthetic"}
+            train.parent.mkdir()
+            train.write_text("ten million rows")
+        else:
+            assert ended.value.code == (0 if "--force" in options else 2)
+            assert (train.stat().st_size == 16) == (ended.value.code == 2)
 
 
 def test_an_error_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from scipy.special import expit, logit
 from scipy.stats import rankdata
 
-from tossctr import pipeline
+from tossctr import folders, pipeline
 from tossctr.cli import main
 from tossctr.config.recipe import Recipe
 from tossctr.ensemble import folds as folding
@@ -25,6 +25,7 @@ from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
 from tossctr.evaluation.metrics import evaluate
 from tossctr.inference.predict import predict_file
+from tossctr.training import trainer
 
 CPU = torch.device("cpu")
 MODELS = ("DCNv2_toy", "DeepFM_toy")
@@ -65,8 +66,8 @@ def test_whole_folds_are_kept_and_what_is_missing_is_trained(folds, experiment, 
     (folder / "folds.json").unlink()
     shutil.rmtree(folder / "seed_1" / "fold_1")
     trained = []
-    train = folding.train
-    monkeypatch.setattr(folding, "train", lambda *a, **k: trained.append(1) or train(*a, **k))
+    fit = trainer.fit_network
+    monkeypatch.setattr(trainer, "fit_network", lambda *a: trained.append(1) or fit(*a))
     in_folds(experiment("DeepFM_toy"))
     assert len(trained) == 1
     assert (folder / "oof.parquet").read_bytes() == before
@@ -100,9 +101,75 @@ def test_another_config_starts_anew_and_a_plain_run_leaves_folds_alone(experimen
     again = in_folds(experiment("DCNv2_toy", root, "learning_rate=0.01"))
     assert again.marker.read_bytes() != before
     assert again.members[0][0].experiment.training.learning_rate == 0.01
+    assert (data / "other" / "DCNv2_toy.folds.1" / "folds.json").read_bytes() == before
     (again.folder / "oof.parquet").write_bytes(b"")
     with pytest.raises(UserError, match="has changed"):
         open_scorer(again.folder)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_finished_folds_outlive_a_config_that_fails_and_a_kill(experiment, data, monkeypatch):
+    def contents():
+        return {p: p.read_bytes() for p in (data / "held").rglob("*") if p.is_file()}
+
+    def killed(*_):
+        raise Killed
+
+    root = f"model_root={data / 'held'}"
+    first = in_folds(experiment("DCNv2_toy", root))
+    before = contents()
+    with pytest.raises(UserError, match="is not finite"):
+        in_folds(experiment("DCNv2_toy", root, "learning_rate=1e30", "batch_size=32"))
+    assert before.items() <= contents().items()
+    assert len(in_folds(experiment("DCNv2_toy", root)).members[0]) == 2
+    for step in ("keep_earlier", "sync_folder"):  # in front of the two renames, and behind them
+        changed = experiment("DCNv2_toy", root, f"learning_rate=0.0{len(step)}")
+        with monkeypatch.context() as patch:
+
+            def placing(*arguments, step=step, patch=patch):
+                patch.setattr(folders, step, killed)
+                folders.put_in_place(*arguments)
+
+            patch.setattr(folding, "put_in_place", placing)
+            with pytest.raises(Killed):
+                in_folds(changed)
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "fit_network", lambda *_: pytest.fail("trained again"))
+            again = in_folds(changed)
+        assert again.folder == first.folder
+        assert again.members[0][0].experiment.training == changed.training.model_copy(
+            update={"seed": 1}
+        )
+    kept = sorted(p.name for p in (data / "held").iterdir() if p.is_dir())
+    assert kept == [f"DCNv2_toy.folds{end}" for end in ("", ".1", ".2", ".partial")]
+
+
+def test_folders_that_are_no_folds_and_no_blend_are_not_touched(folds, experiment, data):
+    root = data / "own"
+    for name in ("DCNv2_toy.folds", "blend"):
+        (root / name).mkdir(parents=True)
+        (root / name / "folds.json").write_text("mine")
+    with pytest.raises(UserError, match="not made as a folds"):
+        in_folds(experiment("DCNv2_toy", f"model_root={root}"))
+    with pytest.raises(UserError, match="not made as a blend"):
+        blend(folds, root / "blend", CPU)
+    with pytest.raises(UserError, match="not made as a blend"):
+        blend(folds, folds["DCNv2_toy"].folder, CPU)
+    assert {p.read_text() for p in root.rglob("*") if p.is_file()} == {"mine"}
+
+
+def test_another_blend_in_the_folder_is_kept(folds, tmp_path):
+    folder = tmp_path / "blend"
+    blend(folds, folder, CPU, method="logit_mean")
+    first = (folder / "blend.json").read_bytes()
+    for _ in range(2):  # the second time, it is the same
+        blend(dict(reversed(folds.items())), folder, CPU, method="logit_mean")
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["blend", "blend.1"]
+    assert (tmp_path / "blend.1" / "blend.json").read_bytes() == first
+    assert (folder / "blend.json").read_bytes() != first
 
 
 def test_a_recipe_is_its_folds_blended_and_goes_on_where_it_was(
@@ -180,7 +247,7 @@ def test_a_blend_of_what_has_changed_or_differs_is_refused(blended, folds, exper
     folder = data / "copied" / "blend"
     shutil.copytree(data / "runs", data / "copied")  # a blend and its members move together
     assert len(open_scorer(folder).members) == 2
-    marker = data / "copied" / "DCNv2_toy" / "folds" / "folds.json"
+    marker = data / "copied" / "DCNv2_toy.folds" / "folds.json"
     marker.write_text(marker.read_text() + " ")
     with pytest.raises(UserError, match="has changed"):
         open_scorer(folder)
@@ -190,15 +257,15 @@ def test_the_table_has_a_line_for_each_and_survives_damage(blended, folds, data,
     pipeline.train_experiment(experiment("DCNv2_toy"), CPU)
     root = data / "runs"
     found = {entry.name: entry for entry in leaderboard(root)}
-    assert set(found) == {"blend", "DCNv2_toy", "DCNv2_toy/folds", "DeepFM_toy/folds"}
-    single, fold = found["DCNv2_toy"], found["DCNv2_toy/folds"]
+    assert set(found) == {"blend", "DCNv2_toy", "DCNv2_toy.folds", "DeepFM_toy.folds"}
+    single, fold = found["DCNv2_toy"], found["DCNv2_toy.folds"]
     assert (single.kind, fold.kind, found["blend"].kind) == ("run", "folds", "blend")
     assert (single.config, single.data) == (fold.config, fold.data)
-    assert single.config != found["DeepFM_toy/folds"].config
+    assert single.config != found["DeepFM_toy.folds"].config
     assert fold.seeds == (1,)
     assert fold.megabytes == pytest.approx(2 * single.megabytes, rel=0.01)
     assert single.score > single.metrics["competition_score"]  # WLL at the natural prior is bad
-    about = json.loads((root / "DCNv2_toy" / "folds" / "folds.json").read_text())
+    about = json.loads((root / "DCNv2_toy.folds" / "folds.json").read_text())
     assert fold.cross_validated["AUC"] == about["cross_validated"]["AUC"]
     (root / "DCNv2_toy" / "experiment.json").write_text("{")
     assert "DCNv2_toy" not in {entry.name for entry in leaderboard(root)}

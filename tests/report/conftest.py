@@ -10,7 +10,7 @@ from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.ensemble.blend import blend
-from tossctr.ensemble.folds import train_folds
+from tossctr.ensemble.folds import folds_of, train_folds
 from tossctr.ensemble.opening import open_scorer
 from tossctr.report.collect import collect
 from tossctr.training.trainer import train
@@ -53,7 +53,7 @@ def folds(project, runs, trees):
     """Two folds of a LightGBM with two seeds, and of a DCNv2."""
     return [
         train_folds(
-            run.experiment, prepare(run.experiment.dataset), CPU, run.folder / "folds",
+            run.experiment, prepare(run.experiment.dataset), CPU, folds_of(run.folder),
             folds=2, seeds=seeds,
         )
         for run, seeds in ((trees, [1, 2]), (runs[1], [1]))

@@ -31,7 +31,7 @@ def of_trees(trees):
 
 @pytest.fixture(scope="module")
 def of_folds(folds):
-    return collect(folds[0], "LightGBM_toy/folds", CPU)
+    return collect(folds[0], "LightGBM_toy.folds", CPU)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_all_kinds_stand_side_by_side(of_trees, of_folds, reports, of_blend):
     assert shown == sorted(shown)  # whichever comes first has them all
     checked = Checked(page)
     assert len(checked.ids) == len(set(checked.ids))
-    assert "LightGBM_toy/folds" in page
+    assert "LightGBM_toy.folds" in page
     assert "not measured on the same rows" in page
     assert "Validation AUC of trees" in page
     assert len(page.encode()) < 3_000_000

@@ -7,6 +7,7 @@ import pytest
 import torch
 from markup import Checked
 
+from tossctr.ensemble.folds import folds_of
 from tossctr.errors import UserError
 from tossctr.report.findings import findings, shared
 from tossctr.report.page import names_of, render, write_report
@@ -121,8 +122,7 @@ def test_names_tell_runs_apart(tmp_path):
     assert names_of([a, b]) == ["seed_1/x", "seed_2/x"]
     assert names_of([a]) == ["x"]
     assert names_of([a, a]) == ["x", "x (2)"]
-    assert names_of([a, a / "folds"]) == ["x", "x/folds"]
-    assert names_of([a / "folds", b / "folds"]) == ["seed_1/x/folds", "seed_2/x/folds"]
+    assert names_of([folds_of(a), folds_of(b)]) == ["seed_1/x.folds", "seed_2/x.folds"]
 
 
 def test_too_many_runs_and_no_run_are_refused(tmp_path):

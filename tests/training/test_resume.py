@@ -1,6 +1,7 @@
 """A training that was cut short ends as if it had not been, bit for bit."""
 
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tossctr.training import network as module
 from tossctr.training.checkpoint import newest, read_checkpoint, write_checkpoint
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.resume import Checkpoints
+from tossctr.training.run_folder import RunWriter, load_run
 from tossctr.training.trainer import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -229,29 +231,156 @@ def test_a_training_goes_on_where_the_project_has_been_moved(
     assert run.experiment.dataset.test_data == after / "test.parquet"
 
 
-def test_fresh_or_another_config_starts_over(data_root, tmp_path, monkeypatch, reference):
+def test_fresh_or_another_config_begins_anew(data_root, tmp_path, monkeypatch, reference):
     started = []
     loaded = Checkpoints.on_load_checkpoint
     monkeypatch.setattr(
         Checkpoints, "on_load_checkpoint", lambda *a: (started.append(1), loaded(*a))
     )
-    for keys, options in ((["seed=3"], {}), ([], {"fresh": True})):
+    for folder, keys, options in (("a", ["seed=3"], {}), ("b", [], {"fresh": True})):
         with monkeypatch.context() as patch:
             killed_at(patch, "on_train_batch_end", 3)
             with pytest.raises(Killed):
-                fit(data_root, tmp_path / "run", *keys)
-        assert_same(fit(data_root, tmp_path / "run", **options), reference)
+                fit(data_root, tmp_path / folder, *keys)
+        assert_same(fit(data_root, tmp_path / folder, **options), reference)
     assert not started
+    # What was done of the other config is not lost to this one.
+    assert list((tmp_path / "a.partial" / "checkpoints").glob("step-*"))
+    assert not (tmp_path / "b.partial").exists()
+    fit(data_root, tmp_path / "a", "seed=3")
+    assert started
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["a", "a.1", "b"]
+    assert load_run(tmp_path / "a.1").experiment.training.seed != 3
 
 
-def test_an_earlier_run_stays_until_the_new_one_is_whole(data_root, tmp_path, monkeypatch):
+def test_a_finished_training_is_not_repeated_and_another_keeps_it(
+    data_root, tmp_path, monkeypatch, capsys
+):
     first = fit(data_root, tmp_path / "run", "epochs=1")
-    before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files_in(first.folder)}
     with monkeypatch.context() as patch:
-        killed_at(patch, "on_validation_end", 2)
+        killed_at(patch, "on_train_start", 1)
+        again = fit(data_root, tmp_path / "run", "epochs=1", "num_workers=1")
+    assert "is finished in" in capsys.readouterr().err
+    assert again.metrics == first.metrics
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
+    fit(data_root, tmp_path / "run", "epochs=1", fresh=True)
+    fit(data_root, tmp_path / "run")
+    assert "the earlier run is kept as" in " ".join(capsys.readouterr().err.split())
+    kept = {p.name: len(load_run(p).metrics["history"]) for p in tmp_path.iterdir() if p.is_dir()}
+    assert kept == {"run": 2, "run.1": 1, "run.2": 1}
+    assert all(
+        (tmp_path / "run.1" / p.relative_to(first.folder)).read_bytes() == content
+        for p, (content, _) in before.items()
+    )
+
+
+def test_a_changed_run_is_trained_again(data_root, tmp_path):
+    run = fit(data_root, tmp_path / "run", "epochs=1")
+    expected = outcome(run)
+    (run.folder / "model.safetensors").unlink()  # what has been read of it is still mapped
+    (run.folder / "model.safetensors").write_bytes(b"damaged")
+    assert_same(fit(data_root, tmp_path / "run", "epochs=1"), expected)
+    assert (tmp_path / "run.1" / "model.safetensors").read_bytes() == b"damaged"
+
+
+def test_folders_that_are_no_run_are_not_touched(data_root, tmp_path):
+    def own(name):
+        file = tmp_path / name / "thesis" / "draft.tex"
+        file.parent.mkdir(parents=True)
+        file.write_text("three years")
+        return file
+
+    first = fit(data_root, tmp_path / "run", "epochs=1").folder
+    files = [own(name) for name in ("run.old", "run.partial", "run.partial.2", "run.1")]
+    fit(data_root, first, "epochs=1", fresh=True)
+    assert (tmp_path / "run.2" / "run.json").is_file()
+    shutil.rmtree(first)
+    files.append(own("run"))
+    with pytest.raises(UserError, match="is in the way, and was not made as a run by TossCTR"):
+        fit(data_root, first, "epochs=1")
+    for file in files:
+        assert file.read_text() == "three years"
+        assert [*file.parent.parent.iterdir()] == [file.parent]
+
+
+def files_in(folder):
+    return [p for p in folder.rglob("*") if p.is_file()]
+
+
+class Steps:
+    """Kills at the n-th step that changes what is on the disk."""
+
+    def __init__(self, patch, kill_at):
+        self.left = kill_at
+        for owner, name in (
+            (os, "replace"), (os, "unlink"), (os, "rmdir"), (os, "fsync"), (Path, "rename"),
+            (Path, "unlink"), (Path, "rmdir"), (Path, "touch"), (Path, "mkdir"),
+        ):  # fmt: skip
+            patch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+    def counted(self, real):
+        def step(*args, **options):
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+            return real(*args, **options)
+
+        return step
+
+
+def test_killed_at_any_step_of_placing_a_run_nothing_is_lost(data_root, tmp_path, monkeypatch):
+    """From the last validation of a run over an earlier one."""
+    fit(data_root, tmp_path / "before" / "run", "epochs=1")
+    begun = []
+    with monkeypatch.context() as patch:
+        begin = RunWriter.begin
+        patch.setattr(
+            RunWriter, "begin", lambda w, *a, **k: (begun.append((a, k)), begin(w, *a, **k))
+        )
+        killed_at(patch, "on_fit_end", 1)
         with pytest.raises(Killed):
-            fit(data_root, tmp_path / "run")
-    assert {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()} == before
+            fit(data_root, tmp_path / "before" / "run")
+    (arguments, options), metrics = begun[0], load_run(tmp_path / "before" / "run").metrics
+
+    def finished(root):
+        writer = RunWriter(root / "run")
+        writer.begin(*arguments, **options)
+        if not writer.finished:
+            writer.finish(metrics)
+        if writer.folder != writer.final:
+            writer.place()
+
+    def contents(root):
+        # Temporary files are left to a process that is killed; this one lives on.
+        paths = {
+            p.relative_to(root): p
+            for p in root.rglob("*")
+            if "logs" not in p.parts and p.suffix != ".tmp"
+        }
+        changing = {"metrics.json", "run.json", "results.csv"}  # the time is in them
+        return {
+            str(name): path.read_bytes() if path.is_file() and path.name not in changing else b""
+            for name, path in paths.items()
+        }, len((root / "results.csv").read_text().splitlines())
+
+    whole = shutil.copytree(tmp_path / "before", tmp_path / "whole")
+    finished(whole)
+    expected = contents(whole)
+    assert load_run(whole / "run.1").metrics["best"]["epoch"] == 1
+    assert "run.partial" not in expected[0]
+    for kill_at in range(1000):
+        root = shutil.copytree(tmp_path / "before", tmp_path / f"{kill_at}")
+        try:
+            with monkeypatch.context() as patch:
+                Steps(patch, kill_at)
+                finished(root)
+        except Killed:
+            finished(root)
+            assert contents(root) == expected
+        else:
+            break
+    assert kill_at > 20
 
 
 def test_what_is_in_a_checkpoint_comes_back(tmp_path):

@@ -69,7 +69,7 @@ def train_with(
     if fresh:  # here, as a restart has to go on
         lock = folder.with_name(f".{folder.name}.lock")
         with locked(lock, f"the run folder {folder}"):
-            remove(RunWriter(folder).folder)
+            RunWriter(folder).request_fresh()
     job = _Job(experiment, gpu, console.quiet)
     outcome = (_with_ray if engine == "ray" else _with_torchrun)(job, workers)
     if "error" in outcome:

@@ -30,15 +30,18 @@ if TYPE_CHECKING:
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("data/raw"),
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("data/synthetic"),
     rows: Annotated[int, typer.Option(min=1, help="Train rows.")] = 100_000,
     test_rows: Annotated[int, typer.Option(min=1, help="Test rows.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 2024,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that synth did not write, too.")
+    ] = False,
 ) -> None:
     """Make synthetic raw files in the Toss layout, with the true click probabilities."""
     from tossctr.data.synthetic import synthesize
 
-    paths = synthesize(folder, rows, test_rows, seed=seed)
+    paths = synthesize(folder, rows, test_rows, seed=seed, force=force)
     for path in vars(paths).values():
         say(f"wrote {path}")
 

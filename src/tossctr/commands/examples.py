@@ -4,7 +4,7 @@ from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "synth": (
-        "tossctr synth data/raw --rows 1000000 --test-rows 100000",
+        "tossctr synth --rows 1000000 --test-rows 100000",
         "tossctr synth data/toy --rows 60000 --test-rows 6000 --seed 7",
     ),
     "prepare": (

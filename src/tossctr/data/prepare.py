@@ -7,7 +7,7 @@ import json
 import os
 import resource
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from tossctr.data.sources import BATCH_ROWS, open_source, require_form, say_orde
 from tossctr.data.store import StoreWriter, open_store
 from tossctr.data.verification import Stamps, check_store, stamps_of
 from tossctr.errors import UserError
-from tossctr.files import locked, remove, sync_folder, write_json, writing
+from tossctr.files import locked, sync_folder, write_json, writing
+from tossctr.folders import is_made, mark, refuse_foreign, remove_made
 from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import say, track
 
@@ -71,8 +72,9 @@ def prepare(
     Nothing is done where the folder holds what the same inputs and config gave before. The inputs
     are the same where size and modification time are, or else the content's SHA-256.
 
-    Stores are written in `.partial` and take the place of earlier ones when they are whole. After a
-    kill, a fit that had been done is taken up again. A second process waits for the first.
+    Stores are written in `.partial` and replace earlier ones when they are whole. After a kill, a
+    fit that had been done is used. A second process waits for the first. Nothing is written where
+    nothing has changed in a folder that may not be written to.
 
     Args:
         dataset: where the raw files are, and what their columns mean.
@@ -97,24 +99,28 @@ def prepare(
     }
     for source in sources.values():
         require_vocabulary(source, dataset.vocabulary)
-    lock = dataset.data_root / f".{dataset.dataset_id}.lock"
-    for part in PARTS:
-        there = folder / part
-        if there.exists() and not (there / "manifest.json").is_file():
-            raise UserError(
-                "is in the way, and not what prepare made",
-                file=there,
-                remedy="move it, or choose another data_root",
-            )
-    with locked(lock, f"the data set {folder}", wait=True), Inputs(paths) as inputs:
+    _refuse_foreign(folder)
+    lock = locked(folder.with_name(f".{folder.name}.lock"), f"the data set {folder}", wait=True)
+    with ExitStack() as stack:
+        inputs = stack.enter_context(Inputs(paths))
+        writable = os.access(folder, os.W_OK) and os.access(folder.parent, os.W_OK)
+        if not writable and not force:
+            earlier = _unchanged(folder, dataset, inputs)  # for reading it needs no lock
+            if earlier is not None:
+                say(f"{dataset.dataset_id}: nothing has changed, using {folder}")
+                return earlier
+        stack.enter_context(lock)
         if (folder / PARTIAL / FILE).exists():
             _put_in_place(folder)  # where the process that wrote it was killed
         if not force:
             earlier = _unchanged(folder, dataset, inputs)
             if earlier is not None:
+                remove_made(folder / PARTIAL, "store")
+                _remember(folder, inputs)
                 say(f"{dataset.dataset_id}: nothing has changed, using {folder}")
                 _say_unseen(earlier.report)
                 return earlier
+        mark(folder, "store", among_others=True)
         inputs.start_hashing()
         for source in sources.values():
             say_order(source)
@@ -137,7 +143,8 @@ def prepare(
             }
             write_json(folder / PARTIAL / FILE, made)
         except UserError:
-            remove(folder / PARTIAL)  # it is the input, or the disk, that has to change
+            # It is the input, or the disk, that has to change.
+            remove_made(folder / PARTIAL, "store")
             raise
         _put_in_place(folder)
     _say_unseen(report)
@@ -164,6 +171,30 @@ def open_prepared(dataset: DatasetConfig) -> Prepared:
     return _open(folder, dataset, Encoder.load(folder), _reports(made), made.stores)
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a data set's folder in which other files have the names of ours."""
+    for part in PARTS:
+        refuse_foreign(folder / part, "store")
+    refuse_foreign(folder / PARTIAL, "store")
+    for name in (FILE, "encoder.json"):
+        if os.path.lexists(folder / name) and not is_made(folder, "store"):
+            raise UserError(
+                "is in the way, and not what prepare made",
+                file=folder / name,
+                remedy="move it, or choose another data_root",
+            )
+
+
+def _remember(folder: Path, inputs: Inputs) -> None:
+    """Write down where the same inputs are now, and their times, so that they are not hashed again;
+    not where that may not be written."""
+    made = read_artefact(folder / FILE, PrepareRecord)
+    now = made.model_copy(update={"inputs": inputs.as_dict(), "stores": _stamps(folder)})
+    if now != made:
+        with suppress(UserError):
+            write_json(folder / FILE, now.model_dump(mode="json"))
+
+
 def _fit_kept(
     dataset: DatasetConfig,
     plan: Plan,
@@ -178,8 +209,8 @@ def _fit_kept(
             return Encoder.load(folder)
     except UserError:
         pass  # none there, or damaged
-    with writing(folder):
-        remove(folder)
+    remove_made(folder, "store")
+    mark(folder, "store")
     encoder = _fit(dataset, plan, work)
     encoder.save(folder)
     write_json(folder / FIT, _made_from(dataset, inputs))
@@ -217,16 +248,20 @@ def _reports(made: PrepareRecord) -> dict[str, EncodingReport]:
 
 
 def _put_in_place(folder: Path) -> None:
-    """Replace the earlier stores by the whole ones in `.partial`; begun, it can be gone on with."""
+    """Replace the earlier stores by the whole ones in `.partial`. After a kill, called again, it
+    does the rest."""
     partial = folder / PARTIAL
+    earlier = partial / "earlier"
     with writing(folder):
-        (folder / FILE).unlink(missing_ok=True)
+        earlier.mkdir(exist_ok=True)
+        for name in (FILE, *PARTS, "encoder.json"):  # without FILE, nobody opens the others
+            if (partial / name).exists() and os.path.lexists(folder / name):
+                os.replace(folder / name, earlier / name)
         for name in (*PARTS, "encoder.json", FILE):  # FILE last: until then it is not done
             if (partial / name).exists():
-                remove(folder / name)
                 os.replace(partial / name, folder / name)
         sync_folder(folder)
-        remove(partial)
+    remove_made(partial, "store")
 
 
 def _fit(dataset: DatasetConfig, plan: Plan, work: Work) -> Encoder:
@@ -320,13 +355,10 @@ def _unchanged(folder: Path, dataset: DatasetConfig, inputs: Inputs) -> Prepared
         made = read_artefact(folder / FILE, PrepareRecord)
         if not _is_of(made, dataset, inputs):
             return None
-        prepared = _open(folder, dataset, Encoder.load(folder), _reports(made), made.stores)
+        return _open(folder, dataset, Encoder.load(folder), _reports(made), made.stores)
     except UserError as error:  # the raw files are there to make it again
         say(f"{error.file}: {error.problem}: preparing again")
         return None
-    now = made.model_copy(update={"inputs": inputs.as_dict(), "stores": _stamps(folder)})
-    write_json(folder / FILE, now.model_dump(mode="json"))
-    return prepared
 
 
 def _open(

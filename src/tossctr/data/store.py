@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from tossctr.data.manifest import (
 from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.data.verification import check_content
 from tossctr.files import sync_folder, write_json
+from tossctr.folders import mark, remove_made
 
 Array = NDArray[Any]
 
@@ -102,8 +102,8 @@ class StoreWriter:
         self.folder, self._durable = folder, durable
         self._features, self._encoder_hash = features, encoder_hash
         self._temporary = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir(parents=True)
+        remove_made(self._temporary, "store")
+        mark(self._temporary, "store")
         self._arrays = {
             name: _ArrayWriter(self._temporary / file, dtype, columns)
             for (name, (dtype, columns)), file in zip(
@@ -138,7 +138,7 @@ class StoreWriter:
         )
         write_json(self._temporary / FILE, manifest.model_dump(mode="json"))
         sync_folder(self._temporary)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_made(self.folder, "store")
         self._temporary.rename(self.folder)
         sync_folder(self.folder.parent)
 
@@ -151,7 +151,7 @@ class StoreWriter:
             return
         for array in self._arrays.values():
             array.abandon()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        remove_made(self._temporary, "store")
 
 
 def open_store(

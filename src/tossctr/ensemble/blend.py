@@ -27,7 +27,8 @@ from tossctr.ensemble.objectives import AIMS, Aim
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
 from tossctr.evaluation.metrics import evaluate
-from tossctr.files import sha256_of, write_json
+from tossctr.files import locked, sha256_of, write_json
+from tossctr.folders import is_made, new_unfinished, put_in_place, refuse_foreign, remove_made
 from tossctr.inference.scorer import Scorer, marker_of, objective_of
 from tossctr.training.run_folder import Run
 
@@ -86,15 +87,17 @@ def blend(
 
     Args:
         members: by name.
-        folder: where the blend goes.
+        folder: where the blend goes; another blend there is kept under another name
+            (`<folder>.1`).
         device: where held-out predictions are made that were not kept.
         method: None takes the simplest whose score is not more than one standard error of the
             difference below the best.
         objective: what for; None takes the members'.
 
     Raises:
-        UserError: fewer than two members, members that did not hold out the same rows, or members
-            of several objectives where none is given.
+        UserError: fewer than two members, members that did not hold out the same rows, members of
+            several objectives where none is given, a folder that is no blend, or another process at
+            work in it.
     """
     if not 2 <= len({marker_of(run).resolve() for run in members.values()}) == len(members):
         raise UserError("a blend needs two runs or more, each once", key="--runs",
@@ -105,6 +108,7 @@ def blend(
     for name, run in members.items():
         if isinstance(run, Scorer) and len(run.members) > 1:
             raise UserError(f"{name} is a blend", key="--runs", remedy="name its members instead")
+    refuse_foreign(folder, "blend")
     held = {name: held_out(run, device) for name, run in members.items()}
     first = _same_rows(held)
     label = first.label.astype(np.float64)
@@ -134,10 +138,23 @@ def blend(
         row=first.row, label=first.label, logit=crossed[chosen], prior=first.prior,
         part=first.part, fold=fold.astype(np.int16), group=first.group,
     )  # fmt: skip
-    (folder / MARKER).unlink(missing_ok=True)
-    write_held_out(folder / OUT_OF_FOLD, out)
-    write_json(folder / MARKER, _content(result, members, folder, out))
+    with locked(folder.with_name(f".{folder.name}.lock"), f"the blend {folder}"):
+        work = new_unfinished(folder, "blend")
+        write_held_out(work / OUT_OF_FOLD, out)
+        write_json(work / MARKER, _content(result, members, work, out))
+        if is_made(folder, "blend") and _same(work, folder):
+            remove_made(work, "blend")
+        else:
+            put_in_place(work, folder, "blend")
     return result
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two blends are of the same members, with the same result."""
+    return all(
+        (other / name).is_file() and sha256_of(one / name) == sha256_of(other / name)
+        for name in (OUT_OF_FOLD, MARKER)
+    )
 
 
 def _content(

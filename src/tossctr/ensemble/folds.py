@@ -1,9 +1,13 @@
 """K-fold training: every row of the training part predicted by models that never saw it.
 
-    <run folder>/folds/plan.json               what the folds are made from
-    <run folder>/folds/seed_1/fold_0/ ...      a run each, that goes on by itself after a kill
-    <run folder>/folds/oof.parquet             row, fold, label, logit: mean over the seeds
-    <run folder>/folds/folds.json              hashes and metrics; written last
+    <run folder>.folds/made_from.json          config, encoder, rows and cut
+    <run folder>.folds/seed_1/fold_0/ ...      a run each, that goes on by itself after a kill
+    <run folder>.folds/oof.parquet             row, fold, label, logit: mean over the seeds
+    <run folder>.folds/folds.json              hashes and metrics; written last
+
+Folds of another config or other data are trained in `<run folder>.folds.partial`, and earlier ones
+are kept as `<run folder>.folds.1` once these are whole. Other seeds of the same folds are added to
+the folder.
 
 The validation part stays outside of all folds: it is for choosing among blends.
 """
@@ -11,6 +15,7 @@ The validation part stays outside of all folds: it is for choosing among blends.
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tossctr.artefact import HELD_OUT_BYTES, read_json
+from tossctr.artefact import HELD_OUT_BYTES
 from tossctr.config.identity import identity
 from tossctr.config.loader import save_experiment
 from tossctr.config.schema import Experiment
@@ -35,7 +40,17 @@ from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
 from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.evaluation.uncertainty import standard_errors
-from tossctr.files import locked, remove, sha256_of, write_json, writing
+from tossctr.files import locked, sha256_of, write_json
+from tossctr.folders import (
+    MADE_FROM,
+    find_unfinished,
+    made_from_of,
+    new_unfinished,
+    put_in_place,
+    refuse_foreign,
+    remove_made,
+    unfinished,
+)
 from tossctr.inference.predict import predict_rows
 from tossctr.inference.scorer import Scorer
 from tossctr.progress import say
@@ -44,7 +59,11 @@ from tossctr.training.trainer import train
 
 VERSION = 1
 MARKER = "folds.json"
-PLAN = "plan.json"
+
+
+def folds_of(run: Path) -> Path:
+    """Where the folds of an experiment go whose run goes to `run`."""
+    return run.with_name(f"{run.name}.folds")
 
 
 def train_folds(
@@ -61,6 +80,7 @@ def train_folds(
     """Train a model for each seed and fold, and keep what it says of the rows held out.
 
     Whatever is whole of an earlier call with the same data, config and folds is taken as it is.
+    Earlier folds of another config or other data are kept under another name once these are whole.
 
     Args:
         experiment: what to train; its monitor watches the fold that is held out.
@@ -91,7 +111,8 @@ def train_folds(
         group = None if group_id is None else np.asarray(rows.groups(group_id))
         cut = experiment.dataset.valid_split.seed
         fold = split(method, folds, label, group=group, seed=cut)
-        finished = _begin(folder, experiment, data, fold, seeds, fresh)
+        made_from = _made_from(experiment, data, fold)
+        work, finished = _begin(folder, made_from, seeds, fresh)
         if finished is not None:
             say(f"folds are whole in {folder}")
             return finished
@@ -99,7 +120,7 @@ def train_folds(
         for seed in seeds:
             logit = np.empty(len(label))
             for k in range(folds):
-                run = _fold(experiment, data, fold, k, seed, device, folder_of(folder, seed, k))
+                run = _fold(experiment, data, fold, k, seed, device, folder_of(work, seed, k))
                 held = np.flatnonzero(fold == k)
                 logit[held] = predict_rows(run, subset(rows, held), device=device)
             logits.append(logit)
@@ -112,9 +133,12 @@ def train_folds(
             fold=fold,
             group=group,
         )
-        write_held_out(folder / OUT_OF_FOLD, held_out)
-        save_experiment(experiment, folder / "experiment.json")
-        _finish(folder, held_out, logits, method, folds, seeds)
+        (work / MARKER).unlink(missing_ok=True)  # of the same folds with other seeds
+        write_held_out(work / OUT_OF_FOLD, held_out)
+        save_experiment(experiment, work / "experiment.json")
+        _finish(work, held_out, logits, method, folds, seeds)
+        if work != folder:
+            put_in_place(work, folder, "folds")
         say(f"folds kept in {folder}")
         return load_folds(folder)
 
@@ -143,38 +167,41 @@ def load_folds(folder: Path) -> Scorer:
     return Scorer(marker, (runs,), lambda logits: logits[0], about.metrics, objective)
 
 
-def _begin(
-    folder: Path,
-    experiment: Experiment,
-    data: Prepared,
-    fold: NDArray[np.int16],
-    seeds: Sequence[int],
-    fresh: bool,
-) -> Scorer | None:
-    """Leave in the folder only what is of the same plan (another set of seeds is the same plan);
-    the folds, where they are whole."""
+def _made_from(experiment: Experiment, data: Prepared, fold: NDArray[np.int16]) -> dict[str, Any]:
     config = identity(experiment)
     config["training"].pop("seed")
-    plan = {
-        "version": VERSION,
-        "experiment": config,
-        "encoder": data.encoder.hash,
-        "train": sha256_of(data.folder / "train" / "manifest.json"),
-        "folds": np.bincount(fold).tolist(),
-        "cut": _digest(fold),
-    }
-    path = folder / PLAN
-    same = not fresh and _plan(path) == plan
-    finished = _finished(folder, seeds) if same else None
-    if finished is not None:
-        return finished
-    if folder.exists() and not same:
-        say("the folds that were here are of another config or other data, or not wanted: anew")
-        with writing(folder):
-            remove(folder)
-    (folder / MARKER).unlink(missing_ok=True)
-    write_json(path, plan)
-    return None
+    made_from: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "version": VERSION,
+                "experiment": config,
+                "encoder": data.encoder.hash,
+                "train": sha256_of(data.folder / "train" / "manifest.json"),
+                "folds": np.bincount(fold).tolist(),
+                "cut": _digest(fold),
+            }
+        )
+    )
+    return made_from
+
+
+def _begin(
+    folder: Path, made_from: dict[str, Any], seeds: Sequence[int], fresh: bool
+) -> tuple[Path, Scorer | None]:
+    """Where to train the folds, and the folds themselves where they are whole."""
+    refuse_foreign(folder, "folds")
+    same = find_unfinished(folder, "folds", made_from)
+    if same is not None and fresh:
+        remove_made(same, "folds")
+    elif same is not None:
+        return same, None
+    elif not fresh and made_from_of(folder, "folds") == made_from:
+        return folder, _finished(folder, seeds)
+    for other, _ in unfinished(folder, "folds"):
+        say(f"unfinished folds of another config or other data stay in {other}")
+    work = new_unfinished(folder, "folds")
+    write_json(work / MADE_FROM, made_from)
+    return work, None
 
 
 def _finished(folder: Path, seeds: Sequence[int]) -> Scorer | None:
@@ -183,13 +210,6 @@ def _finished(folder: Path, seeds: Sequence[int]) -> Scorer | None:
         return load_folds(folder) if same_seeds else None
     except UserError:
         return None  # not finished, or something has changed since
-
-
-def _plan(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except UserError:
-        return None
 
 
 def _digest(fold: NDArray[np.int16]) -> str:
@@ -206,8 +226,6 @@ def _fold(
     folder: Path,
 ) -> Run:
     """The run of one fold, trained if it is not there."""
-    if (folder / "run.json").is_file():
-        return load_run(folder)
     say(f"seed {seed}, fold {k} of {int(fold.max()) + 1}")
     training = experiment.training.model_copy(update={"seed": seed})
     part = Prepared(

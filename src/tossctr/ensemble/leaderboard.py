@@ -23,9 +23,9 @@ from tossctr.ensemble.marker import read_blend, read_folds, verified
 from tossctr.ensemble.objectives import AIMS
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
+from tossctr.folders import is_made, is_unfinished
 from tossctr.progress import say
 from tossctr.training.marker import RunMarker, TrainingMetrics
-from tossctr.training.run_folder import FOLDS
 
 # What two trainings of one config may differ in.
 _NOT_CONFIG = {"seed", *MANNER}
@@ -86,9 +86,9 @@ def leaderboard(root: Path) -> list[Entry]:
 def _markers(root: Path) -> Iterator[Path]:
     for name in ("run.json", folds.MARKER, blend.MARKER):
         for path in sorted(root.rglob(name)):
-            parents = path.relative_to(root).parts[:-1]
-            inside_folds = name == "run.json" and FOLDS in parents
-            if not inside_folds and not any(p.endswith((".partial", ".old")) for p in parents):
+            parents = path.relative_to(root).parents
+            inside_folds = name == "run.json" and any(is_made(root / p, "folds") for p in parents)
+            if not inside_folds and not any(is_unfinished(p.name) for p in parents):
                 yield path
 
 

@@ -10,7 +10,7 @@ from tossctr.ensemble.combination import Combination
 from tossctr.ensemble.held_out import OUT_OF_FOLD
 from tossctr.ensemble.marker import read_blend, verified
 from tossctr.inference.scorer import Scorer, members_of
-from tossctr.training.run_folder import FOLDS, Run, load_run
+from tossctr.training.run_folder import Run, load_run
 
 
 def open_scorer(path: Path, *, prefer_folds: bool = False) -> Run | Scorer:
@@ -18,21 +18,21 @@ def open_scorer(path: Path, *, prefer_folds: bool = False) -> Run | Scorer:
 
     Args:
         path: the folder, or its marker.
-        prefer_folds: where a run's folder has finished folds too, take these; without a run they
+        prefer_folds: where there are finished folds beside a run, take these; without a run they
             are taken anyway.
 
     Raises:
         UserError: nothing finished there, or something has changed since.
     """
     folder = path.parent if path.suffix == ".json" else path
-    inner = folder / FOLDS
+    beside = folds.folds_of(folder)
     has_run = (folder / "run.json").is_file()
     if (folder / blend.MARKER).is_file():
         return load_blend(folder)
     if (folder / folds.MARKER).is_file():
         return folds.load_folds(folder)
-    if (inner / folds.MARKER).is_file() and (prefer_folds or not has_run):
-        return folds.load_folds(inner)
+    if (beside / folds.MARKER).is_file() and (prefer_folds or not has_run):
+        return folds.load_folds(beside)
     return load_run(path)
 
 

@@ -28,7 +28,7 @@ from tossctr.report.run_report import RunReport
 from tossctr.report.sample import Scored
 from tossctr.report.svg import SERIES, Plot
 from tossctr.report.tables import Table
-from tossctr.training.run_folder import FOLDS, Run
+from tossctr.training.run_folder import Run
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ def _read_for(run: Run | Scorer) -> list[Location]:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Each folder's name (of folds with their experiment's), with as many of its parents' as make
-    them different; the same folder twice gets a number."""
+    """Each folder's name, with as many of its parents' as make them different; the same folder
+    twice gets a number."""
     parts = [folder.resolve().parts for folder in folders]
 
     def named(depth: int) -> list[str]:
-        return [str(Path(*p[-depth - (p[-1] == FOLDS) :])) for p in parts]
+        return [str(Path(*p[-depth:])) for p in parts]
 
     depth = 1
     while depth < max(map(len, parts)) and len(set(named(depth))) < len(set(parts)):

@@ -25,6 +25,7 @@ class TrainingMetrics(Artefact):
         best, history: a validation's metrics by name, with its epoch and step.
         parameters: trainable numbers; of trees, leaves.
         importance: of trees, share of the whole gain by column.
+        finished: when, as ISO 8601.
     """
 
     best: dict[str, float]
@@ -36,6 +37,7 @@ class TrainingMetrics(Artefact):
     skipped_batches: int = Field(ge=0, lt=2**63)
     importance: dict[str, float] | None = None
     peak_mb: float
+    finished: str = Field(max_length=40)
 
     @model_validator(mode="after")
     def _whole(self) -> TrainingMetrics:

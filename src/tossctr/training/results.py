@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import errno
 import fcntl
 import io
@@ -22,22 +21,25 @@ FILE = "results.csv"
 COLUMNS = ("time", "command", "exp_id", "dataset_id", "seed", "train", "val", "test")
 
 
-def append_result(folder: Path, experiment: Experiment, best: Mapping[str, Any]) -> None:
-    """Add a run to `folder`'s results.csv. Where that cannot be done, it is said: the run itself is
-    whole by then. A link there is not followed, nor a pipe waited for.
+def append_result(
+    folder: Path, experiment: Experiment, best: Mapping[str, Any], finished: str
+) -> None:
+    """Add a run to `folder`'s results.csv, unless it is there. Where that cannot be done, it is
+    said: the run itself is whole. A link there is not followed, nor a pipe waited for.
 
     Args:
         folder: where runs are kept.
         experiment: what was trained.
         best: metrics at the best validation. Of training and test rows none are known: `N.A.`.
+        finished: when; tells runs apart.
     """
     names = dict.fromkeys([*experiment.training.metrics, *experiment.training.monitor])
     row = (
-        datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        finished,
         redacted(" ".join(["tossctr", *sys.argv[1:]])),
         experiment.expid,
         experiment.dataset.dataset_id,
-        experiment.training.seed,
+        str(experiment.training.seed),
         "N.A.",
         " - ".join(f"{name}: {best[name]:.6f}" for name in names),
         "N.A.",
@@ -45,18 +47,23 @@ def append_result(folder: Path, experiment: Experiment, best: Mapping[str, Any])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _append(folder / FILE, row)
-    except OSError as error:
-        say(f"not in the table of results: {folder / FILE}: {error.strerror or error}")
+    except (OSError, ValueError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        say(f"not in the table of results: {folder / FILE}: {why}")
 
 
-def _append(path: Path, row: tuple[Any, ...]) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline="") as file:
+def _append(path: Path, row: tuple[str, ...]) -> None:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "a+", encoding="utf-8", newline="") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file")
         fcntl.flock(file, fcntl.LOCK_EX)  # runs may end at the same moment
-        header = [] if os.fstat(file.fileno()).st_size else [COLUMNS]
-        file.write(_lines([*header, row]))
+        file.seek(0)
+        known = [tuple(line) for line in csv.reader(file.read().splitlines())]
+        if known and known[0] != COLUMNS:
+            raise ValueError("is another table")
+        if not any(line[:1] + line[2:] == row[:1] + row[2:] for line in known):
+            file.write(_lines([row] if known else [COLUMNS, row]))
 
 
 def _lines(rows: Iterable[tuple[Any, ...]]) -> str:

@@ -8,7 +8,7 @@ model.txt           only of trees: the trees, in LightGBM's text format
 metrics.json        validation after each epoch, and which was best
 logs/               TensorBoard and CSV
 validation.parquet  predictions of the validation part, for calibration; names run.json
-folds/              only if the experiment was trained in folds: see `ensemble.folds`
+made_from.json      config, encoder and data: where they are the same, nothing is trained again
 run.json            version and hashes; written last, so its presence means "whole"
 """
 
@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,34 @@ from tossctr.config.schema import Experiment
 from tossctr.data.encoder import Encoder
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
-from tossctr.files import remove, sha256_of, sync_folder, write_json, writing
+from tossctr.files import remove, sha256_of, write_json, writing
+from tossctr.folders import (
+    MADE_FROM,
+    find_unfinished,
+    made_from_of,
+    new_unfinished,
+    put_in_place,
+    refuse_foreign,
+    remove_made,
+    unfinished,
+)
 from tossctr.models import build_model
 from tossctr.models.base import CTRModel
 from tossctr.progress import say
 from tossctr.training.checkpoint import write_tensors
 from tossctr.training.marker import VERSION, RunMarker, TrainingMetrics
+from tossctr.training.results import append_result
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.features import TreeFeatures
 from tossctr.trees.lightgbm import BOOSTER, LightGBM
 
 CHECKPOINTS = 3  # version of what is in a checkpoint
 WEIGHTS = "model.safetensors"
-FOLDS = "folds"  # where the folds of the experiment go, which outlive a single run
+RUN = "run.json"
+EXPERIMENT = "experiment.json"
 AGAIN = "train again"
 _LIMITS = {
-    "experiment.json": SMALL_BYTES,
+    EXPERIMENT: SMALL_BYTES,
     "encoder.json": ENCODER_BYTES,
     "features.json": SMALL_BYTES,
     "metrics.json": SMALL_BYTES,
@@ -79,22 +92,25 @@ class Run:
 class RunWriter:
     """Writes a run beside its final place and puts it there whole.
 
-    An earlier run in the same folder stays as it was until `finish`. What an earlier writer left
-    unfinished is continued if it was made from the same, otherwise (or if `fresh`) removed: `begin`
-    decides. Of several processes only one begins and writes.
+    An earlier run in the same place stays until `place`, which keeps it under another name. What an
+    earlier writer left unfinished is continued if it was made from the same, and otherwise stays
+    where it is: `begin` decides. Of several processes only one begins and writes.
 
     Args:
-        folder: the final place.
+        final: the final place.
 
     Attributes:
-        folder: where the run is while it is unfinished.
-        checkpoints: where training keeps what it needs to go on.
+        folder: where the run is while it is unfinished; known once `begin` has been called.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.final = folder
-        self.folder = folder.with_name(folder.name + ".partial")
-        self.checkpoints = self.folder / "checkpoints"
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.folder = final
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where training keeps what it needs to go on."""
+        return self.folder / "checkpoints"
 
     def begin(
         self,
@@ -105,45 +121,67 @@ class RunWriter:
         data: Mapping[str, Any],
         fresh: bool = False,
     ) -> None:
-        """Make the unfinished run's folder, or keep what is there.
+        """Make the unfinished run's folder, or keep what is there: the same training, unfinished or
+        in its final place.
 
         Args:
             experiment, encoder, features: what the run is made from, and keeps.
-            data: says which rows the run is trained on; not kept.
-            fresh: continue nothing.
+            data: says which rows the run is trained on.
+            fresh: continue nothing, and train again.
+
+        Raises:
+            UserError: the final place holds what is no run of ours, or the disk refuses.
         """
-        mark = self.checkpoints / "made_from.json"
-        made_from = {
-            "version": VERSION,
-            "checkpoints": CHECKPOINTS,
-            "experiment": identity(experiment),
-            "encoder": encoder.hash,
-            "features": features.model_dump(mode="json"),
-            "data": dict(data),
-        }
-        if not fresh and mark.is_file():
-            if _json(mark) == made_from:
-                if not self.finished:  # its hash is in run.json then
-                    save_experiment(experiment, self.folder / "experiment.json")
-                return
-            say("the unfinished run here is of another config or other data: starting anew")
-        with writing(self.folder):
-            remove(self.folder)
-            self.checkpoints.mkdir(parents=True)
-        save_experiment(experiment, self.folder / "experiment.json")
+        made_from = json.loads(
+            json.dumps(
+                {
+                    "version": VERSION,
+                    "checkpoints": CHECKPOINTS,
+                    "experiment": identity(experiment),
+                    "encoder": encoder.hash,
+                    "features": features.model_dump(mode="json"),
+                    "data": dict(data),
+                }
+            )
+        )
+        refuse_foreign(self.final, "run")
+        requested = find_unfinished(self.final, "run", _FRESH)
+        same = find_unfinished(self.final, "run", made_from)
+        if fresh or requested is not None:
+            if same is not None:
+                remove_made(same, "run")
+        elif same is not None:
+            self.folder = same
+            if not self.finished:  # its hash is in run.json then
+                save_experiment(experiment, same / EXPERIMENT)
+            return
+        elif _is_whole(self.final, made_from):
+            self.folder = self.final
+            return
+        for folder, of in unfinished(self.final, "run"):
+            if of != _FRESH:
+                say(f"an unfinished training of another config or other data stays in {folder}")
+        self.folder = requested or new_unfinished(self.final, "run")
+        self.checkpoints.mkdir(exist_ok=True)
+        save_experiment(experiment, self.folder / EXPERIMENT)
         encoder.save(self.folder)
         write_json(self.folder / "features.json", features.model_dump(mode="json"))
-        write_json(mark, made_from)
+        write_json(self.folder / MADE_FROM, made_from)
+
+    def request_fresh(self) -> None:
+        """Let the next `begin`, of whatever process, continue nothing."""
+        if find_unfinished(self.final, "run", _FRESH) is None:
+            write_json(new_unfinished(self.final, "run") / MADE_FROM, _FRESH)
 
     @property
     def training(self) -> str:
         """Stands for all that the unfinished run is made from."""
-        return sha256_of_regular(self.checkpoints / "made_from.json", remedy="give --fresh")
+        return sha256_of_regular(self.folder / MADE_FROM, remedy="give --fresh")
 
     @property
     def finished(self) -> bool:
-        """Whether only `place` is left to do."""
-        return (self.folder / "run.json").is_file()
+        """Whether the run is whole."""
+        return (self.folder / RUN).is_file()
 
     def keep(self, state: Mapping[str, Tensor]) -> None:
         """Save these weights as the best so far."""
@@ -161,34 +199,45 @@ class RunWriter:
         (self.folder / WEIGHTS).unlink(missing_ok=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write metrics and hashes, then put the folder in its final place."""
-        write_json(self.folder / "metrics.json", metrics)
+        """Write metrics and hashes; the run is whole then.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        finished = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        write_json(self.folder / "metrics.json", {**metrics, "finished": finished})
         names = [*HASHED, BOOSTER] if (self.folder / BOOSTER).is_file() else HASHED
         hashes = {name: sha256_of(self.folder / name) for name in names}
-        write_json(self.folder / "run.json", {"version": VERSION, "sha256": hashes})
-        self.place()
+        write_json(self.folder / RUN, {"version": VERSION, "sha256": hashes})
 
     def place(self) -> None:
-        """Put the whole run in its final place."""
-        with writing(self.final):
+        """Put the whole run in its final place; an earlier one is kept under another name.
+
+        Raises:
+            UserError: the disk refuses, or the final place holds what is no run of ours.
+        """
+        experiment = read_experiment(self.folder / EXPERIMENT)
+        metrics = read_artefact(self.folder / "metrics.json", TrainingMetrics, remedy=AGAIN)
+        append_result(self.final.parent, experiment, metrics.best, metrics.finished)
+        with writing(self.folder):
             remove(self.checkpoints)
-            sync_folder(self.folder)
-            old = self.final.with_name(self.final.name + ".old")
-            if (self.final / FOLDS).exists():  # of the same experiment, but not of this run
-                os.replace(self.final / FOLDS, self.folder / FOLDS)
-            if self.final.exists():
-                remove(old)
-                os.replace(self.final, old)
-            os.replace(self.folder, self.final)
-            sync_folder(self.final.parent)
-            remove(old)
+        put_in_place(self.folder, self.final, "run")
 
 
-def _json(file: Path) -> Any:
+_FRESH = {"fresh": True}  # what an unfinished folder says that is only a request
+
+
+def _is_whole(folder: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether it holds a finished run of this training, with its files as they were written."""
+    if made_from_of(folder, "run") != made_from:
+        return False
     try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return None
+        hashes = read_artefact(folder / RUN, RunMarker).sha256
+        for name in (*HASHED, *{BOOSTER}.intersection(hashes)):
+            _verify(folder / name, hashes, _LIMITS.get(name))
+    except UserError:
+        return False
+    return True
 
 
 def load_run(path: Path) -> Run:
@@ -199,7 +248,7 @@ def load_run(path: Path) -> Run:
             one another; before anything is allocated.
     """
     folder = path if path.is_dir() or not path.suffix else path.parent
-    marker = folder / "run.json"
+    marker = folder / RUN
     if not os.path.lexists(marker):
         raise UserError(
             "no finished run here", file=folder, remedy="train one first: tossctr train --expid ..."
@@ -207,7 +256,7 @@ def load_run(path: Path) -> Run:
     hashes = read_artefact(marker, RunMarker, remedy=AGAIN).sha256
     for name, limit in _LIMITS.items():
         _verify(folder / name, hashes, limit)
-    experiment = read_experiment(folder / "experiment.json")
+    experiment = read_experiment(folder / EXPERIMENT)
     features = read_artefact(folder / "features.json", FeatureMap, remedy=AGAIN)
     found = read_artefact(folder / "metrics.json", TrainingMetrics, remedy=AGAIN)
     metrics = found.model_dump(exclude_none=True)
@@ -229,7 +278,7 @@ def load_run(path: Path) -> Run:
     except (RuntimeError, OverflowError) as error:
         raise UserError(
             f"no model can have these sizes: {str(error).splitlines()[0]}",
-            file=folder / "experiment.json",
+            file=folder / EXPERIMENT,
             remedy=AGAIN,
         ) from error
     _check_weights(shapes.state_dict(), folder / WEIGHTS, hashes)

@@ -23,7 +23,6 @@ from tossctr.training.device import reuse_memory
 from tossctr.training.mlflow_log import log_run
 from tossctr.training.network import fit_network
 from tossctr.training.parts import Parts, fitting_parts
-from tossctr.training.results import append_result
 from tossctr.training.run_folder import Run, RunWriter, load_run
 from tossctr.trees import TREES
 from tossctr.trees.training import fit_trees
@@ -38,6 +37,7 @@ def train(
     fresh: bool = False,
     memory: float | None = None,
     after_validation: Callable[[int, float], None] | None = None,
+    keep: Callable[[Run], None] | None = None,
     processes: Processes = ALONE,
 ) -> Run:
     """Train to the end of patience or epochs and keep the best weights.
@@ -50,11 +50,14 @@ def train(
         experiment: what to train and how.
         data: the prepared stores of its data set.
         device: where to train.
-        folder: where the run goes; an earlier run there is replaced once this one is whole.
+        folder: where the run goes. A finished run of the same training there is returned; any
+            other is kept under another name (`<folder>.1`) once this one is whole.
         fresh: start over.
         memory: bytes to fit into; None takes a GPU's free ones, and on a CPU counts nothing.
         after_validation: called after each with its number, from 0, and the monitor; what it raises
             ends the training.
+        keep: called with the whole run by the first process; what it writes to the run's folder is
+            there as soon as the run is in its place.
         processes: those that train together, each calling this; the run folder is one that all see.
 
     Returns:
@@ -62,7 +65,8 @@ def train(
 
     Raises:
         UserError: settings that do not fit the data, a loss or monitor that is not finite, another
-            process at work in the folder, a disk that refuses, what several processes cannot train.
+            process at work in the folder, a folder that is no run, a disk that refuses, what
+            several processes cannot train.
         Stopped: a signal asked for it.
         PeerLost: another of the processes has ended.
     """
@@ -80,8 +84,10 @@ def train(
                 experiment, data.encoder, features, data=_rows_of(data), fresh=fresh
             )
         )
-        if processes.tell(writer.finished):
-            processes.first(writer.place)
+        writer.folder = folder.with_name(processes.tell(writer.folder.name))
+        there = processes.tell(writer.finished)
+        if there:
+            say(f"{experiment.expid}: this training is finished in {folder} (--fresh trains again)")
         else:
             train_rows = replace(data.train, features=features)
             valid_rows = replace(data.valid, features=features)
@@ -103,15 +109,21 @@ def train(
                     processes,
                 )
 
-            def finish() -> None:
-                writer.finish({**metrics, "peak_mb": _peak_mb(device)})
-                append_result(folder.parent, experiment, metrics["best"])
-                if config.mlflow_uri is not None:
-                    log_run(config.mlflow_uri, experiment, metrics)
+            processes.first(lambda: writer.finish({**metrics, "peak_mb": _peak_mb(device)}))
+
+        def place() -> None:
+            if keep is not None:
+                keep(load_run(writer.folder))
+            if writer.folder != folder:
+                writer.place()
                 say(f"run kept in {folder}")
 
-            processes.first(finish)
-        return processes.everywhere(lambda: load_run(folder))
+        processes.first(place)
+        # A finished run found there may have been trained where other paths lead to the same data.
+        run = replace(processes.everywhere(lambda: load_run(folder)), experiment=experiment)
+        if config.mlflow_uri is not None and not there:
+            processes.first(lambda: log_run(str(config.mlflow_uri), experiment, run.metrics))
+        return run
 
 
 def _parts(

@@ -324,7 +324,7 @@ class Search:
     def _at_work(self) -> Iterator[str]:
         worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         file = self.folder / "workers" / worker
-        with locked(file, f"the worker {worker}", keep=False):
+        with locked(file, f"the worker {worker}"):
             yield worker
 
 

@@ -32,11 +32,12 @@ from tossctr.data.synthetic.columns import clock, draw_numeric, draw_people
 from tossctr.data.synthetic.history import draw_history
 from tossctr.data.synthetic.sequences import draw_events, draw_lengths, joined
 from tossctr.data.synthetic.truth import logit_parts, true_probability
-from tossctr.files import whole_file
+from tossctr.folders import is_interrupted, is_made, whole_files
 from tossctr.progress import track
 
 Array = NDArray[Any]
 
+NAMES = ("train.parquet", "test.parquet", "sample_submission.csv", "truth.parquet")
 BLOCK_ROWS = 4096  # part of what a seed means: changing it changes every file
 TRUTH_SCHEMA = pa.schema(
     [
@@ -52,12 +53,29 @@ _DICTIONARY = [*schema.CATEGORICAL, *schema.L_FEATURES, *schema.A_FEATURES]
 
 @dataclass(frozen=True)
 class SyntheticFiles:
-    """What `synthesize` wrote."""
+    """What `synthesize` writes."""
 
     train: Path
     test: Path
     sample_submission: Path
     truth: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> SyntheticFiles:
+        """Their places in a folder."""
+        return cls(*(folder / name for name in NAMES))
+
+
+def may_hold_synthetic(folder: Path) -> bool:
+    """Whether a folder has nothing in it, or only what `synthesize` wrote and none of its files, or
+    those of a call that was killed."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return not os.path.lexists(folder) or folder.is_dir()
+    if not is_made(folder, "synthetic"):
+        return False
+    return is_interrupted(folder, "synthetic") or not any(
+        os.path.lexists(folder / name) for name in NAMES
+    )
 
 
 @dataclass(frozen=True)
@@ -84,44 +102,45 @@ def synthesize(
     *,
     seed: int = 2024,
     blocks_per_group: int = 8,
+    force: bool = False,
 ) -> SyntheticFiles:
     """Write train.parquet, test.parquet, sample_submission.csv and truth.parquet into `folder`.
 
     truth.parquet has `split` ('train' or 'test'), `row` (0-based within the split), `probability`
     and `clicked` of every row, those of test included. Files appear whole, when all is written;
-    after an error there is none.
+    after an error there is none. Those of an earlier call are replaced.
 
     Args:
-        folder: made if missing; files of those names in it are replaced.
+        folder: made if missing.
         train_rows: at least 1; they cover seven days.
         test_rows: at least 1; they cover the day after.
         seed: of everything drawn. The click model itself is fixed.
         blocks_per_group: blocks of 4,096 rows in a Parquet row group, held in memory at once
             (about 10 MB each). No value depends on it.
+        force: replace files of those names that were not written here.
 
     Raises:
+        UserError: there is a file of those names that was not written here, or the disk refuses.
         ValueError: a count below 1.
     """
     if min(train_rows, test_rows, blocks_per_group) < 1:
         counts = (train_rows, test_rows, blocks_per_group)
         raise ValueError(f"rows and blocks must be at least 1, got {counts}")
-    files = SyntheticFiles(
-        train=folder / "train.parquet",
-        test=folder / "test.parquet",
-        sample_submission=folder / "sample_submission.csv",
-        truth=folder / "truth.parquet",
-    )
-    with ExitStack() as stack:
+    files = SyntheticFiles.of(folder)
+    remedy = "choose another folder, or give --force to replace it"
+    with (
+        whole_files(folder, "synthetic", NAMES, remedy=remedy, force=force) as paths,
+        ExitStack() as stack,
+    ):
 
         def parquet(path: Path, layout: pa.Schema) -> pq.ParquetWriter:
-            whole = stack.enter_context(whole_file(path))
-            writer = pq.ParquetWriter(whole, layout, use_dictionary=_DICTIONARY)
+            writer = pq.ParquetWriter(paths[path.name], layout, use_dictionary=_DICTIONARY)
             return stack.enter_context(writer)
 
         train = parquet(files.train, schema.TRAIN_SCHEMA)
         test = parquet(files.test, schema.TEST_SCHEMA)
         truth = parquet(files.truth, TRUTH_SCHEMA)
-        whole = stack.enter_context(whole_file(files.sample_submission))
+        whole = paths[files.sample_submission.name]
         plain = pa_csv.WriteOptions(quoting_header="none", quoting_style="none")
         submission = stack.enter_context(
             pa_csv.CSVWriter(whole, schema.SUBMISSION_SCHEMA, write_options=plain)
