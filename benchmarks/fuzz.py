@@ -47,8 +47,9 @@ from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.files import sha256_of
 from tossctr.progress import console
+from tossctr.training.checks import check_model
 from tossctr.training.run_folder import HASHED, load_run
-from tossctr.training.trainer import check_model, train
+from tossctr.training.trainer import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ OPTIONS = {
     "sequence_field": ["items", "shops"],
     "default_field": ["gender"],
     "target_item_field": "item",
+    "seq_pooling_type": "mean",
     "stacked_transformer_layers": 2,
     "dnn_hidden_units": [6],
     "attention_dropout": 0.5,

@@ -20,6 +20,8 @@ BASE = {
     "target_item_field": ["item", "price"],
     "time_keys": ["now", "then"],
     "num_heads": 2,
+    "position_init": "normal",
+    "seq_pooling_type": "mean",
     "rel_score_hidden_dim": 8,
     "dnn_hidden_units": [8],
 }
@@ -268,7 +270,6 @@ def test_one_row_trains(features, batch_of, variant):
         ({"sequence_field": ["items"]}, "as many fields"),
         ({"num_heads": 5}, "num_heads.*not divisible"),
         ({"use_item_feature_interaction": True}, "weighted_sum"),
-        ({"seq_pooling_type": "weighted_sum", "target_item_field": []}, "target_item_field"),
         ({"use_time_emb": True, "time_keys": []}, "time_keys"),
         ({"use_time_emb": True, "time_keys": ["now", "items"]}, "time_keys.*items"),
         ({"time_log_base": 1}, "time_log_base"),
@@ -326,12 +327,24 @@ def test_first_weights_follow_the_seed_and_the_specification(features):
     assert a["dnn.layers.0.bias"].eq(0).all()
 
 
+def test_the_defaults_weigh_events_by_the_targets_and_know_positions(features):
+    fields = {"target_field": ["item", "shop.id"], "sequence_field": ["items", "shops"]}
+    left_out = build_model("FESeq", features, FESeqConfig(**fields, num_heads=1), seed=3)
+    said = FESeqConfig(
+        **fields, num_heads=1, position_init="sinusoidal", seq_pooling_type="weighted_sum",
+        target_item_field=["item", "shop.id"],
+    )  # fmt: skip
+    written = build_model("FESeq", features, said, seed=3).state_dict()
+    for name, tensor in left_out.state_dict().items():
+        torch.testing.assert_close(tensor, written[name], rtol=0, atol=0)
+
+
 def test_registry_builds_what_it_names():
     assert MODELS["FESeq"].Config is FESeqConfig
 
 
 def test_positions_that_start_as_sines_tell_events_apart_at_once(features) -> None:
-    told = FESeq(features, FESeqConfig(**BASE, position_init="sinusoidal")).position.weight
+    told = FESeq(features, FESeqConfig(**{**BASE, "position_init": "sinusoidal"})).position.weight
     drawn = FESeq(features, FESeqConfig(**BASE)).position.weight
     assert told.shape == drawn.shape  # the same weights can be loaded into both
     gap = torch.cdist(told.detach()[:4], told.detach()[:4])

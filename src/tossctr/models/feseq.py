@@ -89,9 +89,9 @@ class FESeq(CTRModel):
         )
         if c.seq_pooling_type == "weighted_sum":
             self.item_embedding = FieldEmbedding(
-                features, c.target_item_field, d, share=False, numeric=c.numeric_embedding
+                features, c.query_field, d, share=False, numeric=c.numeric_embedding
             )
-            item_widths = self.item_embedding.widths(c.target_item_field)
+            item_widths = self.item_embedding.widths(c.query_field)
             self.item_interaction = Interaction(
                 c.interaction_layer_name if c.use_item_feature_interaction else "none",
                 item_widths,
@@ -146,7 +146,7 @@ class FESeq(CTRModel):
             return self._head(batch, pooled)
         x = self.transformer(x, events)
         if c.seq_pooling_type == "weighted_sum":
-            item = self.item_interaction(self.item_embedding.rows(batch, c.target_item_field))
+            item = self.item_interaction(self.item_embedding.rows(batch, c.query_field))
             pooled, _ = self.attention_pooling(x, item, events)
         else:
             pooled = pool(c.seq_pooling_type, x, events, self.slots)

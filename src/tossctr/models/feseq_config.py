@@ -22,7 +22,8 @@ from tossctr.models.layers.pooling import ScoreName
 
 
 class FESeqConfig(ModelConfig):
-    """The options of `FESeq`.
+    """The options of `FESeq`. The defaults of `position_init` and `seq_pooling_type` are not the
+    public implementation's (normal, mean), which learn more slowly: see docs/feseq.md.
 
     Field i of `target_field` is the next element of field i of `sequence_field`; `time_keys` are
     the time stamps of the target and of its history.
@@ -31,7 +32,7 @@ class FESeqConfig(ModelConfig):
     target_field: Names
     sequence_field: Names
     default_field: Names = ()
-    target_item_field: Names = ()  # the query of weighted_sum pooling
+    target_item_field: Names = ()  # the query of weighted_sum pooling; none: target_field
     time_keys: Names = ()
     interaction_layer_name: InteractionName = "crossnetv2"
     use_seq_feature_interaction: bool = True
@@ -39,7 +40,7 @@ class FESeqConfig(ModelConfig):
     use_item_feature_interaction: bool = False
     item_feature_interaction_layers: int = Field(0, ge=0)
     use_position_emb: bool = True
-    position_init: Literal["normal", "sinusoidal"] = "normal"  # of the table, which is learned
+    position_init: Literal["normal", "sinusoidal"] = "sinusoidal"  # of the table, which is learned
     use_time_emb: bool = False
     num_time_embeddings: int = Field(4001, ge=2)  # rows of the time table, the last unused
     time_log_base: float = -1  # -1: linear buckets of one time unit
@@ -51,13 +52,18 @@ class FESeqConfig(ModelConfig):
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     net_dropout: float = Field(0.0, ge=0, lt=1)
     fi_dropout: float = Field(0.0, ge=0, lt=1)  # in the interaction blocks
-    seq_pooling_type: Literal["mean", "sum", "target", "concat", "weighted_sum"] = "mean"
+    seq_pooling_type: Literal["mean", "sum", "target", "concat", "weighted_sum"] = "weighted_sum"
     seq_pooling_attn_type: ScoreName = "bilinear_attention"
     use_pooling_attn_scale: bool = True
     rel_score_hidden_dim: Width = 128
     dnn_hidden_units: HiddenUnits = (256, 128, 64)
     dnn_activations: Activations = "relu"
     batch_norm: bool = False
+
+    @property
+    def query_field(self) -> tuple[str, ...]:
+        """The fields by which `weighted_sum` weighs events."""
+        return self.target_item_field or self.target_field
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
@@ -68,9 +74,6 @@ class FESeqConfig(ModelConfig):
             ),
             "use_item_feature_interaction needs seq_pooling_type: weighted_sum": (
                 self.use_item_feature_interaction and not weighted
-            ),
-            "seq_pooling_type: weighted_sum needs a target_item_field": (
-                weighted and not self.target_item_field
             ),
             "use_time_emb needs time_keys: [target time, history times]": (
                 self.use_time_emb and len(self.time_keys) != 2
