@@ -214,11 +214,11 @@ def test_it_trains_and_its_grouped_metrics_are_those_of_its_groups(
         assert {name: again[name] for name in names} == pytest.approx(expected, abs=1e-9)
     # FuxiCTR's files have no ids: rows are known by their number.
     output = zoo / "scores.csv"
-    pipeline.submit(run, data=None, sample=None, output=output, device=device)
+    pipeline.submit(run, data=None, sample=None, output=output, device=device, objective="raw")
     scores = pyarrow.csv.read_csv(output)
-    assert scores.column_names == ["row", "clicked"]
+    assert scores.column_names == ["row", "label"]
     assert scores["row"].to_pylist() == list(range(150))
-    np.testing.assert_allclose(scores["clicked"], expit(logits), atol=1e-9)
+    np.testing.assert_allclose(scores["label"], expit(logits), atol=1e-9)
 
     second = load_experiment(zoo / "config", "DeepFM_test", ["verbose=2", "num_workers=0"])
     capsys.readouterr()
