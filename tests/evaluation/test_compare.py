@@ -9,6 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tossctr.config.loader import load_experiment
@@ -104,6 +107,23 @@ def test_only_what_is_new_or_changed_is_trained(
     marker.write_text(marker.read_text().replace('"version": 2', '"version": 0'))
     again(["DeepFM_toy"], [1], [*SMALL, "learning_rate=1e-4"])
     assert trained(commands) == [("DeepFM_toy", "seed=1")]
+
+
+def test_other_rows_are_trained_on_though_every_id_is_known(
+    config: Path, tmp_path: Path, commands: list[tuple[str, ...]]
+) -> None:
+    given = ["DCNv2_toy"], [1], tmp_path / "out"
+    before = compare(config, *given, gpu=CPU, overrides=SMALL)
+    compare(config, *given, gpu=CPU, overrides=SMALL)
+    assert trained(commands) == [("DCNv2_toy", "seed=1")]
+    raw = tmp_path / "project" / "data" / "toy" / "train.parquet"
+    table = pq.read_table(raw)
+    clicks = pa.array(np.random.default_rng(0).permutation(table["clicked"].to_numpy()))
+    at = table.schema.get_field_index("clicked")
+    pq.write_table(table.set_column(at, "clicked", clicks), raw)  # the same ids, other clicks
+    after = compare(config, *given, gpu=CPU, overrides=SMALL)
+    assert trained(commands) == [("DCNv2_toy", "seed=1")]
+    assert after[0].metrics["AUC"] != before[0].metrics["AUC"]
 
 
 def test_a_labelled_file_is_scored_instead_of_the_validation_part(

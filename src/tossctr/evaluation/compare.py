@@ -16,7 +16,7 @@ from tossctr.artefact import read_artefact
 from tossctr.config.entries import entry_ids
 from tossctr.config.loader import load_experiment, overrides_by_experiment, read_experiment
 from tossctr.config.schema import Experiment
-from tossctr.data.encoder import Encoder
+from tossctr.data.prepare import open_prepared
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
 from tossctr.outputs import check_output, output_file
@@ -26,6 +26,7 @@ from tossctr.progress import say
 from tossctr.training.device import resolve_device
 from tossctr.training.marker import TrainingMetrics
 from tossctr.training.run_folder import load_run
+from tossctr.training.trainer import rows_of
 
 TABLE, DATA = "compare.md", "compare.json"
 
@@ -177,12 +178,13 @@ def _matching(config: Path, patterns: Sequence[str]) -> list[str]:
 
 def _is_finished(run: Path, wanted: Experiment) -> bool:
     """Whether a run is whole, of this config, and trained on the data as they are now prepared."""
-    prepared = wanted.dataset.data_root / wanted.dataset.dataset_id
+    made_from = made_from_of(run, "run")
     try:
         return (
             (run / "run.json").exists()
+            and isinstance(made_from, dict)
             and read_experiment(run / "experiment.json") == wanted
-            and Encoder.load(run).hash == Encoder.load(prepared).hash
+            and made_from.get("data") == rows_of(open_prepared(wanted.dataset))
         )
     except UserError:
         return False  # of an older version, or damaged

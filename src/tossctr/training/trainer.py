@@ -81,7 +81,7 @@ def train(
         writer = RunWriter(folder)
         processes.first(
             lambda: writer.begin(
-                experiment, data.encoder, features, data=_rows_of(data), fresh=fresh
+                experiment, data.encoder, features, data=rows_of(data), fresh=fresh
             )
         )
         writer.folder = folder.with_name(processes.tell(writer.folder.name))
@@ -142,7 +142,7 @@ def _parts(
     return replace(parts, step_events=parts.step_events / processes)
 
 
-def _rows_of(data: Prepared) -> dict[str, Any]:
+def rows_of(data: Prepared) -> dict[str, Any]:
     """Which rows these are: their number, and the hash of the manifest that holds their hashes."""
     described: dict[str, Any] = {}
     for part, rows in (("train", data.train), ("valid", data.valid)):
