@@ -18,7 +18,6 @@ scored see all of them. The most useful ids are those whose counts correlate mos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tossctr.data.features import FeatureMap
-from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.data.rows import EncodedRows
 from tossctr.models.fields import check_fields
 from tossctr.progress import say, track
+from tossctr.trees.block import Block, Rate, summary
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.counting import add_clicks, add_keys, add_moments, count_events, mean_of_events
 
@@ -38,20 +38,6 @@ Array = NDArray[Any]
 BLOCK_ROWS = 4096
 MAX_KEYS = 1 << 22  # of one table of rates
 MAX_CATEGORIES = 32  # split as a set; ids of larger fields are ordered by how common they are
-
-
-@dataclass(frozen=True)
-class _Rate:
-    """A table of click log-odds: of `source`'s id or events, with the id of `slot` where given."""
-
-    source: str
-    slot: str | None
-    keys: int
-    slots: int  # ids of the slot, 1 without
-
-    @property
-    def name(self) -> str:
-        return self.source if self.slot is None else f"{self.source} x {self.slot}"
 
 
 class TreeFeatures:
@@ -107,7 +93,7 @@ class TreeFeatures:
         assert rows.label is not None
         with track("derive features", len(rows)) as advance:
             for start in range(0, len(rows), BLOCK_ROWS):
-                block = _Block(rows, start, min(start + BLOCK_ROWS, len(rows)))
+                block = Block(rows, start, min(start + BLOCK_ROWS, len(rows)))
                 label = np.asarray(rows.label[block.rows], np.float64)
                 fold = self._fold(block)
                 add_keys(np.zeros_like(fold), label, fold, total[:, None])
@@ -138,7 +124,7 @@ class TreeFeatures:
             start, stop: which.
             trained: they are the rows of `fit`: each sees only the rates of the other folds.
         """
-        block = _Block(rows, start, stop)
+        block = Block(rows, start, stop)
         tables = self._out_of_fold if trained else self._whole
         fold = self._fold(block) if trained else np.zeros(stop - start, np.int64)
         kinds = len(self._decay)
@@ -150,7 +136,7 @@ class TreeFeatures:
             counts = np.zeros((stop - start, 2 + len(top) * kinds), np.float32)
             count_events(*block.events(name), self._decay, column, counts)
             parts.append(counts)
-        parts += [_summary(*block.events(n)) for n in self.features.names("numeric_sequence")]
+        parts += [summary(*block.events(n)) for n in self.features.names("numeric_sequence")]
         parts += [
             tables[rate.name][fold, block.keys(rate)][:, None].astype(np.float32)
             for rate in self._rates
@@ -201,10 +187,10 @@ class TreeFeatures:
         self._whole = {name: self._table(sums, prior[None]) for name, sums in clicks.items()}
         return self
 
-    def _all_rates(self) -> tuple[_Rate, ...]:
+    def _all_rates(self) -> tuple[Rate, ...]:
         return (*self._rates, *self._histories)
 
-    def _tables(self, sources: list[str]) -> tuple[_Rate, ...]:
+    def _tables(self, sources: list[str]) -> tuple[Rate, ...]:
         found = []
         for source in sources:
             size = self._sizes.get(source) or _size(self.features, source)
@@ -212,7 +198,7 @@ class TreeFeatures:
                 slots = 1 if slot is None else _size(self.features, slot)
                 if slot == source:
                     continue
-                rate = _Rate(source, slot, size * slots, slots)
+                rate = Rate(source, slot, size * slots, slots)
                 if rate.keys > MAX_KEYS:
                     say(f"rate[{rate.name}] is left out: {rate.keys:,} pairs of ids")
                 else:
@@ -242,7 +228,7 @@ class TreeFeatures:
         table: Array = np.log(clicks / others) - np.log(rate / (1.0 - rate))
         return table
 
-    def _fold(self, block: _Block) -> Array:
+    def _fold(self, block: Block) -> Array:
         """(B,) folds by a hash (splitmix64) of the row number and the seed."""
         x = np.arange(block.start, block.stop, dtype=np.uint64)
         with np.errstate(over="ignore"):
@@ -251,53 +237,6 @@ class TreeFeatures:
             x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             x ^= x >> np.uint64(31)
         return (x % np.uint64(self.config.encoding_folds)).astype(np.int64)
-
-
-class _Block:
-    """Consecutive rows, with what is looked up of them more than once."""
-
-    def __init__(self, rows: EncodedRows, start: int, stop: int) -> None:
-        self.start, self.stop = start, stop
-        self.rows = slice(start, stop)
-        self._all = rows
-        self.categorical = np.asarray(rows.categorical[self.rows])
-        self.numeric = np.asarray(rows.numeric[self.rows])
-
-    def events(self, name: str) -> tuple[Array, Array, Array]:
-        """values, starts and ends of the events that training sees."""
-        ragged: RaggedArray = self._all.sequences[name]
-        spec = self._all.features[name]
-        bounds = np.asarray(ragged.offsets[self.start : self.stop + 1])
-        first, last = int(bounds[0]), int(bounds[-1])
-        values = np.asarray(ragged.values[first:last])
-        starts, ends = bounds[:-1] - first, bounds[1:] - first
-        if spec.max_len is not None and spec.truncating == "pre":
-            starts = np.maximum(starts, ends - spec.max_len)
-        elif spec.max_len is not None:
-            ends = np.minimum(ends, starts + spec.max_len)
-        return values, starts, ends
-
-    def ids(self, source: str) -> Array:
-        """(B,) ids of a categorical field, or of a sequence's k-th newest event (`name.last<k>`),
-        0 where there are fewer."""
-        if source in self._all.features:
-            column = self._all.features.names("categorical").index(source)
-            return self.categorical[:, column].astype(np.int64)
-        name, k = source.rsplit(".last", 1)
-        values, starts, ends = self.events(name)
-        there = ends - starts >= int(k)
-        out = np.zeros(self.stop - self.start, np.int64)
-        out[there] = values[ends[there] - int(k)]
-        return out
-
-    def slot(self, rate: _Rate) -> Array:
-        if rate.slot is None:
-            return np.zeros(self.stop - self.start, np.int64)
-        return self.ids(rate.slot)
-
-    def keys(self, rate: _Rate) -> Array:
-        keys: Array = self.ids(rate.source) * rate.slots + self.slot(rate)
-        return keys
 
 
 def _size(features: FeatureMap, name: str) -> int:
@@ -316,13 +255,3 @@ def _usefulness(sums: Array, total: Array) -> Array:
     r = np.divide(covariance, np.sqrt(variance), out=np.zeros_like(x), where=variance > 0)
     largest: Array = np.abs(r).max(1)  # t grows with |r| at equal n
     return largest
-
-
-def _summary(values: Array, starts: Array, ends: Array) -> Array:
-    """(B, 2) newest and mean number of each row; NaN without events."""
-    out = np.full((len(starts), 2), np.nan, np.float32)
-    there = ends > starts
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    out[there, 0] = values[ends[there] - 1]
-    out[there, 1] = (sums[ends] - sums[starts])[there] / (ends - starts)[there]
-    return out

@@ -1,0 +1,84 @@
+"""Consecutive rows as trees' columns are derived from them: ids, events, and keys of rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tossctr.data.rows import EncodedRows, RaggedArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A table of click log-odds: of `source`'s id or events, with the id of `slot` where given."""
+
+    source: str
+    slot: str | None
+    keys: int
+    slots: int  # ids of the slot, 1 without
+
+    @property
+    def name(self) -> str:
+        return self.source if self.slot is None else f"{self.source} x {self.slot}"
+
+
+class Block:
+    """Consecutive rows, with what is looked up of them more than once."""
+
+    def __init__(self, rows: EncodedRows, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+        self.rows = slice(start, stop)
+        self._all = rows
+        self.categorical = np.asarray(rows.categorical[self.rows])
+        self.numeric = np.asarray(rows.numeric[self.rows])
+
+    def events(self, name: str) -> tuple[Array, Array, Array]:
+        """values, starts and ends of the events that training sees."""
+        ragged: RaggedArray = self._all.sequences[name]
+        spec = self._all.features[name]
+        bounds = np.asarray(ragged.offsets[self.start : self.stop + 1])
+        first, last = int(bounds[0]), int(bounds[-1])
+        values = np.asarray(ragged.values[first:last])
+        starts, ends = bounds[:-1] - first, bounds[1:] - first
+        if spec.max_len is not None and spec.truncating == "pre":
+            starts = np.maximum(starts, ends - spec.max_len)
+        elif spec.max_len is not None:
+            ends = np.minimum(ends, starts + spec.max_len)
+        return values, starts, ends
+
+    def ids(self, source: str) -> Array:
+        """(B,) ids of a categorical field, or of a sequence's k-th newest event (`name.last<k>`),
+        0 where there are fewer."""
+        if source in self._all.features:
+            column = self._all.features.names("categorical").index(source)
+            return self.categorical[:, column].astype(np.int64)
+        name, k = source.rsplit(".last", 1)
+        values, starts, ends = self.events(name)
+        there = ends - starts >= int(k)
+        out = np.zeros(self.stop - self.start, np.int64)
+        out[there] = values[ends[there] - int(k)]
+        return out
+
+    def slot(self, rate: Rate) -> Array:
+        if rate.slot is None:
+            return np.zeros(self.stop - self.start, np.int64)
+        return self.ids(rate.slot)
+
+    def keys(self, rate: Rate) -> Array:
+        keys: Array = self.ids(rate.source) * rate.slots + self.slot(rate)
+        return keys
+
+
+def summary(values: Array, starts: Array, ends: Array) -> Array:
+    """(B, 2) newest and mean number of each row; NaN without events."""
+    out = np.full((len(starts), 2), np.nan, np.float32)
+    there = ends > starts
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    out[there, 0] = values[ends[there] - 1]
+    out[there, 1] = (sums[ends] - sums[starts])[there] / (ends - starts)[there]
+    return out
