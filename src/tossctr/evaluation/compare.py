@@ -19,6 +19,7 @@ from tossctr.config.schema import Experiment
 from tossctr.data.prepare import open_prepared
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
+from tossctr.folders import made_from_of
 from tossctr.outputs import check_output, output_file
 from tossctr.pipeline import evaluate_run
 from tossctr.printable import printable
