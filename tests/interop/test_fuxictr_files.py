@@ -442,6 +442,24 @@ def test_a_failed_export_leaves_the_earlier_file(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.parquet", "test.h5"]
 
 
+def test_an_export_replaces_only_exports(
+    raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path
+) -> None:
+    _, dataset, data = raw
+    form = Format("fuxictr-parquet")
+    for name in ("train.parquet", "feature_map.json"):
+        folder = tmp_path / name
+        folder.mkdir()
+        pq.write_table(pa.table({"mine": [1]}), folder / name)
+        before = (folder / name).read_bytes()
+        with pytest.raises(UserError, match=r"not as TossCTR wrote it.*--force"):
+            export(data, dataset, folder, form)
+        assert [p.name for p in folder.iterdir()] == [name]
+        assert (folder / name).read_bytes() == before
+        rows = export(data, dataset, folder, form, force=True)
+        assert export(data, dataset, folder, form) == rows
+
+
 def test_the_feature_map_counts_as_fuxictr_does(
     raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from tossctr.errors import UserError
 
 optuna = pytest.importorskip("optuna", reason="the extra tune is not installed")
 
-from tossctr.tuning.result import write_result  # noqa: E402
+from tossctr.tuning.result import check_results, write_result  # noqa: E402
 from tossctr.tuning.space import read_space  # noqa: E402
 from tossctr.tuning.study import HOME, Search  # noqa: E402
 
@@ -130,6 +130,17 @@ def test_the_best_is_an_experiment_of_its_own(root):
     assert len(again.finished()) == 3
     again.run(4, data, CPU)
     assert len(again.finished()) == 4
+
+
+def test_a_tuned_experiment_of_the_users_own_is_kept(root):
+    search = search_in(root)
+    path = root / "configs" / "model_config" / f"{search.expid}_tuned.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("# mine\n")
+    with pytest.raises(UserError, match=r"not as TossCTR wrote it.*--force"):
+        check_results(search)
+    check_results(search, force=True)
+    assert path.read_text() == "# mine\n"
 
 
 def test_a_study_of_another_space_is_refused_unless_fresh(root):

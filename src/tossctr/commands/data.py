@@ -11,6 +11,7 @@ from tossctr.commands.options import (
     CONFIG,
     AsJson,
     Config,
+    Force,
     Overrides,
     RowsEngine,
     RowsWorkers,
@@ -115,6 +116,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="Folder. Default: the data set's, under its data_root.")
     ] = None,
+    force: Force = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -125,7 +127,7 @@ def export(
 
     data = prepare_data(chosen)
     folder = output or data.folder
-    rows = export_data(data, chosen, folder, form, max_len=max_len)
+    rows = export_data(data, chosen, folder, form, max_len=max_len, force=force)
     result = {"folder": str(folder), **{f"{part}_rows": n for part, n in rows.items()}}
     print_result(result, as_json, f"exported {chosen.dataset_id}")
 

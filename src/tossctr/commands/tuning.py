@@ -13,6 +13,7 @@ from tossctr.commands.options import (
     AsJson,
     Config,
     Expid,
+    Force,
     Fresh,
     Gpu,
     Overrides,
@@ -33,6 +34,7 @@ def tune(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the study. Default: <model_root>/tune/<expid>.")
     ] = None,
+    force: Force = False,
     gpu: Gpu = None,
     overrides: Overrides = None,
     fresh: Fresh = False,
@@ -44,7 +46,7 @@ def tune(
 
     experiment = load_experiment(config, expid, overrides or [])
     try:
-        from tossctr.tuning.result import write_result
+        from tossctr.tuning.result import check_results, write_result
         from tossctr.tuning.space import read_space
         from tossctr.tuning.study import Search
     except ModuleNotFoundError as error:
@@ -62,8 +64,9 @@ def tune(
     data = prepare_data(experiment.dataset)
     folder = output or experiment.training.model_root / "tune" / expid
     search = Search(config, expid, overrides or [], dimensions, folder, fresh=fresh)
+    check_results(search, force=force)
     search.run(trials, data, device)
-    result = write_result(search)
+    result = write_result(search, force=force)
     shown = {
         "trials": len(result["trials"]),
         **(result["best"] or {"value": None}),

@@ -42,7 +42,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("bs", "batch"), ("batch_size",)),
     **dict.fromkeys(
         ("n_epochs", "num_epochs", "max_epochs", "n_estimators", "num_iterations", "num_rounds",
-         "num_boost_round", "iterations", "n_iter"), ("epochs",),
+         "num_boost_round", "iterations", "n_iter"), ("num_boost_round", "epochs"),
     ),
     **dict.fromkeys(("emb_dim", "embed_dim", "emb_size", "embedding_size"), ("embedding_dim",)),
     **dict.fromkeys(
@@ -54,7 +54,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("random_state", "random_seed"), ("seed",)),
     **dict.fromkeys(
         ("early_stopping_rounds", "early_stopping", "early_stopping_patience"),
-        ("early_stop_patience",),
+        ("early_stopping_rounds", "early_stop_patience"),
     ),
     **dict.fromkeys(
         ("clip_grad_norm", "grad_clip", "gradient_clip_val", "max_grad_norm", "clipnorm"),

@@ -23,7 +23,8 @@ class _Refused(Exception):
     """What plain YAML would take: a key twice, or more than fits."""
 
     def __init__(self, node: yaml.Event | yaml.Node, problem: str, remedy: str) -> None:
-        super().__init__(f"line {node.start_mark.line + 1}: {problem}")
+        mark = node.start_mark
+        super().__init__(problem if mark is None else f"line {mark.line + 1}: {problem}")
         self.remedy = remedy
 
 
@@ -36,8 +37,8 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[str, int] = {}  # of each anchor that has ended, aliases in it written out
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
+        event: yaml.NodeEvent = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) and event.anchor is not None:
             if event.anchor in self.anchors and event.anchor not in self._sizes:
                 raise _Refused(event, f"*{event.anchor} contains itself", "write it out")
             self._count(self._sizes.get(event.anchor, 1), event)

@@ -19,12 +19,13 @@ from tossctr.data.rows import Array, EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
-from tossctr.interop.feature_map import MAP, FuxiMap, write_vocabularies
+from tossctr.interop.feature_map import MAP, VOCAB, FuxiMap, write_vocabularies
 from tossctr.interop.formats import Format
-from tossctr.interop.fuxictr_files import columns_of, writing
+from tossctr.interop.fuxictr_files import columns_of, is_export, writing
 from tossctr.location import Location, beside, name_of
 from tossctr.progress import say, track
 
+PARTS = ("train", "valid", "test")
 _IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")
 
 
@@ -145,8 +146,9 @@ def export(
     folder: Path,
     form: Format,
     *,
-    parts: Sequence[str] = ("train", "valid", "test"),
+    parts: Sequence[str] = PARTS,
     max_len: int | None = None,
+    force: bool = False,
 ) -> dict[str, int]:
     """Write parts of a data set, and what their indices mean, as FuxiCTR reads them.
 
@@ -157,18 +159,22 @@ def export(
         form: which format.
         parts: which parts.
         max_len: overrides the data set's, as an experiment's does.
+        force: replace files that TossCTR did not export.
 
     Returns:
         Rows written, by part.
 
     Raises:
-        UserError: the data set is encoded and its own files are in `folder`.
+        UserError: the data set is encoded and its own files are in `folder`; or others are there
+            that would be replaced.
     """
     theirs = beside(dataset.train_data, MAP)
     if dataset.encoded and theirs is not None and (folder / MAP).resolve() == theirs.resolve():
         raise UserError(
             "holds the files that would be exported", file=folder, remedy="name another folder"
         )
+    if not force:
+        _refuse_others(folder, [part + form.suffix for part in parts])
     written = Export.of(data, dataset, max_len)
     rows: dict[str, int] = {}
     for part in parts:
@@ -194,6 +200,22 @@ def _refuse_nul(ids: pa.Array, column: str, where: Where) -> None:
             ids[at].as_py(),
             "correct the id, or export as fuxictr-parquet",
         )
+
+
+def _refuse_others(folder: Path, names: Sequence[str]) -> None:
+    """Raises:
+    UserError: a file of these names, or a map, that no export wrote.
+    """
+    here = (folder / f"{part}{form.suffix}" for part in PARTS for form in Format)
+    exported = {path.name for path in here if path.exists() and is_export(path)}
+    for name in (*names, MAP, VOCAB):
+        ours = bool(exported) if name in (MAP, VOCAB) else name in exported
+        if (folder / name).exists() and not ours:
+            raise UserError(
+                "is there, and not as TossCTR wrote it",
+                file=folder / name,
+                remedy="choose another --output, or replace it with --force",
+            )
 
 
 def _ranges(rows: int) -> Iterator[Array]:

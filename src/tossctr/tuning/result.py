@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,30 @@ from tossctr.config.entries import read_entry
 from tossctr.config.messages import Place
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import TrainingConfig
-from tossctr.files import whole_file, write_json
+from tossctr.outputs import check_output, output_file
+from tossctr.printable import printable
 from tossctr.tuning.study import HOME, Search, as_overrides, chosen_values
 
+RESULTS = ("tune.json", "tune.md", "importance.svg")
 
-def write_result(search: Search) -> dict[str, Any]:
+
+def check_results(search: Search, *, force: bool = False) -> None:
+    """Raises:
+    UserError: a file that `write_result` would write is there, and TossCTR did not write it.
+    """
+    for path in (_experiment_file(search), *(search.folder / name for name in RESULTS)):
+        check_output(path, force=force)
+
+
+def write_result(search: Search, *, force: bool = False) -> dict[str, Any]:
     """Write tune.json, tune.md, importance.svg and `<config>/model_config/<expid>_tuned.yaml`.
 
     The latter holds the experiment's keys with the best values; keys of its data set that
     overrides changed are not in it.
+
+    Args:
+        search: what ended.
+        force: replace files that TossCTR did not write.
 
     Returns:
         The content of tune.json; without any finished trial, `best` is None and no experiment is
@@ -51,15 +67,19 @@ def write_result(search: Search) -> dict[str, Any]:
     best = search.best
     if best is not None:
         result["best"] = {"value": best.value, "values": search.values_of(best)}
-        result["experiment"] = str(_write_experiment(search, best))
-    write_json(search.folder / "tune.json", result)
-    for name, text in (("tune.md", _table(result)), ("importance.svg", _bars(result))):
-        with whole_file(search.folder / name) as temporary:
+        result["experiment"] = str(_write_experiment(search, best, force=force))
+    content = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    for name, text in zip(RESULTS, (content, _table(result), _bars(result)), strict=True):
+        with output_file(search.folder / name, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return result
 
 
-def _write_experiment(search: Search, best: FrozenTrial) -> Path:
+def _experiment_file(search: Search) -> Path:
+    return search.config / "model_config" / f"{search.expid}_tuned.yaml"
+
+
+def _write_experiment(search: Search, best: FrozenTrial, *, force: bool) -> Path:
     expid = f"{search.expid}_tuned"
     file, merged, own_of_entry = read_entry(search.config, "model_config", search.expid)
     chosen = as_overrides(chosen_values(best, search.space))
@@ -72,8 +92,8 @@ def _write_experiment(search: Search, best: FrozenTrial) -> Path:
     values = apply_overrides(
         values, [o for o in given if o.path[0] in own], Place(file, search.expid)
     )
-    path = search.config / "model_config" / f"{expid}.yaml"
-    with whole_file(path) as temporary:
+    path = _experiment_file(search)
+    with output_file(path, force=force) as temporary:
         text = yaml.safe_dump({expid: values}, sort_keys=False, default_flow_style=None, width=100)
         head = f"# The best of {len(search.finished())} trials: monitor {best.value:.6f}.\n"
         temporary.write_text(head + text, encoding="utf-8")
@@ -111,7 +131,7 @@ def _table(result: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _bars(result: Mapping[str, Any]) -> str:
