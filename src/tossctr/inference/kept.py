@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydantic_core
 import torch
 
+from tossctr.artefact import opened, read_json
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.preparing.parallel import Spread
@@ -159,11 +161,11 @@ def _score(
 
 def _is_of(folder: Path, made_from: Mapping[str, Any], inputs: Inputs) -> bool:
     try:
-        made = json.loads((folder / _MARK).read_bytes())
+        made = read_json(folder / _MARK)
         return made.keys() - made_from.keys() == {"inputs"} and (
             {**made, **made_from} == made and inputs.same_as(made["inputs"])
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -186,12 +188,13 @@ def _write(path: Path, part: Predictions, start: int, report: EncodingReport) ->
 def _read(path: Path, start: int) -> tuple[Predictions, EncodingReport] | None:
     """A part and what was counted in it; None where it is damaged."""
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        about = json.loads(table.schema.metadata[_KEY])
+        with opened(path) as file:
+            table = pq.read_table(file, page_checksum_verification=True)
+        about = pydantic_core.from_json(table.schema.metadata[_KEY])
         if about["start"] != start or table.num_rows == 0:
             return None
         ids = table.column("id").combine_chunks()
         logit = table.column("logit").to_numpy().astype(np.float64)
         return Predictions(logit, None, ids), EncodingReport.from_dict(about["report"])
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+    except (UserError, OSError, pa.ArrowException, ValueError, KeyError, TypeError):
         return None

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tossctr.artefact import ENCODER_BYTES, read_json
 from tossctr.data.encoder import Encoder
 from tossctr.data.features import Field
 from tossctr.errors import UserError
@@ -201,16 +202,14 @@ def vocabulary_of(folder: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.exists():
         raise UserError(
             "is not there, so nothing says what the indices beside it mean",
             file=path,
             remedy="put there the one that the data were made with; raw files need none",
-        ) from error
-    except ValueError as error:
-        raise UserError("is not JSON", file=path, remedy="build the data set again") from error
+        )
+    # It may lie elsewhere behind a link, as data do.
+    content = read_json(path.resolve(), limit=ENCODER_BYTES, remedy="build the data set again")
     if not isinstance(content, dict):
         raise UserError("is not a mapping", file=path, remedy="build the data set again")
     return content
