@@ -106,9 +106,9 @@ NAMES = ("a.txt", "b.txt", "c.txt")
 
 
 def write(folder, text, **options):
-    with whole_files(folder, "export", NAMES, **options) as paths:
+    with whole_files(folder, "export", NAMES, **options) as temporary:
         for name in NAMES:
-            paths[name].write_text(f"{text} {name}")
+            (temporary / name).write_text(f"{text} {name}")
 
 
 def texts(folder):
@@ -136,18 +136,25 @@ def test_files_that_belong_together_are_whole_after_any_kill(tmp_path, monkeypat
     assert kill_at == 5  # the record, three files, the record
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("no")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda file: OSError(28, "No space left on device", str(file)),
+        lambda file: UserError("cannot be written", file=file),
+    ],
+)
 def test_an_error_leaves_all_files_as_they_were(tmp_path, error):
     def failing():
-        with whole_files(tmp_path, "export", NAMES) as paths:
-            paths["a.txt"].write_text("new")
-            raise error
+        with whole_files(tmp_path, "export", NAMES) as temporary:
+            (temporary / "a.txt").write_text("new")
+            raise error(temporary / "b.txt")
 
     write(tmp_path, "old")
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(UserError) as raised:
         failing()
-    assert "\n" not in raised.value.line()
+    assert raised.value.line().startswith(str(tmp_path))
+    assert ".tmp" not in raised.value.line()
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 

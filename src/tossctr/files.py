@@ -70,7 +70,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary, mode = new_temporary(path)
         try:
             yield temporary
-            finish_temporary(temporary, mode)
+            temporary.chmod(mode)  # some libraries replace the file by another
+            sync_file(temporary)
             os.replace(temporary, path)
             sync_folder(path.parent)
         finally:
@@ -78,17 +79,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def new_temporary(path: Path) -> tuple[Path, int]:
-    """A new, empty file beside `path` that no other process uses, and its rights.
-
-    Files that killed processes of this machine left for the same `path` are removed.
-    """
-    left = re.compile(rf"\.{re.escape(path.name)}\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.tmp")
-    for other in path.parent.iterdir():
-        match = left.fullmatch(other.name)
-        if match is not None and not _is_running(int(match[1])):
-            other.unlink(missing_ok=True)
-    name = f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    temporary = path.with_name(name)
+    """A new, empty file beside `path` that no other process uses, and its rights."""
+    temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         return temporary, stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -96,10 +88,20 @@ def new_temporary(path: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def finish_temporary(temporary: Path, mode: int) -> None:
-    """Give a written file its rights (some libraries replace the file by another) and sync it."""
-    temporary.chmod(mode)
-    with temporary.open("rb") as file:
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other process uses. What killed processes of this machine left
+    under such names is removed."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.tmp")
+    for other in path.parent.iterdir():
+        match = left.fullmatch(other.name)
+        if match is not None and not _is_running(int(match[1])):
+            remove(other)
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
@@ -169,7 +171,7 @@ def locked(file: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         UserError: another process holds it, or something else has that name.
     """
     while True:
-        handle = _opened_lock(file)
+        handle = opened_lock(file)
         try:
             # A record lock, because flock's would live on in a killed run's loader processes.
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,7 +204,7 @@ _LOCK_BYTES = 300
 _LOCK = re.compile(rb"(\d+( on [^\n]*)?\n)?")
 
 
-def _opened_lock(file: Path) -> int:
+def opened_lock(file: Path) -> int:
     """A lock file opened for writing: nothing that is not one is written to, nor where a link
     leads."""
     with writing(file):

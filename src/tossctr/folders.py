@@ -9,6 +9,7 @@ command does the rest.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +19,10 @@ from typing import Any, Literal
 
 from tossctr.artefact import read_json
 from tossctr.errors import UserError
-from tossctr.files import (
-    finish_temporary,
-    new_temporary,
-    remove,
-    sync_folder,
-    write_json,
-    writing,
-)
+from tossctr.files import remove, sync_file, sync_folder, temporary_name, write_json, writing
 from tossctr.progress import say
 
-Kind = Literal[
-    "run", "folds", "blend", "store", "scores", "study", "comparison", "synthetic", "export"
-]
+Kind = Literal["run", "folds", "blend", "store", "scores", "study", "synthetic", "export", "ray"]
 MADE_FROM = "made_from.json"  # in an unfinished folder and in the finished one: what it is made of
 
 
@@ -137,6 +129,18 @@ def new_unfinished(final: Path, kind: Kind) -> Path:
         number += 1
 
 
+def remove_result(final: Path, kind: Kind) -> None:
+    """Remove a result of ours and what is unfinished of it, if they are there.
+
+    Raises:
+        UserError: the result is not ours, or the disk refuses.
+    """
+    remove_made(final, kind)
+    for folder in list(final.parent.glob(f"{glob.escape(final.name)}.partial*")):
+        if is_unfinished(folder.name) and is_made(folder, kind):
+            remove_made(folder, kind)
+
+
 def is_unfinished(name: str) -> bool:
     """Whether a folder's name is that of an unfinished result."""
     return re.fullmatch(r".+\.partial(\.\d+)?", name) is not None
@@ -175,17 +179,17 @@ def whole_files(
     *,
     remedy: str = "choose another folder",
     force: bool = False,
-) -> Iterator[dict[str, Path]]:
+) -> Iterator[Path]:
     """Write files that belong together into a folder where a user's own files may be too.
 
-    Yields a new, empty file for each name; on success those that were written replace the earlier
-    ones together. The folder's mark keeps size and time of what was written, so that a file that a
-    user put there since is known. After an exception nothing is left.
+    Yields an empty folder to write them in; on success they replace the earlier ones together. The
+    mark keeps size and time of what was written, so that a file that a user put there since is
+    known. After an exception nothing is left.
 
     Args:
         folder: made if missing.
         kind: what writes them.
-        names: of all files.
+        names: of the files; not all need be written.
         remedy: for the error.
         force: replace what is not ours too.
 
@@ -195,31 +199,40 @@ def whole_files(
     if not force:
         refuse_foreign_files(folder, kind, names, remedy)
     record = folder / f".tossctr-{kind}"
-    temporaries: dict[str, tuple[Path, int]] = {}
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(folder / kind)
+        temporary.mkdir()
+    try:
+        with _named_in(folder, temporary):
+            yield temporary
+        with writing(folder):
+            kept = {k: v for k, v in _written(folder, kind).items() if (folder / k).exists()}
+            made = {name: temporary / name for name in names if (temporary / name).exists()}
+            for file in made.values():
+                sync_file(file)
+            new = {name: [_stamp(file)] for name, file in made.items()}
+            both = {name: kept.get(name, []) + new.get(name, []) for name in {**kept, **new}}
+            write_json(record, {"whole": False, "files": both})
+            for name, file in made.items():
+                os.replace(file, folder / name)
+            sync_folder(folder)
+            write_json(record, {"whole": True, "files": {**kept, **new}})
+    finally:
+        remove(temporary)
+
+
+@contextmanager
+def _named_in(folder: Path, temporary: Path) -> Iterator[None]:
+    """Let errors in temporary files name the files that they were to become."""
     try:
         with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                temporaries[name] = new_temporary(folder / name)
-        with writing(folder):
-            yield {name: temporary for name, (temporary, _) in temporaries.items()}
-        with writing(folder):
-            before = _written(folder, kind)
-            kept = {name: stamps for name, stamps in before.items() if (folder / name).exists()}
-            made = {}
-            for name, (temporary, mode) in temporaries.items():
-                if temporary.stat().st_size:
-                    finish_temporary(temporary, mode)
-                    made[name] = [_stamp(temporary)]
-            both = {name: [*kept.get(name, []), *made.get(name, [])] for name in {**kept, **made}}
-            write_json(record, {"whole": False, "files": both})
-            for name in made:
-                os.replace(temporaries[name][0], folder / name)
-            sync_folder(folder)
-            write_json(record, {"whole": True, "files": {**kept, **made}})
-    finally:
-        for temporary, _ in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            yield
+    except UserError as error:
+        if error.file is not None:
+            error.file = error.file.replace(str(temporary), str(folder))
+            error.args = (error.line(),)
+        raise
 
 
 def refuse_foreign_files(

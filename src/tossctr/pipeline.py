@@ -37,7 +37,8 @@ from tossctr.evaluation.ceiling import ceiling, read_truth
 from tossctr.evaluation.grouped import say_left_out
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.metrics import evaluate, reported
-from tossctr.files import locked, remove
+from tossctr.files import locked
+from tossctr.folders import remove_made
 from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predict import gather, predict_file, predict_rows
 from tossctr.inference.scorer import Scorer, objective_of
@@ -342,7 +343,7 @@ def submit(
         )
         calibrated = (replace(part, logit=calibrator(part.logit)) for part in parts)
         rows = write_submission(calibrated, target, sample=wanted, header=header, force=force)
-        remove(folder)
+        remove_made(folder, "scores")
     report.say(name_of(source))
     return rows, report
 

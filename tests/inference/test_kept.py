@@ -79,6 +79,16 @@ def killed_after(monkeypatch, batches):
     return calls
 
 
+@pytest.mark.parametrize("data", ["parquet"], indirect=True)
+def test_a_folder_of_that_name_with_a_users_own_files_is_not_removed(run, data, tmp_path):
+    own = tmp_path / ".out.csv.scores" / "notes.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    with pytest.raises(UserError, match="is in the way, and was not made as a scores"):
+        submit(run, data, tmp_path / "out.csv")
+    assert own.read_text() == "mine"
+
+
 @pytest.mark.parametrize("batches", [1, 2, 5, 14])
 def test_a_killed_scoring_goes_on_to_the_same_file(run, data, tmp_path, monkeypatch, batches):
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import open_source
 from tossctr.errors import UserError
+from tossctr.files import locked
 from tossctr.inference.predict import predict_file
 from tossctr.interop.feature_map import FuxiMap
 from tossctr.interop.formats import Format
@@ -143,6 +146,44 @@ def test_an_exported_data_set_prepares_to_the_same_rows(
         np.testing.assert_array_equal(ours.sequences[name].values, theirs.sequences[name].values)
     for field in again.encoder.features.fields:
         assert field.vocab_size == data.encoder.features[field.name].vocab_size
+
+
+def test_an_export_replaces_only_what_exports_wrote_and_all_or_nothing(
+    raw: tuple[Path, DatasetConfig, Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, dataset, data = raw
+    own = tmp_path / "train.parquet"
+    own.write_text("ten million rows")
+    with pytest.raises(UserError, match=r"train\.parquet"):
+        export(data, dataset, tmp_path, Format.PARQUET)
+    assert [*tmp_path.iterdir()] == [own]
+    assert own.read_text() == "ten million rows"
+    folder = tmp_path / "export"
+    for _ in range(2):
+        export(data, dataset, folder, Format.PARQUET)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Export, "write_maps", full)  # the last of its files
+    with pytest.raises(UserError, match=r"cannot be written: No space left.*free some space"):
+        export(data, dataset, folder, Format.PARQUET, parts=["valid"], max_len=1)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    with (
+        locked(folder / ".export.lock", "it"),
+        multiprocessing.get_context("fork").Pool(1) as pool,
+    ):
+        line = pool.apply(_refused, (data, dataset, folder))
+    assert "is at work in the export" in line
+
+
+def _refused(data: Prepared, dataset: DatasetConfig, folder: Path) -> str:
+    try:
+        export(data, dataset, folder, Format.PARQUET)
+    except UserError as error:
+        return error.line()
+    return ""
 
 
 @pytest.mark.parametrize(("form", "suffix"), FORMS)

@@ -143,6 +143,33 @@ def test_a_tuned_experiment_of_the_users_own_is_kept(root):
     assert path.read_text() == "# mine\n"
 
 
+def test_files_that_no_search_made_are_not_touched(root):
+    own = root / "study" / "trials" / "clinical.csv"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    for fresh in (False, True):
+        with pytest.raises(UserError, match="trials: is in the way, and not what tune made"):
+            search_in(root, fresh=fresh)
+    assert own.read_text() == "mine"
+
+
+def test_the_best_experiment_of_another_study_is_kept(root):
+    search = search_in(root)
+    data = prepare(search.experiment.dataset)
+    search.run(1, data, CPU)
+    file = Path(write_result(search)["experiment"])
+    first = file.read_text()
+    assert Path(write_result(search)["experiment"]) == file  # of the same study: replaced
+    search.folder = root / "another"
+    search.folder.mkdir()
+    write_result(search)
+    assert file.with_name(f"{file.name}.1").read_text() == first
+    file.write_text("mine: {base: LightGBM_toy}\n")
+    with pytest.raises(UserError, match="not as TossCTR wrote it"):
+        write_result(search)
+    assert file.read_text() == "mine: {base: LightGBM_toy}\n"
+
+
 def test_a_study_of_another_space_is_refused_unless_fresh(root):
     search_in(root)
     (root / "space.yaml").write_text("num_leaves: {low: 2, high: 5}\n")

@@ -31,7 +31,8 @@ from tossctr.cluster.processes import ALONE, joined
 from tossctr.cluster.tasks import connected
 from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
-from tossctr.files import locked, remove, write_json
+from tossctr.files import locked, write_json
+from tossctr.folders import mark, remove_made
 from tossctr.progress import console, say
 from tossctr.training.checks import check_model
 from tossctr.training.device import device_of_process
@@ -170,7 +171,10 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     here = Path.cwd()
-    storage = job.experiment.training.model_root / ".ray"  # what Ray writes of its own
+    # What Ray writes of its own.
+    storage = job.experiment.training.model_root / f".{job.experiment.expid}.ray"
+    remove_made(storage, "ray")
+    mark(storage, "ray")
 
     def work() -> None:
         os.chdir(here)  # Ray has a folder of its own for each worker
@@ -207,4 +211,4 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
             remedy="the same command goes on from the last checkpoint",
         ) from error
     finally:
-        remove(storage)
+        remove_made(storage, "ray")

@@ -21,7 +21,8 @@ from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.preparing.parallel import Spread
 from tossctr.data.sources import open_source
 from tossctr.errors import UserError
-from tossctr.files import remove, sha256_of, whole_file, write_json
+from tossctr.files import sha256_of, whole_file, write_json
+from tossctr.folders import mark, remove_made
 from tossctr.inference.predict import BATCH_ROWS, Predictions, predict_file
 from tossctr.inference.scorer import Scorer, marker_of
 from tossctr.location import Location, name_of
@@ -71,7 +72,7 @@ def predict_kept(
             "rows": [BATCH_ROWS, PART_ROWS],
         }
         if fresh or not _is_of(folder, made_from, inputs):
-            remove(folder)
+            remove_made(folder, "scores")
         inputs.start_hashing()
         number = start = 0
         while (found := _read(folder / _name(number), start)) is not None:
@@ -85,6 +86,7 @@ def predict_kept(
         for part, counted in scored(run, path, device, id_col, start):
             if counted.rows == PART_ROWS:
                 if not (folder / _MARK).exists():
+                    mark(folder, "scores")
                     write_json(folder / _MARK, {**made_from, "inputs": inputs.as_dict()})
                 _write(folder / _name(number), part, start, counted)
             report.merge(counted)

@@ -19,6 +19,8 @@ from tossctr.data.rows import Array, EncodedRows
 from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
+from tossctr.files import locked
+from tossctr.folders import whole_files
 from tossctr.interop.feature_map import MAP, VOCAB, FuxiMap, write_vocabularies
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_files import columns_of, is_export, writing
@@ -165,8 +167,9 @@ def export(
         Rows written, by part.
 
     Raises:
-        UserError: the data set is encoded and its own files are in `folder`; or others are there
-            that would be replaced.
+        UserError: the data set is encoded and its own files are in `folder`; others are there that
+            would be replaced; another process exports there; or the disk refuses, and then all
+            files there are as they were.
     """
     theirs = beside(dataset.train_data, MAP)
     if dataset.encoded and theirs is not None and (folder / MAP).resolve() == theirs.resolve():
@@ -177,15 +180,20 @@ def export(
         _refuse_others(folder, [part + form.suffix for part in parts])
     written = Export.of(data, dataset, max_len)
     rows: dict[str, int] = {}
-    for part in parts:
-        path = folder / (part + form.suffix)
-        if part != "test":
-            encoded = data.train if part == "train" else data.valid
-            written.write_rows(encoded, path)
-            rows[part] = len(encoded)
-        elif dataset.test_data is not None:
-            rows[part] = written.write_raw(dataset.test_data, path)
-    written.write_maps(folder)
+    names = [*(part + form.suffix for part in parts), MAP, VOCAB]
+    with (
+        locked(folder / ".export.lock", f"the export {folder}"),
+        whole_files(folder, "export", names, force=True) as temporary,
+    ):
+        for part in parts:
+            path = temporary / (part + form.suffix)
+            if part != "test":
+                encoded = data.train if part == "train" else data.valid
+                written.write_rows(encoded, path)
+                rows[part] = len(encoded)
+            elif dataset.test_data is not None:
+                rows[part] = written.write_raw(dataset.test_data, path)
+        written.write_maps(temporary)
     return rows
 
 

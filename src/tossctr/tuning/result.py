@@ -16,6 +16,7 @@ from tossctr.config.entries import read_entry
 from tossctr.config.messages import Place
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import TrainingConfig
+from tossctr.folders import keep_earlier
 from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
 from tossctr.tuning.study import HOME, Search, as_overrides, chosen_values
@@ -93,9 +94,13 @@ def _write_experiment(search: Search, best: FrozenTrial, *, force: bool) -> Path
         values, [o for o in given if o.path[0] in own], Place(file, search.expid)
     )
     path = _experiment_file(search)
+    by = f" trials of {search.folder}: "
+    if path.is_file() and by not in path.read_text(encoding="utf-8").partition("\n")[0]:
+        check_output(path, force=force)
+        keep_earlier(path)  # another study's
     with output_file(path, force=force) as temporary:
         text = yaml.safe_dump({expid: values}, sort_keys=False, default_flow_style=None, width=100)
-        head = f"# The best of {len(search.finished())} trials: monitor {best.value:.6f}.\n"
+        head = f"# The best of {len(search.finished())}{by}monitor {best.value:.6f}.\n"
         temporary.write_text(head + text, encoding="utf-8")
     return path
 

@@ -31,7 +31,8 @@ from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
 from tossctr.errors import Untrainable, UserError
-from tossctr.files import locked, remove, writing
+from tossctr.files import locked, opened_lock, remove
+from tossctr.folders import is_made, mark, remove_result
 from tossctr.progress import say
 from tossctr.training.checks import check_model
 from tossctr.training.trainer import train
@@ -42,6 +43,7 @@ WAIT_S = 0.5  # for trials of other processes
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # Of a trial: the process at work; whether it is the experiment as it is; all its values; and its
 # number, which is that of its folder, set when it is drawn.
+OURS = ("study.db", "trials", "workers")
 WORKER, OWN, VALUES, HOME = "worker", "own", "values", "home"
 
 
@@ -73,8 +75,10 @@ class Search:
         self.experiment = load_experiment(config, expid, overrides)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with self._alone():
+            _refuse_foreign(folder)
+            mark(folder, "study", among_others=True)
             if fresh:
-                for name in ("study.db", "trials", "workers"):
+                for name in OURS:
                     remove(folder / name)
             self.study = self._open()
 
@@ -307,18 +311,17 @@ class Search:
         for trial in found:
             home = trial.user_attrs.get(HOME)
             if home is not None and home not in kept:
-                for name in (f"{home}", f"{home}.partial", f"{home}.old"):
-                    remove(self.folder / "trials" / name)
+                remove_result(self.folder / "trials" / str(home), "run")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         # Not `files.locked`, which says that it waits: here all do, for moments.
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / "lock").open("a")
-        with handle:
+        handle = opened_lock(self.folder / "lock")
+        try:
             fcntl.lockf(handle, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(handle)
 
     @contextmanager
     def _at_work(self) -> Iterator[str]:
@@ -326,6 +329,17 @@ class Search:
         file = self.folder / "workers" / worker
         with locked(file, f"the worker {worker}"):
             yield worker
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder in which other files have the names of ours."""
+    for name in OURS:
+        if os.path.lexists(folder / name) and not is_made(folder, "study"):
+            raise UserError(
+                "is in the way, and not what tune made",
+                file=folder / name,
+                remedy="choose another --output",
+            )
 
 
 def as_overrides(chosen: Mapping[str, Any]) -> list[str]:

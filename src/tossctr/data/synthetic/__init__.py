@@ -129,18 +129,18 @@ def synthesize(
     files = SyntheticFiles.of(folder)
     remedy = "choose another folder, or give --force to replace it"
     with (
-        whole_files(folder, "synthetic", NAMES, remedy=remedy, force=force) as paths,
+        whole_files(folder, "synthetic", NAMES, remedy=remedy, force=force) as written,
         ExitStack() as stack,
     ):
 
         def parquet(path: Path, layout: pa.Schema) -> pq.ParquetWriter:
-            writer = pq.ParquetWriter(paths[path.name], layout, use_dictionary=_DICTIONARY)
+            writer = pq.ParquetWriter(written / path.name, layout, use_dictionary=_DICTIONARY)
             return stack.enter_context(writer)
 
         train = parquet(files.train, schema.TRAIN_SCHEMA)
         test = parquet(files.test, schema.TEST_SCHEMA)
         truth = parquet(files.truth, TRUTH_SCHEMA)
-        whole = paths[files.sample_submission.name]
+        whole = written / files.sample_submission.name
         plain = pa_csv.WriteOptions(quoting_header="none", quoting_style="none")
         submission = stack.enter_context(
             pa_csv.CSVWriter(whole, schema.SUBMISSION_SCHEMA, write_options=plain)
