@@ -244,7 +244,7 @@ def test_what_is_not_finite_in_one_share_is_told_once_and_skipped_by_all(root, t
         return run.metrics["skipped_batches"]
 
     first, other = together(2, lambda p: work(p, tmp_path / "a"))
-    assert type(first) is UserError
+    assert isinstance(first, UserError)
     assert "17" in first.line()
     assert "loss is not finite" in first.line()
     assert type(other) is ErrorElsewhere

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tossctr.errors import UserError
-from tossctr.models.layers.mlp import MLP, Dice
+from tossctr.models.layers.mlp import MLP, Dice, Output
 from tossctr.models.layers.norm import BatchNorm
 
 
@@ -14,7 +14,7 @@ def kinds(mlp):
 def test_order_of_layers():
     mlp = MLP(3, (4, 2), output_width=1, activations="ReLU", dropout=0.1, batch_norm=True)
     hidden = [nn.Linear, BatchNorm, nn.ReLU, nn.Dropout]
-    assert kinds(mlp) == [*hidden, *hidden, nn.Linear]
+    assert kinds(mlp) == [*hidden, *hidden, Output]
     assert mlp(torch.randn(5, 3)).shape == (5, 1)
     assert kinds(MLP(3, (4,))) == [nn.Linear, nn.ReLU]
     assert MLP(3, (4,)).output_width == 4
