@@ -116,7 +116,7 @@ def test_evaluate_repeats_the_validation_of_training(project):
         assert metrics[name] == pytest.approx(result["validation"][name], abs=1e-6)
 
 
-def test_unseen_categories_are_scored_and_counted(project, tmp_path):
+def test_unseen_categories_are_scored_and_their_share_is_told(project, tmp_path):
     root, _ = project
     table = pq.read_table(root / "data/toy/test.parquet")
     changed = ["999" if i % 5 == 0 else v for i, v in enumerate(table["inventory_id"].to_pylist())]
@@ -127,7 +127,7 @@ def test_unseen_categories_are_scored_and_counted(project, tmp_path):
     run = root / "checkpoints" / "FESeq_toy"
     args = ["--run", run, "--data", "test.parquet", "--output", "out.csv", "--json"]
     done = tossctr("predict", *args, cwd=tmp_path)
-    assert json.loads(done.stdout)["unseen"]["inventory_id"] == 100
+    assert json.loads(done.stdout)["unseen"]["inventory_id"] == 0.2
 
 
 def test_user_errors_are_one_line_and_leave_nothing(project, tmp_path, monkeypatch, capsys):

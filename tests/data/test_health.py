@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -13,11 +14,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tossctr.commands.options import app
 from tossctr.data.health.check import check
 from tossctr.data.health.column import SAMPLE
+from tossctr.data.health.table import health_table
 
 N = 3000
 
@@ -286,3 +289,19 @@ def test_the_table_names_its_quantiles_and_the_click_rate(tmp_path: Path) -> Non
     text = " ".join(shown.output.split())
     assert "0 and 1: 2.5 % are 1" in text
     assert "min 0, 5 % 4.995, median 49.95, 95 % 94.905, max 99.9; 1,000 distinct" in text
+
+
+def test_large_ids_are_shown_in_full_and_times_name_their_zone(tmp_path: Path) -> None:
+    ids = 10_000_000_000 + np.arange(101)
+    moments = pd.date_range("2026-01-01 00:00", periods=101, freq="min", tz="Asia/Seoul")
+    raw = pd.DataFrame({"user": ids, "at": moments, "local": moments.tz_localize(None)})
+    raw.to_parquet(tmp_path / "t.parquet")
+    wide = Console(width=300, record=True, file=io.StringIO())
+    wide.print(health_table(check(tmp_path / "t.parquet")))
+    text = wide.export_text()
+    whole = [int(v) for v in raw["user"].quantile([0, 0.05, 0.5, 0.95, 1])]
+    names = ["min", "5 %", "median", "95 %", "max"]
+    assert ", ".join(f"{n} {v}" for n, v in zip(names, whole, strict=True)) in text
+    last = raw["at"].max().tz_convert("UTC")
+    assert f"max {last:%Y-%m-%d %H:%M:%S} (UTC); 101 distinct" in text
+    assert f"max {raw['local'].max():%Y-%m-%d %H:%M:%S}; 101 distinct" in text

@@ -121,7 +121,7 @@ def predict(
             spread=spread,
             force=force,
         )
-    result = {"output": str(output), "rows": rows, "unseen": dict(report.unseen)}
+    result = {"output": str(output), "rows": rows, "unseen": report.unseen_shares()}
     if is_standard_output(output):
         say(f"{rows:,} rows written to {output}")  # which is to hold nothing else
     else:
@@ -205,7 +205,7 @@ def run_all(
         objective=objective,
         force=force,
     )
-    result |= {"output": str(out), "rows": rows, "unseen": dict(report.unseen)}
+    result |= {"output": str(out), "rows": rows, "unseen": report.unseen_shares()}
     truth = beside(dataset.train_data, "truth.parquet")
     if truth is not None and truth.exists():
         result |= pipeline.against_truth(out, truth)

@@ -54,8 +54,14 @@ def _values(column: ColumnHealth) -> str:
 
 
 def _quantiles(column: ColumnHealth) -> str:
-    shown = _time if column.kind == "times" else "{:.6g}".format
-    return ", ".join(f"{name} {shown(value)}" for name, value in column.quantiles().items())
+    shown = _time if column.kind == "times" else _number
+    found = ", ".join(f"{name} {shown(value)}" for name, value in column.quantiles().items())
+    return f"{found} (UTC)" if "tz=" in column.type else found
+
+
+def _number(value: float) -> str:
+    """To six digits, but large numbers to the last whole one: they may be ids."""
+    return f"{value:.0f}" if 1e6 <= abs(value) < 2**53 else f"{value:.6g}"
 
 
 def _time(seconds: float) -> str:
