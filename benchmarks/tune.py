@@ -90,7 +90,8 @@ def main() -> None:
             time.sleep(0.5)
         if any(process.returncode for process in at_work):
             raise SystemExit("a search failed")
-        found = trials_of(study)
+        # One without a number was killed before all its values were drawn; it was drawn again.
+        found = [t for t in trials_of(study) if HOME in t.user_attrs]
         homes = [t.user_attrs[HOME] for t in found if t.state in DONE]
         values = {t.user_attrs[HOME]: json.dumps(t.params, sort_keys=True) for t in found}
         drawn = [t.user_attrs[HOME] for t in found]
