@@ -1,5 +1,6 @@
 """A few of the kills and refused writes of `benchmarks/faults.py`, which does many."""
 
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,20 @@ def test_killed_commands_end_as_if_they_had_not_been(tmp_path):
     assert int(figures["write_failures"]) >= 1
     assert figures["identical"] == "1", done.stderr
     assert figures["tracebacks"] == "0"
+
+
+def test_a_few_of_the_points_at_which_every_command_is_killed(tmp_path):
+    chosen = ["--commands", "train-over-folds,predict-changed,prepare-changed", "--stride", "37"]
+    done = subprocess.run(
+        [sys.executable, BENCHMARK, "--every", "--json", *chosen],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["points"] >= 8
+    assert (figures["identical"], figures["lost"]) == (1, 0), done.stderr
 
 
 def test_a_signal_to_all_processes_is_heeded_at_a_safe_point(tmp_path):

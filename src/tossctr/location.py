@@ -55,8 +55,8 @@ Location = Annotated[
 
 
 def name_of(location: Location) -> str:
-    """The last part, for progress and messages."""
-    return PurePosixPath(str(location)).name
+    """The last part, for progress and messages, without secrets."""
+    return PurePosixPath(redacted(str(location))).name
 
 
 def beside(location: Location, name: str) -> Path | None:

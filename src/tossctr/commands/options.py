@@ -15,6 +15,7 @@ from rich.table import Table
 from tossctr.commands.group import EXIT_CODES, CommandGroup, hush, indented
 from tossctr.ensemble.choices import Objective
 from tossctr.progress import PlainConsole
+from tossctr.redaction import redacted
 
 if TYPE_CHECKING:
     from tossctr.data.preparing.parallel import Spread
@@ -100,7 +101,7 @@ def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:
     if as_json:
         print_json(dict(result))
         return
-    table = Table(title=title, show_header=False)
+    table = Table(title=redacted(title), show_header=False)
     for name, value in result.items():
         table.add_row(name, shown(value))
     stdout.print(table)

@@ -19,6 +19,7 @@ from tossctr.config.schema import TrainingConfig
 from tossctr.folders import keep_earlier
 from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
+from tossctr.redaction import redacted
 from tossctr.tuning.study import HOME, Search, as_overrides, chosen_values
 
 RESULTS = ("tune.json", "tune.md", "importance.svg")
@@ -93,6 +94,8 @@ def _write_experiment(search: Search, best: FrozenTrial, *, force: bool) -> Path
     values = apply_overrides(
         values, [o for o in given if o.path[0] in own], Place(file, search.expid)
     )
+    # A secret that was given with --set is not written: the key is left out.
+    values = {k: v for k, v in values.items() if not isinstance(v, str) or redacted(v) == v}
     path = _experiment_file(search)
     by = f" trials of {search.folder}: "
     if path.is_file() and by not in path.read_text(encoding="utf-8").partition("\n")[0]:
