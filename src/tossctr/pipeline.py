@@ -194,7 +194,7 @@ def train_experiment(
             keep_validation(run, data, device)
         fit_calibrator(run, dataset.objective, device)
 
-    return train(
+    run = train(
         experiment,
         data,
         device,
@@ -203,6 +203,8 @@ def train_experiment(
         keep=keep,
         processes=processes,
     )
+    processes.first(lambda: say(f"run kept in {run.folder}"))
+    return run
 
 
 def train_in_folds(

@@ -293,6 +293,7 @@ def test_a_shared_vocabulary_without_a_common_id_is_refused() -> None:
         fit(data, item, shared)
     assert (raised.value.column, raised.value.value) == ("seq", "1")
     fit(batch(item=pa.array(["i1"]), seq=pa.array([""])), item, shared)  # nothing to compare
+    fit(batch(item=pa.array(["unknown"]), seq=pa.array(["click"])), item, shared)  # a constant
 
 
 @pytest.mark.parametrize(

@@ -161,8 +161,12 @@ def test_folds_and_blends_keep_the_users(root, trees):
     both = read_held_out(root / "blended" / "oof.parquet")
     np.testing.assert_array_equal(both.group, held.group)
     found = pipeline.evaluate_run(folds, None, device=CPU)
+    blended = grouped_by_pandas(frame, both.logit)
+    of_blend = json.loads((root / "blended" / "blend.json").read_bytes())["metrics"]
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-12), name
+        assert folds.held_out_metrics[name] == pytest.approx(value, abs=1e-12), name
+        assert of_blend[name] == pytest.approx(blended[name], abs=1e-12), name
 
 
 def test_a_store_with_users_serves_experiments_without(root, trees, capsys):

@@ -224,7 +224,8 @@ def _totals(
     """How often each token occurs, by the owner of a vocabulary.
 
     Raises:
-        UserError: a column that shares a vocabulary has no id in common with its owner.
+        UserError: a column that shares a vocabulary has no id in common with its owner, which has
+            several.
     """
     counts: dict[str, TokenCounts] = {}
     for column in columns:
@@ -234,7 +235,8 @@ def _totals(
         if column.owner == column.name or not column.remap:
             continue
         own, others = (stats.tokens[name].totals() for name in (column.name, column.owner))
-        if own and others and own.keys().isdisjoint(others):
+        # A constant owner proves nothing: the outcome of a row to score is always "unknown".
+        if own and len(others) > 1 and own.keys().isdisjoint(others):
             raise UserError(
                 f"shares the vocabulary of {column.owner}, but not one of its ids"
                 f" ({column.owner} has {min(others)!r})",

@@ -26,7 +26,7 @@ from tossctr.ensemble.marker import MAX_MEMBERS
 from tossctr.ensemble.objectives import AIMS, Aim
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
-from tossctr.evaluation.metrics import evaluate
+from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import is_made, new_unfinished, put_in_place, refuse_foreign, remove_made
 from tossctr.inference.scorer import Scorer, marker_of, objective_of
@@ -165,11 +165,14 @@ def _content(
         path = os.path.relpath(marker.resolve(), folder.resolve())
         return {"name": name, "marker": path, "sha256": sha256_of(marker)}
 
+    trainings = [run.experiment.training for run in members.values()]
+    # Without groups in common, only metrics that need none.
+    names = reported(*(t.metrics for t in trainings if out.group is not None))
     return {
         "version": VERSION,
         "members": [described(name, run) for name, run in members.items()],
         "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
-        "metrics": evaluate(out.label, out.logit),
+        "metrics": evaluate(out.label, out.logit, names, group=out.group),
         **asdict(result),
     }
 

@@ -38,7 +38,7 @@ from tossctr.ensemble.marker import MAX_RUNS, read_folds, verified
 from tossctr.ensemble.splits import split
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
-from tossctr.evaluation.metrics import METRICS, evaluate
+from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.evaluation.uncertainty import standard_errors
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import (
@@ -136,7 +136,8 @@ def train_folds(
         (work / MARKER).unlink(missing_ok=True)  # of the same folds with other seeds
         write_held_out(work / OUT_OF_FOLD, held_out)
         save_experiment(experiment, work / "experiment.json")
-        _finish(work, held_out, logits, method, folds, seeds)
+        names = reported(experiment.training.metrics, experiment.training.monitor)
+        _finish(work, held_out, logits, method, folds, seeds, names)
         if work != folder:
             put_in_place(work, folder, "folds")
         say(f"folds kept in {folder}")
@@ -249,14 +250,14 @@ def _finish(
     method: FoldMethod,
     folds: int,
     seeds: Sequence[int],
+    metrics: Sequence[str],
 ) -> None:
-    assert held.fold is not None
-    by_fold = [
-        evaluate(held.label[held.fold == k], logit[held.fold == k])
-        for logit in logits
-        for k in range(folds)
-    ]
-    names = [f"seed_{seed}/fold_{k}" for seed in seeds for k in range(folds)]
+    def measured(logit: NDArray[np.float64], rows: NDArray[np.bool_]) -> dict[str, float]:
+        group = None if held.group is None else held.group[rows]
+        return evaluate(held.label[rows], logit[rows], metrics, group=group)
+
+    by_fold = [measured(logit, held.fold == k) for logit in logits for k in range(folds)]
+    runs = [f"seed_{seed}/fold_{k}" for seed in seeds for k in range(folds)]
     write_json(
         folder / MARKER,
         {
@@ -264,11 +265,11 @@ def _finish(
             "method": method,
             "folds": folds,
             "seeds": list(seeds),
-            "runs": {name: sha256_of(folder / name / "run.json") for name in names},
+            "runs": {name: sha256_of(folder / name / "run.json") for name in runs},
             "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
-            "metrics": evaluate(held.label, held.logit),
+            "metrics": measured(held.logit, np.ones(len(held), bool)),
             "by_fold": by_fold,
-            "cross_validated": {name: _spread([m[name] for m in by_fold]) for name in METRICS},
+            "cross_validated": {name: _spread([m[name] for m in by_fold]) for name in metrics},
             "standard_error": standard_errors(held.label, held.logit),
         },
     )

@@ -87,7 +87,7 @@ def train(
         writer.folder = folder.with_name(processes.tell(writer.folder.name))
         there = processes.tell(writer.finished)
         if there:
-            say(f"{experiment.expid}: this training is finished in {folder} (--fresh trains again)")
+            say(f"{experiment.expid}: this training is finished (--fresh trains again)")
         else:
             train_rows = replace(data.train, features=features)
             valid_rows = replace(data.valid, features=features)
@@ -116,7 +116,6 @@ def train(
                 keep(load_run(writer.folder))
             if writer.folder != folder:
                 writer.place()
-                say(f"run kept in {folder}")
 
         processes.first(place)
         # A finished run found there may have been trained where other paths lead to the same data.
