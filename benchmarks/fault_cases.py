@@ -219,7 +219,8 @@ def contents(root: Path) -> dict[str, str]:
 
 def _content(path: Path) -> bytes:
     content = path.read_bytes()
-    if path.name.startswith(".tossctr-"):  # says of the files beside it when they were written
+    if path.name.startswith(".tossctr-") or path.suffix == ".written":
+        # Says of the files beside it when they were written, or the hash of a page with its minute.
         return b""
     if path.suffix == ".html":
         return _MINUTE.sub(b"", content)
