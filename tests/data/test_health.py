@@ -17,12 +17,17 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tossctr.commands.options import app
+from tossctr.commands.options import app, stdout
 from tossctr.data.health.check import check
 from tossctr.data.health.column import SAMPLE
 from tossctr.data.health.table import health_table
 
 N = 3000
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stdout, "_width", 200)  # its own setter cannot go back to the terminal's
 
 
 def table(seed: int = 0, shift: float = 0.0) -> pa.Table:
@@ -220,6 +225,7 @@ def test_one_bad_sequence_takes_no_other_row_with_it(tmp_path: Path) -> None:
     assert "row 17" in column.problems[0]
 
 
+@pytest.mark.usefixtures("wide")
 def test_a_column_that_no_feature_has_does_not_stop_the_rest(tmp_path: Path) -> None:
     moment = dt.datetime(2026, 1, 2, 3, 4, 5, 678901)
     others = {
@@ -258,7 +264,7 @@ def test_a_column_that_no_feature_has_does_not_stop_the_rest(tmp_path: Path) -> 
         assert column.missing == (1 if name != "null" else 3)
     assert found.columns["duration"].quantiles()["max"] == 3.0
     json.dumps(found.as_dict(), allow_nan=False)
-    shown = CliRunner().invoke(app, ["check", str(path)], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(app, ["check", str(path)])
     assert shown.exit_code == 0
     assert "2026-01-02 03:04:05" in " ".join(shown.output.split())
 
@@ -271,21 +277,22 @@ def test_a_column_without_any_value_in_one_file_has_drifted(tmp_path: Path) -> N
     assert drift > 1
 
 
+@pytest.mark.usefixtures("wide")
 def test_the_command_prints_a_table_or_json(file: Path) -> None:
-    wide = {"COLUMNS": "200"}
-    shown = CliRunner().invoke(app, ["check", str(file), "--against", str(file)], env=wide)
+    shown = CliRunner().invoke(app, ["check", str(file), "--against", str(file)])
     assert shown.exit_code == 0
     assert "one value only" in " ".join(shown.output.split())
     done = CliRunner().invoke(app, ["check", str(file), "--json"])
     assert json.loads(done.stdout.splitlines()[-1])["rows"] == N
 
 
+@pytest.mark.usefixtures("wide")
 def test_the_table_names_its_quantiles_and_the_click_rate(tmp_path: Path) -> None:
     clicked = np.arange(1000) % 40 == 0
     pq.write_table(
         pa.table({"clicked": clicked, "x": np.arange(1000) / 10}), tmp_path / "t.parquet"
     )
-    shown = CliRunner().invoke(app, ["check", str(tmp_path / "t.parquet")], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(app, ["check", str(tmp_path / "t.parquet")])
     text = " ".join(shown.output.split())
     assert "0 and 1: 2.5 % are 1" in text
     assert "min 0, 5 % 4.995, median 49.95, 95 % 94.905, max 99.9; 1,000 distinct" in text

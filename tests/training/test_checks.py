@@ -37,14 +37,13 @@ def experiment(root, expid, *keys):
 
 
 def valid_rows(label, user):
-    features = FeatureMap(
-        dataset_id="d", label="y", fields=(Field(name="user", kind="categorical", vocab_size=9),)
-    )
+    features = FeatureMap(dataset_id="d", label="y", fields=(Field(name="user", kind="meta"),))
     return EncodedRows(
         features=features,
-        categorical=np.array(user, np.uint8)[:, None],
+        categorical=np.empty((len(label), 0), np.uint8),
         numeric=np.empty((len(label), 0), np.float32),
         sequences={},
+        meta=np.array(user, np.int64)[:, None],
         label=np.array(label, np.float32),
     )
 
