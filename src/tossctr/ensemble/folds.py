@@ -252,11 +252,12 @@ def _finish(
     seeds: Sequence[int],
     metrics: Sequence[str],
 ) -> None:
-    def measured(logit: NDArray[np.float64], rows: NDArray[np.bool_]) -> dict[str, float]:
+    def measured(logit: NDArray[np.float64], rows: NDArray[np.intp]) -> dict[str, float]:
         group = None if held.group is None else held.group[rows]
         return evaluate(held.label[rows], logit[rows], metrics, group=group)
 
-    by_fold = [measured(logit, held.fold == k) for logit in logits for k in range(folds)]
+    of_fold = [np.flatnonzero(held.fold == k) for k in range(folds)]
+    by_fold = [measured(logit, rows) for logit in logits for rows in of_fold]
     runs = [f"seed_{seed}/fold_{k}" for seed in seeds for k in range(folds)]
     write_json(
         folder / MARKER,
@@ -267,7 +268,7 @@ def _finish(
             "seeds": list(seeds),
             "runs": {name: sha256_of(folder / name / "run.json") for name in runs},
             "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
-            "metrics": measured(held.logit, np.ones(len(held), bool)),
+            "metrics": measured(held.logit, np.arange(len(held))),
             "by_fold": by_fold,
             "cross_validated": {name: _spread([m[name] for m in by_fold]) for name in metrics},
             "standard_error": standard_errors(held.label, held.logit),
