@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -147,3 +149,16 @@ def test_paths_are_compared_by_what_they_lead_to(tmp_path, monkeypatch):
     assert not same_place(relative, path.with_name("later.csv"))
     assert same_place("s3://bucket/test", "s3://bucket/test/")
     assert not same_place("s3://bucket/test", path)
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_what_a_file_behind_a_stream_holds_stays(tmp_path, number):
+    target = tmp_path / "all.csv"
+    target.write_text("earlier ")
+    code = (
+        "from pathlib import Path; from tossctr.outputs import output_file\n"
+        f"with output_file(Path('/dev/fd/{number}')) as file: file.write_text('new ')"
+    )
+    command = '{ "$1" -c "$2"; printf later >&' + f'{number}; }} {number}>> "$3"'
+    subprocess.run(["bash", "-c", command, "bash", sys.executable, code, target], check=True)
+    assert target.read_text() == "earlier new later"

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tossctr.errors import UserError
 from tossctr.files import sha256_of, whole_file, write_json, writing
@@ -96,7 +97,7 @@ def output_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / "output"
             yield temporary
-            with writing(path), temporary.open("rb") as content, path.open("wb") as stream:
+            with writing(path), temporary.open("rb") as content, _open_stream(path) as stream:
                 shutil.copyfileobj(content, stream)
         return
     with whole_file(path) as temporary:
@@ -107,6 +108,20 @@ def output_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         # Both, before the file is replaced: whenever a kill comes, what is there is known as ours.
         _keep_record(path, [*earlier, new])
     _keep_record(path, [new])
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    """Open a stream to add to it. It may lead to a file (`--output /dev/stdout >> all.csv`), whose
+    earlier content stays; the descriptors are used as they are, so that their position moves on."""
+    for number, standard in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            same = os.path.samestat(path.stat(), os.fstat(number))
+        except OSError:  # not there, or closed
+            continue
+        if same:
+            standard.flush()
+            return os.fdopen(os.dup(number), "wb")
+    return path.open("ab")
 
 
 def _record(path: Path) -> Path:
