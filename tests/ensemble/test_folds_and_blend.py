@@ -277,13 +277,24 @@ def command(*arguments):
     assert ended.value.code == 0
 
 
-def test_commands_blend_list_and_submit_for_the_score(folds, data, tmp_path, capsys):
+def test_commands_blend_list_and_submit_for_the_score(folds, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     folder = tmp_path / "blend"
     runs = ",".join(str(f.folder) for f in folds.values())
+    command("blend", "--runs", runs, "--output", folder, "--json", "--objective", "logloss")
+    gain = json.loads(capsys.readouterr().out)["gain"]["logloss"]["mean"]
+    command("blend", "--runs", runs, "--output", folder, "--objective", "logloss")
+    said = capsys.readouterr().out
+    assert f"logloss {gain:+.6f} ±" in said
+    assert ("which is better" if gain < 0 else "which is not better") in said
+    shutil.rmtree(folder)
     command("blend", "--runs", runs, "--output", folder, "--json")
     assert json.loads(capsys.readouterr().out)["folder"] == str(folder)
     command("leaderboard", "--root", tmp_path, "--json")
-    assert [e["name"] for e in json.loads(capsys.readouterr().out)] == ["blend"]
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["name"] == "blend"
+    command("leaderboard", "--root", tmp_path)  # in a narrow terminal: no number is cut
+    assert f" {entry['metrics']['AUC']:.6f} " in capsys.readouterr().out
     where = ["--blend", folder, "--data", data / "test.parquet", "--gpu", -1, "--output"]
     command("predict", *where, tmp_path / "score.csv")
     assert "made for competition_score" in capsys.readouterr().err

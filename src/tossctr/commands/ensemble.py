@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from tossctr.commands.options import AsJson, ForObjective, Gpu, app, print_json, stdout
+from tossctr.commands.options import AsJson, ForObjective, Gpu, app, print_json, print_table, stdout
 from tossctr.ensemble.choices import Method
 
 if TYPE_CHECKING:
@@ -56,14 +56,15 @@ def blend(
     table = Table("", *aim.scores, title="out of fold, mean ± standard deviation over folds")
     for name, scores in {**result.singles, **result.methods}.items():
         table.add_row(name, *(f"{s.mean:.6f} ± {s.std:.6f}" for s in scores.values()))
-    stdout.print(table)
+    print_table(table)
     combination, gain = result.combination, result.gain[aim.metric]
     weights = ", ".join(
         f"{name} {weight:.3f}" for name, weight in zip(members, combination.weights, strict=True)
     )
+    better = "better" if aim.sign * gain.mean > 0 else "not better"
     stdout.print(
         f"{combination.method} ({weights}): {aim.metric} {gain.mean:+.6f} ± {gain.std:.6f} against "
-        f"{result.best_single}\nblend: {folder}",
+        f"{result.best_single}, which is {better}\nblend: {folder}",
         highlight=False,
         soft_wrap=True,
     )
@@ -92,7 +93,7 @@ def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
             "-" if ap is None else f"{ap['mean']:.4f} ± {ap['std']:.4f}",
             "-" if e.rows_per_s is None else f"{e.rows_per_s:,.0f}", f"{e.megabytes:.1f}",
         )  # fmt: skip
-    stdout.print(table)
+    print_table(table)
 
 
 def _as_dict(result: BlendResult) -> dict[str, Any]:

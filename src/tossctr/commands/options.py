@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.measure import Measurement
 from rich.table import Table
 
 from tossctr.commands.group import EXIT_CODES, CommandGroup, hush, indented
@@ -105,6 +106,13 @@ def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:
     for name, value in result.items():
         table.add_row(name, shown(value))
     stdout.print(table)
+
+
+def print_table(table: Table) -> None:
+    """All of a table, at the width that it needs: a number that is cut to fit is none."""
+    unbounded = stdout.options.update(max_width=10_000)
+    table.width = Measurement.get(stdout, unbounded, table).maximum
+    stdout.print(table, crop=False)
 
 
 def print_json(value: Any) -> None:
