@@ -101,7 +101,7 @@ def test_workers_make_the_store_that_one_process_makes(
     assert together.report == alone.report
     assert content(together.folder) == content(alone.folder)
     assert sorted(p.name for p in together.folder.iterdir()) == [
-        "encoder.json", "prepare.json", "train", "valid",
+        ".tossctr-store", "encoder.json", "prepare.json", "train", "valid",
     ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_a_bad_value_is_one_line_that_names_the_file_and_its_row(tmp_path: Path)
     with tasks.workers(2) as spread, pytest.raises(UserError, match=expected) as raised:
         prepare(data, spread=spread)
     assert "\n" not in str(raised.value)
-    assert not list((tmp_path / "ds").iterdir())
+    assert [p.name for p in (tmp_path / "ds").iterdir()] == [".tossctr-store"]  # only its mark
 
 
 @pytest.mark.usefixtures("cluster")
