@@ -261,7 +261,7 @@ def test_a_finished_training_is_not_repeated_and_another_keeps_it(
     with monkeypatch.context() as patch:
         killed_at(patch, "on_train_start", 1)
         again = fit(data_root, tmp_path / "run", "epochs=1", "num_workers=1")
-    assert "is finished in" in capsys.readouterr().err
+    assert "this training is finished" in capsys.readouterr().err
     assert again.metrics == first.metrics
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
     fit(data_root, tmp_path / "run", "epochs=1", fresh=True)
