@@ -151,6 +151,15 @@ def test_paths_are_compared_by_what_they_lead_to(tmp_path, monkeypatch):
     assert not same_place("s3://bucket/test", path)
 
 
+def test_a_link_to_itself_is_refused(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.symlink_to(path.name)
+    with pytest.raises(UserError, match=r"scores\.csv: is a link to itself"):
+        check_output(path, inputs=[tmp_path / "test.csv"], force=True)
+    assert path.is_symlink()
+    assert not same_place(path, tmp_path / "test.csv")
+
+
 @pytest.mark.parametrize("number", [1, 9])
 def test_what_a_file_behind_a_stream_holds_stays(tmp_path, number):
     target = tmp_path / "all.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -64,6 +65,12 @@ def beside(location: Location, name: str) -> Path | None:
     return location.parent / name if isinstance(location, Path) else None
 
 
+def resolved(path: Path) -> Path:
+    """What a path leads to, absolute; the link itself where links go round in a circle, for which
+    `Path.resolve` raises a RuntimeError before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
 def same_place(one: Location, other: Location) -> bool:
     """Whether both lead to the same file or folder, however they are written; nothing is opened."""
     if isinstance(one, str) or isinstance(other, str):
@@ -71,7 +78,7 @@ def same_place(one: Location, other: Location) -> bool:
     try:
         return one.samefile(other)
     except OSError:  # one is not there (yet)
-        return one.resolve() == other.resolve()
+        return resolved(one) == resolved(other)
 
 
 def require_readable(path: Path) -> None:

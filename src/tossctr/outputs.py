@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from tossctr.errors import UserError
 from tossctr.files import sha256_of, whole_file, write_json, writing
-from tossctr.location import Location, same_place
+from tossctr.location import Location, resolved, same_place
 
 VERSION = 1
 _LINKS = 40  # more are a circle
@@ -65,7 +65,7 @@ def check_output(path: Path, *, inputs: Iterable[Location] = (), force: bool = F
     """
     if is_stream(path):
         return path
-    target = path.resolve()
+    target = resolved(path)
     for given in inputs:
         if same_place(target, given) or (isinstance(given, Path) and _is_inside(target, given)):
             raise UserError(
@@ -73,6 +73,8 @@ def check_output(path: Path, *, inputs: Iterable[Location] = (), force: bool = F
             )
     if target.is_dir():
         raise UserError("is a folder", file=path, remedy="name a file in it as --output")
+    if target.is_symlink():
+        raise UserError("is a link to itself", file=path, remedy="choose another --output")
     if not target.exists():
         return target
     if not target.is_file():
@@ -146,4 +148,4 @@ def _is_ours(path: Path) -> bool:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    return folder.is_dir() and path.is_relative_to(folder.resolve())
+    return folder.is_dir() and path.is_relative_to(resolved(folder))

@@ -24,6 +24,7 @@ from tossctr.ensemble.objectives import AIMS
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS
 from tossctr.folders import is_made, is_unfinished
+from tossctr.location import resolved
 from tossctr.progress import say
 from tossctr.training.marker import RunMarker, TrainingMetrics
 
@@ -102,7 +103,7 @@ def _entry(marker: Path, root: Path) -> Entry:
 def _of_blend(marker: Path, name: str) -> Entry:
     about = read_blend(marker)
     # Members are runs or folds by their names: a blend could lead to itself.
-    paths = [verified((marker.parent / m.marker).resolve(), m.sha256) for m in about.members]
+    paths = [verified(resolved(marker.parent / m.marker), m.sha256) for m in about.members]
     members = [_entry(path, Path("/")) for path in paths]
     scores = about.methods[about.combination.method]
     return Entry(

@@ -10,6 +10,7 @@ from tossctr.ensemble.combination import Combination
 from tossctr.ensemble.held_out import OUT_OF_FOLD
 from tossctr.ensemble.marker import read_blend, verified
 from tossctr.inference.scorer import Scorer, members_of
+from tossctr.location import resolved
 from tossctr.training.run_folder import Run, load_run
 
 
@@ -48,7 +49,7 @@ def load_blend(folder: Path) -> Scorer:
     members: list[tuple[Run, ...]] = []
     for member in about.members:
         # By the name of its marker, never another blend: a blend could lead to itself.
-        found = verified((folder / member.marker).resolve(), member.sha256)
+        found = verified(resolved(folder / member.marker), member.sha256)
         single = found.name == "run.json"
         members += members_of(load_run(found) if single else folds.load_folds(found.parent))
     state = about.combination

@@ -70,9 +70,10 @@ class EncodingReport:
         some = {name: share for name, share in shares.items() if share}
         if shares:
             ordered = sorted(some, key=lambda name: -some[name])
-            named = [f"{name} {some[name]:.2%}" for name in ordered[:_NAMED]]
+            named = [f"{name} {some[name] * 100:.2f} %" for name in ordered[:_NAMED]]
             if len(some) < len(shares):
-                named.append(f"{len(shares) - len(some)} columns 0 %")
+                none = len(shares) - len(some)
+                named.append(f"{none} {'column' if none == 1 else 'columns'} 0 %")
             if len(ordered) > _NAMED:
                 named.insert(_NAMED, f"{len(ordered) - _NAMED} more columns")
             say(f"{part}: values that are not in the vocabulary: {', '.join(named)}")
