@@ -2,7 +2,6 @@ import errno
 import multiprocessing
 import os
 import signal
-import sys
 import time
 
 import numpy as np
@@ -148,7 +147,6 @@ def loader_of(rows, **options):
     return batches(rows, BatchRows(8, 2, shuffle=False), num_workers=1, **options)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 def test_rows_are_not_sent_to_loaders_processes_whatever_pythons_default(monkeypatch):
     monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", None)
     multiprocessing.set_start_method("forkserver", force=True)

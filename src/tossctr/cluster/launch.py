@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,12 @@ _HERE = "127.0.0.1"
 
 @dataclass(frozen=True)
 class _Job:
-    """What each process does."""
+    """What each process does, and which one started it (its process id)."""
 
     experiment: Experiment
     gpu: int | None
     quiet: bool
+    launcher: int
 
 
 def train_with(
@@ -71,7 +71,7 @@ def train_with(
         lock = folder.with_name(f".{folder.name}.lock")
         with locked(lock, f"the run folder {folder}"):
             RunWriter(folder).request_fresh()
-    job = _Job(experiment, gpu, console.quiet)
+    job = _Job(experiment, gpu, console.quiet, os.getpid())
     outcome = (_with_ray if engine == "ray" else _with_torchrun)(job, workers)
     if "error" in outcome:
         raise UserError(outcome["error"])
@@ -102,13 +102,10 @@ def _work(job: _Job, place: Place | None) -> dict[str, Any]:
 
 
 def _torchrun_worker(job: _Job) -> dict[str, Any]:
-    launcher = parent_process()
-    assert launcher is not None
-    assert launcher.pid is not None
-    end_with_parent(launcher.pid)
+    end_with_parent(job.launcher)
     try:
         outcome = _work(job, find_place())
-        if os.getppid() != launcher.pid:  # torch would wait for it to read the outcome
+        if os.getppid() != job.launcher:  # torch would wait for it to read the outcome
             sys.exit(LOST)
         return outcome
     except PeerLost:

@@ -6,7 +6,6 @@ import errno
 import math
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -154,7 +153,7 @@ def batches(
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         # A fork shares the mapped store; Python's default from 3.14 on would send each a copy.
-        multiprocessing_context="fork" if num_workers > 0 and sys.platform == "linux" else None,
+        multiprocessing_context="fork" if num_workers > 0 else None,
         worker_init_fn=_leave_signals_to_main,
         generator=torch.Generator(),  # or each pass would draw from the generator that trains
     )

@@ -58,14 +58,10 @@ def parse_bytes(text: str) -> float:
     Raises:
         UserError: anything else.
     """
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", text, re.IGNORECASE)
-    try:
-        assert found is not None
-        number, unit, binary = float(found[1]), found[2].upper(), found[3]
-    except (AssertionError, ValueError):
-        raise UserError(
-            "is no size", key="--memory", value=text, remedy="write e.g. 14GB"
-        ) from None
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise UserError("is no size", key="--memory", value=text, remedy="write e.g. 14GB")
+    number, unit, binary = float(found[1]), found[2].upper(), found[3]
     return number * float(1024 if binary else 1000) ** " KMGT".index(unit or " ")
 
 

@@ -52,11 +52,9 @@ class Dimension(BaseModel):
 
     def suggest(self, trial: optuna.Trial, key: str) -> Any:
         """The trial's value of this key."""
-        if self.choices is not None:
-            texts = list(map(_as_text, self.choices))
+        if self.low is None or self.high is None:
+            texts = list(map(_as_text, self.choices or ()))
             return json.loads(trial.suggest_categorical(key, texts))
-        assert self.low is not None
-        assert self.high is not None
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(key, self.low, self.high, log=self.log)
         return trial.suggest_float(key, self.low, self.high, log=self.log)
