@@ -246,6 +246,8 @@ def bomb(path: Path, kind: str, rows: int, events: int) -> Path:
     if kind == "list":
         offsets = pa.array(range(0, (rows + 1) * events, events), pa.int64())
         seq = pa.LargeListArray.from_arrays(offsets, pa.array([7] * (rows * events), pa.int8()))
+    elif kind == "texts in lists":
+        seq = pa.array([[], *[["7" * 1000] * (events // 100)] * (rows - 1)])
     else:
         seq = pa.array([",".join(["7"] * events)] * rows, pa.large_string())
     table = pa.table({"seq": seq, "row": range(rows)})
@@ -253,7 +255,7 @@ def bomb(path: Path, kind: str, rows: int, events: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["list", "repeated text", "plain"])
+@pytest.mark.parametrize("kind", ["list", "texts in lists", "repeated text", "plain"])
 def test_batches_are_bounded_in_bytes(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,11 +282,30 @@ def test_a_row_beyond_all_bounds_and_a_chunk_that_explodes_are_refused(
     monkeypatch.setattr("tossctr.data.parquet_source._BOMB_BYTES", 1 << 20)
     with pytest.raises(UserError, match=r"column seq: 0\.0 MB that decompress to 3 MB"):
         list(open_source(path).batches())
-    assert sum(b.num_rows for b in open_source(path).batches(["row"])) == 30
+    source = open_source(path)
+    assert sum(b.num_rows for b in source.batches(["row"])) == 30
+    with pytest.raises(UserError, match="column seq"):
+        list(source.batches(["seq"]))
     monkeypatch.undo()
     monkeypatch.setattr("tossctr.data.bounded.MAX_ROW_BYTES", 1 << 16)
     with pytest.raises(UserError, match=r"column seq, row 4: a row of 0 MB; cut the history"):
         list(open_source(path).batches(start=4))
+
+
+def test_however_many_row_groups_a_file_is_opened_but_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = pa.array(["7" * 20_000, None] * 20)  # each group says how long its texts are
+    path = tmp_path / "rows.parquet"
+    pa.parquet.write_table(pa.table({"a": texts, "b": texts}), path, row_group_size=4)
+    source, real, opened = open_source(path), pa.parquet.ParquetFile, []
+    monkeypatch.setattr(
+        "pyarrow.parquet.ParquetFile", lambda *a, **k: opened.append(k) or real(*a, **k)
+    )
+    assert pa.Table.from_batches(source.batches())["b"].to_pylist() == texts.to_pylist()
+    assert len(opened) == 2
+    list(source.batches())
+    assert len(opened) == 3
 
 
 @pytest.mark.parametrize("limit", [1 << 30, 2000])

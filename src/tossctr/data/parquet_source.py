@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tossctr.data.encoding.lists import is_list
 from tossctr.data.plain_types import plain, plain_type
 from tossctr.data.sources import (
     BATCH_ROWS,
@@ -27,33 +28,64 @@ from tossctr.location import Location, opened
 _READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
 _REQUEST_BYTES = 1 << 20  # the same where each read is a request to an object store
 _DECODED_BYTES = 64 << 20
-_SMALL_BYTES = 16 << 10  # of a chunk: 4096 times so much is no more than that
+_SMALL_BYTES = 16 << 10  # of texts in a row: 4096 times so much is no more than that
+_HEAD_ROWS = 256  # looked through for the first list that is not empty
 _BOMB_BYTES, _BOMB_RATIO = 512 << 20, 500
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 8}  # in memory; others 8
 
 
 @dataclass(frozen=True)
 class _RowBytes:
-    """`size`: mean bytes of a column's row in memory, as far as the metadata tell; `repeated`: the
-    path of texts that may be in the file once and in memory for each row."""
+    """Of a column in a row group, as far as the metadata tell.
+
+    Attributes:
+        size: mean bytes of a row in memory.
+        values: mean values of a row.
+        repeated: the path of texts that may be in the file once and in memory for each value.
+        bomb: packed and unpacked bytes of a chunk that unpacks to far more than a log's.
+    """
 
     size: float
+    values: float
     repeated: str | None = None
+    bomb: tuple[int, int] | None = None
 
 
 def _mean_row_bytes(group: pq.RowGroupMetaData) -> dict[str, _RowBytes]:
     rows, found = max(group.num_rows, 1), dict[str, _RowBytes]()
     for index in range(group.num_columns):
         chunk = group.column(index)
-        name = chunk.path_in_schema.split(".")[0]
+        name, unpacked = chunk.path_in_schema.split(".")[0], chunk.total_uncompressed_size
+        before = found.get(name, _RowBytes(0, 0))
         size = chunk.num_values * _WIDTHS.get(chunk.physical_type, 8)
         if chunk.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
-            size += chunk.total_uncompressed_size
-        before = found[name].size if name in found else 0.0
+            size += unpacked
+        values = chunk.num_values / rows
         repeats = chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page
-        large = chunk.total_uncompressed_size > _SMALL_BYTES
-        path = chunk.path_in_schema if repeats and large else None
-        found[name] = _RowBytes(before + size / rows, path)
+        large = unpacked * max(values, 1) > _SMALL_BYTES
+        packed = max(chunk.total_compressed_size, 1)
+        explodes = unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * packed
+        found[name] = _RowBytes(
+            before.size + size / rows,
+            values,
+            chunk.path_in_schema if repeats and large else None,
+            (packed, unpacked) if explodes else before.bomb,
+        )
+    return found
+
+
+def _longest(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> dict[str, int]:
+    """The longest text of each column's dictionary in a row group, in bytes; columns without a
+    dictionary, or with none in the first rows, are left out."""
+    found: dict[str, int] = {}
+    batches = file.iter_batches(1, row_groups=[group], columns=list(columns))
+    for batch in islice(batches, _HEAD_ROWS):  # an empty list reads no dictionary
+        texts = [c.flatten() if is_list(c) else c for c in batch.columns]
+        for name, array in zip(batch.schema.names, texts, strict=True):
+            if pa.types.is_dictionary(array.type) and len(array.dictionary):
+                found[name] = pc.max(pc.binary_length(array.dictionary)).as_py() or 0
+        if all(name in found or not is_list(batch.column(name)) for name in columns):
+            break
     return found
 
 
@@ -112,8 +144,7 @@ class ParquetSource:
             return
         with self._open() as file:
             try:
-                least = (self._rows_at_once(file.metadata, g, columns) for g in groups)
-                rows = min([batch_rows, *least])
+                rows = min(batch_rows, self._rows_at_once(file.metadata, groups, columns))
                 stream = map(
                     _plain, file.iter_batches(rows, row_groups=groups, columns=list(columns))
                 )
@@ -122,49 +153,53 @@ class ParquetSource:
             except (pa.ArrowException, OSError) as error:
                 raise unreadable(self.path, error) from error
 
-    def _rows_at_once(self, metadata: pq.FileMetaData, group: int, columns: Sequence[str]) -> int:
-        """How many rows of a row group are some 64 MB when decoded: a small file can hold
-        gigabytes of equal events."""
-        if group not in self._decoded:
-            self._refuse_bomb(metadata.row_group(group), columns)
-            self._decoded[group] = _mean_row_bytes(metadata.row_group(group))
-        for name in columns:
-            repeated = self._decoded[group][name].repeated
-            if repeated is not None:
-                longest = self._longest(group, name, repeated)
-                self._decoded[group][name] = _RowBytes(longest)
-        total = sum(self._decoded[group][name].size for name in columns)
-        return max(1, int(_DECODED_BYTES / max(total, 1)))
+    def _rows_at_once(
+        self, metadata: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str]
+    ) -> int:
+        """How many rows of any of these row groups are some 64 MB when decoded: a small file can
+        hold gigabytes of equal events."""
+        repeated: dict[int, list[str]] = {}
+        for group in groups:
+            if group not in self._decoded:
+                self._decoded[group] = _mean_row_bytes(metadata.row_group(group))
+            self._refuse_bomb(group, columns)
+            of = self._decoded[group]
+            if names := [name for name in columns if of[name].repeated is not None]:
+                repeated[group] = names
+        if repeated:
+            # Opened once, with the footer that is known: there may be thousands of row groups.
+            paths = {
+                str(self._decoded[g][n].repeated) for g, names in repeated.items() for n in names
+            }
+            with self._open(sorted(paths), metadata) as file:
+                for group, names in repeated.items():
+                    of, longest = self._decoded[group], _longest(file, group, names)
+                    for name in names:
+                        text = longest.get(name, 0) * of[name].values
+                        of[name] = _RowBytes(max(of[name].size, text), of[name].values)
+        largest = max(sum(self._decoded[g][name].size for name in columns) for g in groups)
+        return max(1, int(_DECODED_BYTES / max(largest, 1)))
 
-    def _refuse_bomb(self, group: pq.RowGroupMetaData, columns: Sequence[str]) -> None:
+    def _refuse_bomb(self, group: int, columns: Sequence[str]) -> None:
         """A page is decompressed whole, and may be all of a column chunk.
 
         Raises:
             UserError: a chunk that is far larger than any column of a log compresses from.
         """
-        for index in range(group.num_columns):
-            chunk = group.column(index)
-            size, packed = chunk.total_uncompressed_size, max(chunk.total_compressed_size, 1)
-            name = chunk.path_in_schema.split(".")[0]
-            if name in columns and size > _BOMB_BYTES and size > _BOMB_RATIO * packed:
+        for name in columns:
+            bomb = self._decoded[group][name].bomb
+            if bomb is not None:
                 raise UserError(
-                    f"{packed / 1e6:,.1f} MB that decompress to {size / 1e6:,.0f} MB",
+                    f"{bomb[0] / 1e6:,.1f} MB that decompress to {bomb[1] / 1e6:,.0f} MB",
                     file=self.path,
                     column=name,
                     remedy="write it in smaller row groups, or with a dictionary",
                 )
 
-    def _longest(self, group: int, column: str, path: str) -> float:
-        """The longest text of a column's dictionary in a row group, in bytes."""
-        mean = self._decoded[group][column].size
-        with self._open([path]) as file:
-            first = next(file.iter_batches(1, row_groups=[group], columns=[column])).column(0)
-        if not pa.types.is_dictionary(first.type):
-            return mean
-        return max(mean, float(pc.max(pc.binary_length(first.dictionary)).as_py() or 0))
-
     @contextmanager
-    def _open(self, as_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    def _open(
+        self, as_dictionary: Sequence[str] = (), metadata: pq.FileMetaData | None = None
+    ) -> Iterator[pq.ParquetFile]:
         # Without a buffer size, a column chunk (2 GB of sequences in a group of a million rows)
         # would be read whole.
         with ExitStack() as stack:
@@ -175,6 +210,7 @@ class ParquetSource:
                     buffer_size=_READ_BYTES if local else _REQUEST_BYTES,
                     pre_buffer=False,
                     read_dictionary=list(as_dictionary),
+                    metadata=metadata,
                 )
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise UserError(
