@@ -51,7 +51,7 @@ def test_the_directions_are_those_of_better_predictions(name):
     [
         (
             ["monitor={AUC: 1, logloss: 1}"],
-            "--set: small.monitor is not valid: adds metrics that are better large to such that "
+            "--set: small.monitor is not valid: adds metrics that are better large to ones that "
             "are better small (found {'AUC': 1.0, 'logloss': 1.0}); write {AUC: 1, logloss: -1}",
         ),
         (

@@ -162,7 +162,7 @@ class Scripted(MonitorRule):
     def __init__(self, script, name="AUC", **keys):
         self.kept, self.name = [], name
         config = TrainingConfig(**keys)
-        super().__init__(config, keep=lambda: self.kept.append(len(self.history)))
+        super().__init__(config, keep=lambda: self.kept.append(len(self.validations.history)))
         self.script = list(script)
 
     def on_validation_end(self, trainer, module):
@@ -185,13 +185,13 @@ def test_monitor_keeps_the_best_cuts_the_rate_and_stops(script, kept, rates):
     rule = Scripted(script, early_stop_patience=2)
     fit(seeded(), rows_of(), epochs=len(script), rule=rule)
     assert rule.kept == kept
-    assert [row["learning_rate"] / 0.05 for row in rule.history] == pytest.approx(rates)
+    assert [row["learning_rate"] / 0.05 for row in rule.validations.history] == pytest.approx(rates)
 
 
 def test_patience_ends_training():
     rule = Scripted([0.6, 0.5, 0.5, 0.9], early_stop_patience=2)
     fit(seeded(), rows_of(), epochs=4, rule=rule)
-    assert len(rule.history) == 3
+    assert len(rule.validations.history) == 3
 
 
 def test_a_loss_as_monitor_is_minimised():
@@ -214,8 +214,8 @@ def test_a_slurm_script_without_srun_trains_by_itself(monkeypatch, tmp_path):
 def test_the_weights_after_the_last_step_are_always_validated(eval_steps, steps):
     rule = MonitorRule(TrainingConfig(eval_steps=eval_steps), keep=lambda: None)
     fit(seeded(), rows_of(), epochs=2, rule=rule, eval_steps=eval_steps)  # 4 steps an epoch
-    assert [row["step"] for row in rule.history] == steps
-    assert [row["epoch"] for row in rule.history] == [1 + (step > 4) for step in steps]
+    assert [row["step"] for row in rule.validations.history] == steps
+    assert [row["epoch"] for row in rule.validations.history] == [1 + (step > 4) for step in steps]
 
 
 def test_weights_that_predict_nan_are_no_gain_and_lose_no_earlier_ones():
@@ -225,8 +225,8 @@ def test_weights_that_predict_nan_are_no_gain_and_lose_no_earlier_ones():
     rule = MonitorRule(TrainingConfig(), keep=lambda: None)
     module = fit(seeded(), rows, epochs=2, rule=rule, valid=bad)
     assert np.isnan(module.metrics["AUC"])
-    assert rule.best_row is None
-    assert len(rule.history) == 2
+    assert rule.validations.best_row is None
+    assert len(rule.validations.history) == 2
 
 
 class Normed(Linear):

@@ -25,6 +25,7 @@ from tossctr.ensemble.choices import Objective
 from tossctr.errors import UserError
 from tossctr.evaluation.grouped import NAMES, is_grouped
 from tossctr.evaluation.metrics import METRICS, better_when, is_metric
+from tossctr.evaluation.monitor import Mode, mode_of, modes_of
 from tossctr.location import Form, Location, same_place
 from tossctr.redaction import redacted
 
@@ -183,20 +184,6 @@ def _on_or_off(value: Any) -> Any:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-def _ways(monitor: Mapping[str, float]) -> set[Literal["max", "min"]]:
-    """How each weighted metric, and so the sum, is better: one way unless they contradict."""
-    opposite: dict[str, Literal["max", "min"]] = {"max": "min", "min": "max"}
-    return {
-        better_when(name) if weight > 0 else opposite[better_when(name)]
-        for name, weight in monitor.items()
-        if weight and is_metric(name)
-    }
-
-
-def _mode_of(monitor: Mapping[str, float]) -> Literal["max", "min"]:
-    return "min" if _ways(monitor) == {"min"} else "max"
-
-
 class TrainingConfig(_Frozen):
     """The keys of a model_config.yaml experiment that any model shares."""
 
@@ -227,8 +214,8 @@ class TrainingConfig(_Frozen):
     metrics: tuple[str, ...] = ("AUC", "logloss")
     group_id: str | None = None  # the feature whose value groups rows, for gAUC and its like
     monitor: Annotated[dict[str, float], BeforeValidator(_as_metric_weights)] = {"AUC": 1.0}
-    monitor_mode: Literal["max", "min"] = Field(
-        default_factory=lambda given: _mode_of(given["monitor"])  # given, it must agree with that
+    monitor_mode: Mode = Field(
+        default_factory=lambda given: mode_of(given["monitor"])  # given, it must agree with that
     )
     early_stop_patience: int = Field(2, ge=1)
     reduce_lr_on_plateau: bool = True
@@ -280,21 +267,21 @@ class TrainingConfig(_Frozen):
 
     @model_validator(mode="after")
     def _one_direction(self) -> Self:
-        ways = _ways(self.monitor)
-        if not ways:
+        modes = modes_of(self.monitor)
+        if not modes:
             raise UserError(
                 "weighs no metric", key="monitor", value=self.monitor,
                 remedy="give a metric the weight 1",
             )  # fmt: skip
-        if len(ways) == 2:
+        if len(modes) == 2:
             signs = {"max": "", "min": "-"}
             right = (f"{n}: {signs[better_when(n)]}{abs(w):g}" for n, w in self.monitor.items())
             raise UserError(
-                "adds metrics that are better large to such that are better small", key="monitor",
+                "adds metrics that are better large to ones that are better small", key="monitor",
                 value=self.monitor, remedy=f"write {{{', '.join(right)}}}",
             )  # fmt: skip
-        if self.monitor_mode not in ways:
-            small = "small" if "min" in ways else "large"
+        if self.monitor_mode not in modes:
+            small = "small" if "min" in modes else "large"
             raise UserError(
                 f"contradicts monitor, which is better {small}: {', '.join(self.monitor)}",
                 key="monitor_mode", value=self.monitor_mode,

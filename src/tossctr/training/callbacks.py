@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,10 +11,10 @@ import lightning.pytorch as pl
 
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.loader import BatchRows
+from tossctr.evaluation.monitor import Validations
 from tossctr.progress import say, track
 from tossctr.training.module import CTRModule
 
-MIN_IMPROVEMENT = 1e-6
 MIN_LEARNING_RATE = 1e-6
 
 
@@ -32,8 +31,8 @@ class MonitorRule(pl.Callback):
         after: called after each validation with its number, from 0, and the monitor.
 
     Attributes:
-        history: one row a validation: epoch, step, metrics, monitor, learning rate.
-        best_row: the row of the weights that were kept last; None before the first.
+        validations: those so far; the best one's weights were kept last.
+        without_gain: how many came since.
     """
 
     def __init__(
@@ -45,37 +44,41 @@ class MonitorRule(pl.Callback):
         self.config = config
         self.keep = keep
         self.after = after
-        self.best = -math.inf
-        self.best_row: dict[str, float] | None = None
+        self.validations = Validations(config.monitor, config.monitor_mode)
         self.without_gain = 0
-        self.history: list[dict[str, float]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("best", "best_row", "without_gain", "history")
-        return {name: getattr(self, name) for name in names}
+        found = self.validations
+        return {
+            "best_row": found.best_row,
+            "without_gain": self.without_gain,
+            "history": found.history,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update(state_dict)
+        self.validations.best_row = state_dict["best_row"]
+        self.validations.history = state_dict["history"]
+        self.without_gain = state_dict["without_gain"]
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, CTRModule)
         metrics = module.metrics
-        value = sum(weight * metrics[name] for name, weight in self.config.monitor.items())
-        sign = 1.0 if self.config.monitor_mode == "max" else -1.0
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        self.history.append({**row, **metrics, "monitor": value, "learning_rate": rate})
+        is_best = self.validations.add(
+            metrics,
+            epoch=trainer.current_epoch + 1,
+            step=trainer.global_step,
+            learning_rate=trainer.optimizers[0].param_groups[0]["lr"],
+        )
         shown = "  ".join(f"{name} {number:.6f}" for name, number in metrics.items())
         say(f"epoch {trainer.current_epoch + 1}: {shown}")
-        if sign * value > self.best + MIN_IMPROVEMENT:  # False for NaN
-            self.best = sign * value
+        if is_best:
             self.without_gain = 0
-            self.best_row = self.history[-1]
             self.keep()
         else:
             self._no_gain(trainer)
         if self.after is not None:
-            self.after(len(self.history) - 1, value)
+            history = self.validations.history
+            self.after(len(history) - 1, history[-1]["monitor"])
 
     def _no_gain(self, trainer: pl.Trainer) -> None:
         self.without_gain += 1
@@ -156,7 +159,7 @@ class RowProgress(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
     ) -> None:
-        if "train" not in self._open:  # begun here, as an epoch may be gone on with in its middle
+        if "train" not in self._open:  # here, as training may resume in the middle of an epoch
             self._since = time.monotonic()
             self._start("train", f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
             self._advance["train"](self._rows_of_epoch)

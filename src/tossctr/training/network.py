@@ -147,7 +147,8 @@ def fit_network(
     train_batches, valid_batches = loader(train_rows, order), loader(valid_rows, valid_order)
     with ending_workers(train_batches, valid_batches), stop.listening():
         trainer.fit(module, train_batches, valid_batches, ckpt_path=start)
-    if rule.best_row is None:
+    best = rule.validations.best_row
+    if best is None:
         processes.fail_together(
             Untrainable(
                 "the predictions of every validation were NaN: no weights are worth keeping",
@@ -156,11 +157,11 @@ def fit_network(
                 remedy="lower it, or look at the inputs for extreme numbers",
             )
         )
-    assert rule.best_row is not None
-    say(f"best in epoch {rule.best_row['epoch']:.0f}")
+    assert best is not None
+    say(f"best in epoch {best['epoch']:.0f}")
     return {
-        "best": rule.best_row,
-        "history": rule.history,
+        "best": best,
+        "history": rule.validations.history,
         "parameters": parameters,
         "trained_rows": progress.trained_rows,
         "rows_per_s": progress.trained_rows / progress.train_seconds,

@@ -5,9 +5,8 @@ Nothing is kept of a boosting that is cut short: the same command starts again, 
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable
 from tossctr.evaluation.grouped import say_left_out
 from tossctr.evaluation.metrics import evaluate, reported
+from tossctr.evaluation.monitor import Validations
 from tossctr.progress import say, track
 from tossctr.training.run_folder import RunWriter
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.features import TreeFeatures
 from tossctr.trees.lightgbm import BOOSTER, Columns, save_booster
 
-MIN_IMPROVEMENT = 1e-6
 SAMPLED_ROWS = 100_000  # for the bounds of bins; held as float64
 IMPORTANT = 30  # columns that metrics.json names
 
@@ -76,7 +75,7 @@ def fit_trees(
     if config.group_id is not None:
         group = valid_rows.groups(config.group_id)
         say_left_out(np.asarray(group), config.group_id)
-    rule = _Rule(config, options)
+    seen = Validations(config.monitor, config.monitor_mode)
     validated = 0.0
     with track("boost (rows x rounds)", len(train_rows) * options.num_boost_round) as advance:
         for round_ in range(1, options.num_boost_round + 1):
@@ -87,56 +86,36 @@ def fit_trees(
                 before = time.monotonic()
                 metrics = _metrics(booster, valid_rows, group, config)
                 validated += time.monotonic() - before
-                stops = rule.stops(round_, metrics)
+                rate = options.learning_rate
+                seen.add(metrics, epoch=round_, step=round_, learning_rate=rate)
                 if after_validation is not None:
-                    after_validation(len(rule.history) - 1, rule.history[-1]["monitor"])
-                if stops or last:
+                    after_validation(len(seen.history) - 1, seen.history[-1]["monitor"])
+                without_gain = round_ - int(seen.best_row["epoch"] if seen.best_row else 0)
+                if without_gain >= options.early_stopping_rounds:
+                    say(f"no gain in {without_gain} rounds: stopping")
                     break
-    if rule.best_row is None:
+                if last:
+                    break
+    if seen.best_row is None:
         raise Untrainable(
             "no validation gave a usable monitor", key="monitor", value=dict(config.monitor),
             remedy="look at the validation part: it needs clicks and non-clicks",
         )  # fmt: skip
-    best = int(rule.best_row["epoch"])
+    best = int(seen.best_row["epoch"])
     say(f"best in round {best}")
     writer.keep(features.state())
     save_booster(booster, writer.folder / BOOSTER, best)
     seconds = time.monotonic() - started - validated
-    rounds = int(rule.history[-1]["epoch"])
+    rounds = int(seen.history[-1]["epoch"])
     return {
-        "best": rule.best_row,
-        "history": rule.history,
+        "best": seen.best_row,
+        "history": seen.history,
         "parameters": _leaves(writer.folder / BOOSTER),
         "rows_per_s": len(train_rows) * rounds / seconds,
         "seconds": seconds,
         "skipped_batches": 0,
         "importance": _importance(booster, features, best),
     }
-
-
-class _Rule:
-    """The monitor rule of `training.callbacks.MonitorRule`, for rounds."""
-
-    def __init__(self, config: TrainingConfig, options: LightGBMConfig) -> None:
-        self.config, self.options = config, options
-        self.best = -math.inf
-        self.best_row: dict[str, float] | None = None
-        self.history: list[dict[str, float]] = []
-
-    def stops(self, round_: int, metrics: Mapping[str, float]) -> bool:
-        """Take in a validation; whether patience has ended."""
-        value = sum(weight * metrics[name] for name, weight in self.config.monitor.items())
-        row = {"epoch": round_, "step": round_, **metrics, "monitor": value}
-        self.history.append({**row, "learning_rate": self.options.learning_rate})
-        sign = 1.0 if self.config.monitor_mode == "max" else -1.0
-        if sign * value > self.best + MIN_IMPROVEMENT:  # False for NaN
-            self.best, self.best_row = sign * value, self.history[-1]
-            return False
-        without_gain = round_ - (int(self.best_row["epoch"]) if self.best_row else 0)
-        if without_gain < self.options.early_stopping_rounds:
-            return False
-        say(f"no gain in {without_gain} rounds: stopping")
-        return True
 
 
 def _metrics(
