@@ -196,7 +196,8 @@ def test_files_hold_what_memory_holds(
     [
         (7, "7"), (7.0, "7"), (-0.0, "0"), ("7.0", "7"), ("7.", "7"), ("-7.00", "-7"),
         (" 7 ", "7"), ("07", "07"), ("07.0", "07.0"), ("7.5", "7.5"), (7.5, "7.5"),
-        (Decimal("7.50"), "7.5"), (Decimal("9007199254740993.0"), "9007199254740993"),
+        (Decimal("7.50"), "7.5"), (Decimal(f"{LARGE**3}.50"), f"{LARGE**3}.5"),
+        (Decimal("9007199254740993.0"), "9007199254740993"),
         ("1.9673059019e+10", "19673059019"), ("1.9673059019E10", "19673059019"),
         ("1e+10", "10000000000"), ("1e5", "1e5"), ("12e3", "12e3"), (2**63, str(2**63)),
         ("é", "é"), ("e\u0301", "é"), ("\u00a0x ", "x"), (True, "true"), ("True", "true"),
@@ -235,6 +236,19 @@ def test_a_float_that_may_be_several_ids_is_refused(array: pa.Array, kind: str) 
         fit(batch(c=array), feature("c", kind, "int")).transform(batch(c=array))
     with pytest.raises(UserError, match="column c, row 6: a float too large"):
         id_array(array, NA_VALUES, "c", Where(5))
+
+
+def test_narrow_floats_of_a_file_are_told_by_their_own_digits(tmp_path: Path) -> None:
+    column = pa.array([0.1, 2047, None, 2.0], pa.float16())
+    pq.write_table(pa.table({"c": column, "n": column, "clicked": [0, 1, 0, 1]}), tmp_path / "a")
+    features = feature("c", "categorical", "str"), feature("n", "numeric", "float")
+    encoder = Encoder.fit(config(*features), open_source(tmp_path / "a").batches())
+    assert encoder.tokens("c") == ("0.1", "2", "2047")
+    assert check(tmp_path / "a").columns["c"].kind == "numbers"
+    pq.write_table(pa.table({"c": pa.array([1, 2048], pa.float16())}), tmp_path / "b")
+    (data,) = open_source(tmp_path / "b").batches()
+    with pytest.raises(UserError, match="column c, row 1: a float too large to be one id"):
+        id_array(data.column("c"), NA_VALUES, "c", Where())
 
 
 @pytest.mark.parametrize("dtype", ["str", "int"])
@@ -375,23 +389,29 @@ def test_a_null_event_keeps_its_place_beside_other_histories() -> None:
 
 
 def test_the_markers_of_nothing_are_the_data_sets_own() -> None:
-    options = {"na_values": as_na_values([-1, "none"])}
+    options = {"na_values": as_na_values([-1, -0.1, -2.0, "none"])}
     data = batch(
         c=pa.array(["NA", "none", "-1", "5"]),
         seq=pa.array(["1,-1", "NA", "none", "-1"]),
         n=pa.array([-1.0, 0.0, 4.0, 2.0]),
+        narrow=pa.array([0.0, -0.1, 1.0, 2.0], pa.float32()),
+        whole=pa.array([-2.0, 5.0, 6.0, 7.0]),
     )
     features = (
         feature("c", "categorical", "str"),
         feature("seq", "sequence", "str"),
         feature("n", "numeric", "float", normalizer="MinMaxScaler"),
+        feature("narrow", "numeric", "float"),
+        feature("whole", "categorical", "int"),
     )
     encoder, report = fit(data, *features, **options), EncodingReport()
     rows = encoder.transform(data, report=report)
     assert encoder.tokens("c") == ("5", "NA")  # Namibia
     assert encoder.tokens("seq") == ("1", "NA")
     np.testing.assert_array_equal(rows.numeric[:, 0], np.float32([np.nan, 0, 1, 0.5]))
-    assert report.missing == {"c": 2, "n": 1}
+    np.testing.assert_array_equal(rows.numeric[:, 1], np.float32([0, np.nan, 1, 2]))
+    assert encoder.tokens("whole") == ("5", "6", "7")
+    assert report.missing == {"c": 2, "n": 1, "narrow": 1, "whole": 1}
     with pytest.raises(ValueError, match="quote it"):
         as_na_values([None])
 

@@ -88,8 +88,6 @@ def test_saved_and_read_again(tmp_path):
     again = Encoder.load(tmp_path)
     assert again.hash == encoder.hash
     assert scaled(again, x).tolist() == scaled(encoder, x).tolist()
-    plain, _ = fitted(x, "MinMaxScaler")
-    assert "quantiles" not in plain.state.model_dump(mode="json")
 
 
 @pytest.mark.parametrize("normalizer", ["quantile", "signed_log"])
@@ -99,6 +97,18 @@ def test_infinite_numbers_are_refused_by_row(normalizer):
         scaled(encoder, [1.0, 2.0, np.inf])
     with pytest.raises(UserError, match=r"row 1.*inf"):
         fitted(np.array([1.0, np.inf]), normalizer)
+
+
+@pytest.mark.parametrize("fill", ["nan", "-inf", 1e39, "x"])
+def test_what_a_missing_number_is_filled_with_is_a_number(fill):
+    with pytest.raises(UserError, match=r"feature 'x': fill_na .* is not a number"):
+        fitted(np.arange(9.0), None, fill_na=fill)
+
+
+def test_a_filled_number_that_no_float32_holds_once_scaled_is_refused():
+    encoder, _ = fitted(np.arange(9.0) * 1e-30, "StandardScaler", fill_na=1e30)
+    with pytest.raises(UserError, match="column x, row 1: an infinite or too large number"):
+        scaled(encoder, [1.0, np.nan])
 
 
 def test_quantiles_are_of_single_numbers():

@@ -10,13 +10,14 @@ from tossctr.data.encoder import Encoder
 from tossctr.data.encoding.statistics import Stats
 from tossctr.data.prepare import prepare
 
-NAMES = ["same", "a", "b", "like_a", "almost_a", "colour", "one_colour", "like_colour", "null"]
+NAMES = ["same", "a", "b", "like_a", "filled_a", "like_filled_a", "almost_a", "zero_or_null",
+         "colour", "one_colour", "like_colour", "null"]  # fmt: skip
 
 
 def table(rows=500):
     rng = np.random.default_rng(0)
     a = rng.integers(0, 9, rows).astype(np.float32)
-    a[::7] = np.nan  # filled with 0
+    a[::7] = np.nan
     almost = np.nan_to_num(a)
     almost[0] += 1
     colour = rng.choice(["red", "green"], rows)
@@ -25,8 +26,11 @@ def table(rows=500):
             "same": np.full(rows, 3.5, np.float32),
             "a": pa.array(a, from_pandas=True),
             "b": np.where(np.nan_to_num(a) == 4, 1.0, 0.0),
-            "like_a": np.nan_to_num(a).astype(np.float64),  # of another type, and filled already
+            "like_a": pa.array(a.astype(np.float64), from_pandas=True),  # of another type
+            "filled_a": pa.array(a, from_pandas=True),  # by fill_na
+            "like_filled_a": np.nan_to_num(a).astype(np.float64),
             "almost_a": almost,
+            "zero_or_null": pa.array(a * 0, from_pandas=True),  # trees tell the two apart
             "colour": colour,
             "one_colour": np.full(rows, "red"),
             "like_colour": colour.copy(),
@@ -45,7 +49,8 @@ def dataset(folder, **keys):
         label_col={"name": "y"},
         feature_cols=[
             {"name": n, "type": "categorical", "dtype": "str"} if n in texts
-            else {"name": n, "type": "numeric", "dtype": "float", "normalizer": "MinMaxScaler"}
+            else {"name": n, "type": "numeric", "dtype": "float", "normalizer": "MinMaxScaler",
+                  "fill_na": 0 if n == "filled_a" else None}
             for n in NAMES
         ],
         **keys,
@@ -62,11 +67,12 @@ def test_prepare_leaves_them_out_and_says_so(tmp_path, capsys, drop):
         assert kept == NAMES
         assert "left out" not in said
         return
-    assert kept == ["a", "b", "almost_a", "colour"]
+    assert kept == ["a", "b", "filled_a", "almost_a", "zero_or_null", "colour"]
     assert "one value only: same, one_colour, null" in said
     assert "the same as a: like_a" in said
+    assert "the same as filled_a: like_filled_a" in said
     assert "the same as colour: like_colour" in said
-    assert prepared.train.numeric.shape[1] == 3
+    assert prepared.train.numeric.shape[1] == 5
     assert list(prepared.encoder.columns(labelled=False)) == kept  # nor read from a test file
     assert prepared.encoder.hash == Encoder.load(prepared.folder).hash
 

@@ -16,8 +16,7 @@ def as_na_values(values: Any) -> Any:
     if not isinstance(values, list | tuple):
         return values
     texts = [
-        str(value) if type(value) is int else repr(value) if type(value) is float else value
-        for value in values
+        repr(value).removesuffix(".0") if type(value) in (int, float) else value for value in values
     ]
     if any(value is None for value in texts):
         raise ValueError("YAML reads an unquoted null as nothing: quote it, as in ['null']")

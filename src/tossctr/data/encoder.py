@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ class Encoder:
             )
         )
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the state's canonical JSON; which raw values are kept beside changes no id."""
         content = self.state.model_dump(mode="json")

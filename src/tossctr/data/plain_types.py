@@ -42,8 +42,6 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.duration("us")
     if of.is_date(kind):
         return pa.date32()
-    if of.is_float16(kind):
-        return pa.float32()
     if of.is_decimal32(kind) or of.is_decimal64(kind):
         return pa.decimal128(kind.precision, kind.scale)
     return kind

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tossctr.config.schema import DatasetConfig, FeatureSpec, Normalizer
 from tossctr.data.encoding.ids import id_text, typed_text
+from tossctr.data.encoding.numbers import FLOAT32_MAX
 from tossctr.data.features import Field, FieldKind
 from tossctr.data.sources import ColumnType
 from tossctr.errors import UserError
@@ -88,14 +89,12 @@ def resolve(dataset: DatasetConfig) -> tuple[Column, ...]:
     if not specs:
         raise UserError(f"data set {dataset.dataset_id!r} has no active features")
     several = sum(spec.is_sequence for spec in specs.values()) > 1
-    columns = (_column(spec, specs, several) for spec in specs.values())
-    return tuple(
-        c.model_copy(update={"grouped": c.name == dataset.group_id and c.kind == "categorical"})
-        for c in columns
-    )
+    return tuple(_column(spec, specs, several, dataset.group_id) for spec in specs.values())
 
 
-def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec], keep_nulls: bool) -> Column:
+def _column(
+    spec: FeatureSpec, specs: dict[str, FeatureSpec], keep_nulls: bool, group_id: str | None
+) -> Column:
     kind = _kind(spec)
     has_vocabulary = kind in ("categorical", "sequence")
     if kind == "meta" and spec.dtype == "float":
@@ -120,18 +119,22 @@ def _column(spec: FeatureSpec, specs: dict[str, FeatureSpec], keep_nulls: bool) 
             fill = float(str(spec.fill_na))
         except ValueError:
             raise _wrong(spec, f"fill_na {spec.fill_na!r} is not a number") from None
+        if not abs(fill) <= FLOAT32_MAX:
+            raise _wrong(spec, f"fill_na {spec.fill_na!r} is not a number that float32 can hold")
+    owner = _owner(spec, specs)
     return Column(
         name=spec.name,
         kind=kind,
         dtype=spec.dtype,
-        owner=_owner(spec, specs).name,
+        owner=owner.name,
         remap=spec.remap,
-        vocab_size=_owner(spec, specs).vocab_size,
+        vocab_size=owner.vocab_size,
         share_embedding=spec.share_embedding,
         splitter=spec.splitter or ",",
         keep_nulls=keep_nulls and kind == "sequence",
         fill=fill,
-        normalizer=_owner(spec, specs).normalizer,
+        normalizer=owner.normalizer,
+        grouped=kind == "categorical" and spec.name == group_id,
     )
 
 

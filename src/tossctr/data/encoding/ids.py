@@ -28,6 +28,7 @@ _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")  # as pandas and numpy write a
 _EXPONENT = re.compile(r"-?[1-9](?:\.[0-9]+)?[eE]\+[0-9]+|-?[1-9]\.[0-9]+[eE][0-9]+")
 _PLAIN = r"^[A-Za-z_-]*[0-9]+$"  # most ids: their own text, whatever the rules
 FLOAT_DIGITS = {16: 11, 32: 24, 64: 53}  # bits of a float's integers, by its size
+_FLOATS: dict[int, type] = {16: np.float16, 32: np.float32, 64: float}
 _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
@@ -55,7 +56,8 @@ def id_text(value: Any, na: Collection[str], float_bits: int = 64) -> str:
     if isinstance(value, float | np.floating):
         text = _float(value, float_bits)
     elif isinstance(value, Decimal):
-        text = str(int(value)) if value == value.to_integral_value() else f"{value.normalize():f}"
+        whole = value == value.to_integral_value()
+        text = str(int(value)) if whole else f"{value:f}".rstrip("0")
     else:
         text = str(value)
     return "" if text in na else text
@@ -83,7 +85,7 @@ def _text(text: str, na: Collection[str]) -> str:
 
 def _float(value: float | np.floating[Any], bits: int) -> str:
     if not math.isfinite(value) or value != int(value):
-        return str(np.float32(value)) if bits == 32 else str(value)
+        return str(_FLOATS[bits](value))  # its shortest text, as Arrow writes it
     if abs(value) >= 2 ** FLOAT_DIGITS[bits]:
         raise AmbiguousIdError(str(value))
     return str(int(value))

@@ -84,7 +84,7 @@ class JoinedIntegers:
 
 
 @njit(nogil=True, cache=True)
-def _parse_row(data, start, end, separator, out, at):  # type: ignore[no-untyped-def]
+def _parse_row(data: Array, start: int, end: int, separator: int, out: Array, at: int) -> Any:
     """Write the integers of data[start:end] to out[at:]; the position after, or -1."""
     zero, nine, one = np.uint64(48), np.uint64(9), np.uint64(1)
     i, stop, split, n = np.uint64(start), np.uint64(end), np.uint64(separator), np.uint64(at)
@@ -117,7 +117,7 @@ def _parse_row(data, start, end, separator, out, at):  # type: ignore[no-untyped
 
 
 @njit(nogil=True, cache=True)
-def _count(data, starts, separator, table, scratch):  # type: ignore[no-untyped-def]
+def _count(data: Array, starts: Array, separator: int, table: Array, scratch: Array) -> int:
     size = np.uint64(len(table))
     longest = 0
     for row in range(len(starts) - 1):
@@ -134,7 +134,16 @@ def _count(data, starts, separator, table, scratch):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True)
-def _look_up(data, starts, separator, table, oov, scratch, out, offsets):  # type: ignore[no-untyped-def]
+def _look_up(
+    data: Array,
+    starts: Array,
+    separator: int,
+    table: Array,
+    oov: int,
+    scratch: Array,
+    out: Array,
+    offsets: Array,
+) -> int:
     size = np.uint64(len(table))
     position = 0
     unseen = 0
@@ -153,7 +162,7 @@ def _look_up(data, starts, separator, table, oov, scratch, out, offsets):  # typ
 
 
 @njit(nogil=True, cache=True)
-def _parse(data, starts, separator, out, offsets):  # type: ignore[no-untyped-def]
+def _parse(data: Array, starts: Array, separator: int, out: Array, offsets: Array) -> bool:
     position = 0
     for row in range(len(starts) - 1):
         position = _parse_row(data, starts[row], starts[row + 1], separator, out, position)

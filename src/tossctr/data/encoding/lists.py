@@ -176,27 +176,31 @@ def _items(inner: str) -> list[str]:
         if found is None:
             raise ValueError("not a list that can be read")
         double, single, bare, _ = found.groups()
-        items.append(bare if bare is not None else _unescaped(double, single))
+        if bare is not None:
+            items.append(bare)
+        else:
+            items.append(_unescaped(double, '"') if single is None else _unescaped(single, "'"))
         at = found.end()
     return items
 
 
-def _unescaped(double: str | None, single: str | None) -> str:
-    content = single if double is None else double
-    assert content is not None
+def _unescaped(content: str, quote: str) -> str:
+    """What a quoted text stands for, as JSON or else as Python reads it."""
     if "\\" not in content:
         return content
+    quoted = f"{quote}{content}{quote}"
     try:
-        text = json.loads(f'"{double}"') if double is not None else None
-    except ValueError:
-        text = None
+        text = str(json.loads(quoted))
+    except ValueError:  # JSON knows fewer escapes, and double quotes only
+        try:
+            text = str(ast.literal_eval(quoted))
+        except (ValueError, SyntaxError) as error:
+            raise ValueError("not a list that can be read") from error
     try:
-        if text is None:
-            text = ast.literal_eval(f"'{content}'" if double is None else f'"{content}"')
-        text.encode()  # JSON can write halves of a character
-    except (ValueError, SyntaxError) as error:
+        text.encode()
+    except UnicodeEncodeError as error:  # escapes can stand for halves of a character
         raise ValueError("not a list that can be read") from error
-    return str(text)
+    return text
 
 
 def split_plain(

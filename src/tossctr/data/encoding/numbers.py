@@ -50,19 +50,22 @@ def as_floats(array: pa.Array, column: str, where: Where, na: Collection[str] = 
     if array.null_count:
         array = pc.fill_null(array, float("nan"))
     values: Array = array.to_numpy(zero_copy_only=False)
-    markers = _numbers(na)
-    return np.where(np.isin(values, markers), np.nan, values) if markers else values
+    markers = _markers(na, values.dtype)
+    return np.where(np.isin(values, markers), np.nan, values) if len(markers) else values
 
 
-def _numbers(na: Collection[str]) -> list[float]:
-    """Of markers of nothing, those that are finite numbers."""
+def _markers(na: Collection[str], dtype: np.dtype[Any]) -> Array:
+    """Of markers of nothing, those that are finite numbers, as a column of this type holds them."""
     numbers = []
     for text in na:
         try:
             numbers.append(float(text))
         except ValueError:
             continue
-    return [number for number in numbers if np.isfinite(number)]
+    with np.errstate(over="ignore"):
+        markers: Array = np.array(numbers, np.float64).astype(dtype)
+    finite: Array = markers[np.isfinite(markers)]
+    return finite
 
 
 def _in_microseconds(kind: pa.DataType) -> pa.DataType:
@@ -158,28 +161,31 @@ class NumberStats:
 
 
 def scale_into(
-    out: Array, values: Array, fill: float, shift: float, scale: float, column: str, where: Where
+    out: Array, values: Array, missing: float, shift: float, scale: float, column: str, where: Where
 ) -> int:
-    """out = (values - shift) * scale in float64, NaN taken as `fill`; the number of NaN.
+    """out = (values - shift) * scale in float64, and `missing` where a value is NaN; the number of
+    NaN.
 
     Raises:
         UserError: an infinite value, or a result too large for the type of `out`.
     """
     limit = FLOAT32_MAX if out.dtype == np.float32 else float(np.finfo(np.float64).max)
-    missing, bad = _scale(values, fill, shift, scale, limit, out)
+    count, bad = _scale(values, missing, shift, scale, limit, out)
+    if bad < 0 and count and abs(missing) > limit:
+        bad = int(np.isnan(values).argmax())
     if bad >= 0:
         raise where.error(
             "an infinite or too large number", column, bad, float(values[bad]), "correct it"
         )
-    return int(missing)
+    return count
 
 
 @njit(nogil=True, cache=True)
-def _range(values, fill, limit):  # type: ignore[no-untyped-def]
+def _range(values: Array, fill: float, limit: float) -> tuple[float, float, int]:
     low = np.inf
     high = -np.inf
     for i in range(len(values)):
-        x = np.float64(values[i])
+        x: float = np.float64(values[i])
         if x != x:
             x = fill
         if not abs(x) <= limit:
@@ -190,24 +196,26 @@ def _range(values, fill, limit):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _scale(values, fill, shift, scale, limit, out):  # type: ignore[no-untyped-def]
-    missing = 0
-    bad = -1
+def _scale(
+    values: Array, missing: float, shift: float, scale: float, limit: float, out: Array
+) -> tuple[int, int]:
+    """The number of NaN, and the position of a result beyond `limit` (-1: there is none)."""
+    count = 0
     for i in range(len(values)):
-        x = np.float64(values[i])
+        x: float = np.float64(values[i])
         if x != x:
-            x = fill
-            missing += 1
-        x = (x - shift) * scale
-        if not abs(x) <= limit:
-            bad = i
-            break
+            x = missing
+            count += 1
+        else:
+            x = (x - shift) * scale
+            if not abs(x) <= limit:
+                return count, i
         out[i] = x
-    return missing, bad
+    return count, -1
 
 
 @njit(nogil=True, cache=True)
-def _two_sum(a, b):  # type: ignore[no-untyped-def]
+def _two_sum(a: float, b: float) -> tuple[float, float]:
     """a + b as rounded sum and exact remainder (Knuth)."""
     s = a + b
     t = s - a
@@ -215,7 +223,7 @@ def _two_sum(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _square(a):  # type: ignore[no-untyped-def]
+def _square(a: float) -> tuple[float, float]:
     """a * a as rounded product and exact remainder (Dekker, splitting at 27 bits)."""
     p = a * a
     c = 134217729.0 * a
@@ -225,15 +233,15 @@ def _square(a):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _add(sums, k, high, low):  # type: ignore[no-untyped-def]
+def _add(sums: Array, k: int, high: float, low: float) -> None:
     s, e = _two_sum(sums[k, 0], high)
     sums[k, 0], sums[k, 1] = _two_sum(s, e + sums[k, 1] + low)
 
 
 @njit(nogil=True, cache=True)
-def _add_sums(values, fill, sums):  # type: ignore[no-untyped-def]
+def _add_sums(values: Array, fill: float, sums: Array) -> None:
     for i in range(len(values)):
-        x = np.float64(values[i])
+        x: float = np.float64(values[i])
         if x != x:
             x = fill
         _add(sums, 0, x, 0.0)
@@ -242,6 +250,6 @@ def _add_sums(values, fill, sums):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _merge_sums(sums, other):  # type: ignore[no-untyped-def]
+def _merge_sums(sums: Array, other: Array) -> None:
     for k in range(2):
         _add(sums, k, other[k, 0], other[k, 1])

@@ -70,7 +70,7 @@ def redundant(
 
 
 @njit(nogil=True, cache=True)
-def _summed(bits, hashes):  # type: ignore[no-untyped-def]
+def _summed(bits: Array, hashes: Array) -> tuple[Any, Any, Any]:
     total = np.uint64(0)
     low, high = bits[0], bits[0]
     for i in range(len(bits)):

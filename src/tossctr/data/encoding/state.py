@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tossctr.config.schema import LabelSpec
 from tossctr.data.encoding.columns import Column
@@ -47,34 +41,26 @@ class EncoderState(BaseModel):
     vocabularies: dict[str, tuple[str, ...]]
     index_sizes: dict[str, int]
     scalers: dict[str, Scaler]
-    quantiles: dict[str, Quantiles] = {}
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Without quantiles the JSON, and so its hash, is what it was before there were any.
-        content: dict[str, Any] = serialize(self)
-        return content if self.quantiles else {k: v for k, v in content.items() if k != "quantiles"}
+    quantiles: dict[str, Quantiles]
 
     def shift_and_scale(self, column: Column) -> tuple[float, float]:
         """(shift, scale) of a column of numbers: x -> (x - shift) * scale."""
         scaler = self.scalers.get(column.owner)
         return (scaler.shift, scaler.scale) if scaler else (0.0, 1.0)
 
-    def filled(self, column: Column) -> float:
-        """What a missing number is taken for, before shift and scale."""
+    def encoded_fill(self, column: Column) -> float:
+        """What a missing number is taken for, normalised and scaled."""
         fill = np.array(column.fill_number)
         if column.normalizer == "quantile":
             fill = self.quantiles[column.owner](fill)
         elif column.normalizer == "signed_log":
             fill = signed_log(fill)
-        return float(fill)
+        shift, scale = self.shift_and_scale(column)
+        return (float(fill) - shift) * scale
 
     def missing(self, column: Column) -> float | None:
         """What networks take a missing number for, as encoded; None where none is kept."""
-        if not column.keeps_missing:
-            return None
-        shift, scale = self.shift_and_scale(column)
-        return float(np.float32((self.filled(column) - shift) * scale))
+        return float(np.float32(self.encoded_fill(column))) if column.keeps_missing else None
 
     @model_validator(mode="after")
     def _whole(self) -> EncoderState:

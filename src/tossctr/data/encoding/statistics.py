@@ -111,11 +111,9 @@ class Stats:
         where = Where(first_row, file, rows)
         clicked = labels(batch, self.label, where)
         self.label_counts += np.bincount(clicked.astype(np.int64), minlength=2)
-        hashes = None
-        if self.samples or self.hashes:
-            hashes = row_hashes(
-                first_row + np.arange(batch.num_rows) if rows is None else np.asarray(rows)
-            )
+        if rows is None:
+            rows = first_row + np.arange(batch.num_rows)
+        hashes = row_hashes(rows)
         for column in self.columns:
             with where.reading(column.name):
                 self._count(column, batch.column(column.name), where, hashes)
@@ -139,13 +137,12 @@ class Stats:
         column: Column,
         array: pa.Array,
         where: Where,
-        row_hashes: NDArray[np.uint64] | None,
+        row_hashes: NDArray[np.uint64],
     ) -> None:
         match column.kind:
             case "categorical":
                 codes, texts = self._count_categories(column, array, where)
                 if column.name in self.hashes:
-                    assert row_hashes is not None
                     fill = column.fill if isinstance(column.fill, str) else None
                     self.hashes[column.name].update(text_bits(codes, texts, fill), row_hashes)
             case "sequence":
@@ -154,11 +151,10 @@ class Stats:
                 values = as_floats(array, column.name, where, self.na)
                 self._count_numbers(column, values, where)
                 if column.normalizer == "quantile":
-                    assert row_hashes is not None
                     self.samples[column.owner].update(values, column.fill_number, row_hashes)
                 if column.name in self.hashes:
-                    assert row_hashes is not None
-                    bits = number_bits(values, column.fill_number)
+                    fill_number = np.nan if column.keeps_missing else column.fill_number
+                    bits = number_bits(values, fill_number)
                     self.hashes[column.name].update(bits, row_hashes)
             case "numeric_sequence":
                 values, offsets = flat_numbers(array, column, self.na, where)

@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Transform:
-    """One batch on its way through the encoder."""
+    """One batch of raw rows, and what encodes it."""
 
     state: EncoderState
     na: frozenset[str]
@@ -146,8 +146,6 @@ class Transform:
         with self.where.reading(column.name):
             values = as_floats(self._array(column), column.name, self.where, self.na)
         self._scale(column, values, out, self.where)
-        if column.keeps_missing:
-            out[np.isnan(values)] = np.nan
 
     def _number_lists(self, column: Column, dtype: type[np.floating[Any]]) -> RaggedArray:
         with self.where.reading(column.name):
@@ -158,11 +156,11 @@ class Transform:
 
     def _scale(self, column: Column, values: Array, out: Array, where: Where) -> None:
         shift, scale = self.state.shift_and_scale(column)
-        fill = self.state.filled(column)
+        missing = np.nan if column.keeps_missing else self.state.encoded_fill(column)
         if column.normalizer == "quantile":
             refuse_infinite(values, column.name, where)
             values = self.state.quantiles[column.owner](values)
         elif column.normalizer == "signed_log":
             values = signed_log(values)
-        missing = scale_into(out, values, fill, shift, scale, column.name, where)
-        self.report.count(column.name, missing=missing)
+        count = scale_into(out, values, missing, shift, scale, column.name, where)
+        self.report.count(column.name, missing=count)
