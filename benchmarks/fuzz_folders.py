@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from fault_cases import BLEND, CONFIG, CONFIGS, CPU, EXPORT, FOLDS, NET, PREPARE, TREES
 from mutations import flip, spoil
 
+from tossctr.artefact import sealed
 from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
 from tossctr.evaluation.held_out import _digest
@@ -117,8 +118,8 @@ def reading(path: str, draw: random.Random) -> tuple[str, str]:
         return draw.choice(["prepare", "train", "folds", "export", "evaluate"]), "net"
     if path.startswith("checkpoints/tune"):
         return "tune", "trees"
-    if "/folds/" in path:
-        own = ["trees/folds"] if path.startswith("checkpoints/trees") else []
+    if ".folds/" in path:
+        own = ["trees.folds"] if path.startswith("checkpoints/trees.folds") else []
         return draw.choice([*scoring, "blend", "folds"]), draw.choice([*own, "blend"])
     return draw.choice([*scoring, "blend", "train"]), path.split("/")[1]
 
@@ -302,6 +303,8 @@ def sign(project: Path) -> None:
         edit(marker, sign_several)
     for kept in checkpoints.rglob("calibration_*.json"):
         edit(kept, sign_calibration)
+    for made_from in checkpoints.rglob("made_from.json"):
+        edit(made_from, sign_itself)
 
 
 def sign_store(folder: Path, about: Any) -> None:
@@ -326,6 +329,12 @@ def sign_several(folder: Path, about: Any) -> None:
 def sign_calibration(folder: Path, about: Any) -> None:
     held = [folder / name for name in ("oof.parquet", "validation.parquet")]
     about["held_out"] = sha256_of(plain(next(path for path in held if path.exists())))
+    sign_itself(folder, about)
+
+
+def sign_itself(folder: Path, about: Any) -> None:
+    about.pop("sha256", None)
+    about.update(sealed(about))
 
 
 def sign_predictions(path: Path, marker: Path) -> None:

@@ -15,12 +15,15 @@ from tossctr import files
 from tossctr.errors import UserError
 from tossctr.files import locked, whole_file
 from tossctr.folders import (
+    find_unfinished,
     is_unfinished,
+    made_from_of,
     mark,
     new_unfinished,
     put_in_place,
     remove_made,
     whole_files,
+    write_made_from,
 )
 from tossctr.training.checkpoint import write_tensors
 
@@ -96,6 +99,27 @@ def test_a_half_removed_folder_is_still_known_and_no_result(tmp_path, monkeypatc
             shutil.rmtree(path)
 
 
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace("11", "12"),
+    lambda text: text.replace('"sha256": "', '"sha256": "0'),
+    lambda text: "[1]",
+    lambda text: "[" * 100_000,
+    lambda text: text[: len(text) // 2],
+])  # fmt: skip
+def test_what_a_folder_is_made_from_counts_only_as_it_was_written(tmp_path, change):
+    made_from = {"seed": 11, "data": {"train": [3, None]}, "rate": 0.1, "é": True}
+    folder = new_unfinished(tmp_path / "x", "run")
+    write_made_from(folder, made_from)
+    assert made_from_of(folder, "run") == made_from
+    assert find_unfinished(tmp_path / "x", "run", made_from) == folder
+    assert made_from_of(folder, "folds") is None
+    file = folder / "made_from.json"
+    file.write_text(change(file.read_text()))
+    assert made_from_of(folder, "run") is None
+    assert find_unfinished(tmp_path / "x", "run", {**made_from, "seed": 12}) is None
+    assert new_unfinished(tmp_path / "x", "run") != folder  # it stays
+
+
 def test_names_of_unfinished_folders():
     names = ["run.partial", "run.partial.2", "run.1.partial.13"]
     assert all(map(is_unfinished, names))
@@ -161,7 +185,7 @@ def test_an_error_leaves_all_files_as_they_were(tmp_path, error):
 def test_files_of_users_are_not_replaced_without_force(tmp_path):
     write(tmp_path, "old")
     (tmp_path / "b.txt").write_text("mine, and of another size")
-    with pytest.raises(UserError, match=r"b\.txt: is in the way"):
+    with pytest.raises(UserError, match=r"b\.txt: is there, and not as TossCTR wrote it"):
         write(tmp_path, "new")
     assert texts(tmp_path)["a.txt"] == "old a.txt"
     write(tmp_path, "new", force=True)

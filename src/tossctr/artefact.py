@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -125,6 +126,23 @@ def read_artefact(
         ) from error
     except RecursionError as error:
         raise UserError("is not JSON: nested too deeply", file=file, remedy=remedy) from error
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with its own hash as `sha256`, for a JSON file that no other file names."""
+    return {**content, "sha256": _digest(content)}
+
+
+def unsealed(content: Any) -> dict[str, Any] | None:
+    """What `sealed` was given; None where the content is not as it returned it."""
+    if not isinstance(content, dict):
+        return None
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return rest if content.get("sha256") == _digest(rest) else None
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def first_problem(error: ValidationError) -> str:

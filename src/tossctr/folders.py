@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from tossctr.artefact import read_json
+from tossctr.artefact import read_json, sealed, unsealed
 from tossctr.errors import UserError
 from tossctr.files import remove, sync_file, sync_folder, temporary_name, write_json, writing
 from tossctr.progress import say
@@ -32,7 +32,7 @@ def is_made(folder: Path, kind: Kind) -> bool:
 
 
 def refuse_foreign(folder: Path, kind: Kind) -> None:
-    """Refuse a place that holds what is not ours; an empty folder is nobody's.
+    """Refuse a place that holds what is not ours; an empty folder may be used.
 
     Raises:
         UserError: a file, or a folder with something in it and without our mark.
@@ -87,7 +87,7 @@ def _order_of_removal(path: Path) -> tuple[bool, bool, bool]:
     return path.name.startswith(".tossctr-"), path.suffix != ".json", path.name != MADE_FROM
 
 
-def unfinished(final: Path, kind: Kind) -> Iterator[tuple[Path, Any]]:
+def unfinished(final: Path, kind: Kind) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The unfinished folders of a result, each with what it is made from; remains of removed ones
     and what is not ours are left out."""
     if not final.parent.is_dir():
@@ -99,9 +99,15 @@ def unfinished(final: Path, kind: Kind) -> Iterator[tuple[Path, Any]]:
                 yield folder, made_from
 
 
-def made_from_of(folder: Path, kind: Kind) -> Any:
-    """What a folder of ours says that it is made from; None where it says nothing."""
-    return _json(folder / MADE_FROM) if is_made(folder, kind) else None
+def made_from_of(folder: Path, kind: Kind) -> dict[str, Any] | None:
+    """What a folder of ours says that it is made from; None where it does not say, or the file has
+    changed since it was written."""
+    return unsealed(_json(folder / MADE_FROM)) if is_made(folder, kind) else None
+
+
+def write_made_from(folder: Path, made_from: Mapping[str, Any]) -> None:
+    """Say what a folder is made from; errors as `write_json`."""
+    write_json(folder / MADE_FROM, sealed(made_from))
 
 
 def find_unfinished(final: Path, kind: Kind, made_from: Mapping[str, Any]) -> Path | None:
@@ -250,7 +256,7 @@ def refuse_foreign_files(
             not file.is_file() or file.is_symlink() or _stamp(file) not in written.get(name, [])
         ):
             raise UserError(
-                "is in the way, and is not what this command wrote",
+                "is there, and not as TossCTR wrote it",
                 file=file,
                 remedy=remedy,
             )

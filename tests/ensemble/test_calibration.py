@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
+from tossctr.artefact import sealed, unsealed
 from tossctr.ensemble.calibration import calibrate, fit_calibrator, read_calibration
 from tossctr.ensemble.maps import MAPS
 from tossctr.errors import UserError
@@ -100,11 +101,13 @@ def test_a_calibration_is_read_back_only_for_its_predictions_and_as_it_was_writt
     assert again == found.calibrator
     assert read_calibration(path, "b" * 64) is None
     content = json.loads(path.read_text())
-    for damage in ({"version": 2}, {"calibrator": {}}, {"more": 1}, {"held_out": "x"}):
+    assert unsealed(content) is not None
+    for damage in ({"version": 1}, {"calibrator": {}}, {"more": 1}, {"held_out": "x"}):
         path.write_text(json.dumps({**content, **damage}))
         assert read_calibration(path, "a" * 64) is None
+    del content["sha256"]
     content["calibrator"]["shift"] = -30.0
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(sealed(content)))
     assert not found.calibrator.same_as(read_calibration(path, "a" * 64).calibrator)
 
 

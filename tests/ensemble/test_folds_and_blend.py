@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from tossctr import folders, pipeline
+from tossctr.artefact import sealed
 from tossctr.cli import main
 from tossctr.config.recipe import Recipe
 from tossctr.ensemble import folds as folding
@@ -231,8 +232,9 @@ def test_a_calibration_that_somebody_changed_bends_no_score(blended, capsys):
     assert calibrator(scorer, "competition_score", CPU) == chosen
     assert "again" not in capsys.readouterr().err
     content = json.loads(written)
+    del content["sha256"]
     content["calibrator"]["shift"] = -30.0
-    for changed in (json.dumps(content), "[]", "[" * 100_000, '{"version": 1}'):
+    for changed in (json.dumps(sealed(content)), "[]", "[" * 100_000, '{"version": 1}'):
         file.write_text(changed)
         assert calibrator(scorer, "competition_score", CPU) == chosen
         assert json.loads(file.read_text()) == json.loads(written)
@@ -267,6 +269,13 @@ def test_the_table_has_a_line_for_each_and_survives_damage(blended, folds, data,
     assert single.score > single.metrics["competition_score"]  # WLL at the natural prior is bad
     about = json.loads((root / "DCNv2_toy.folds" / "folds.json").read_text())
     assert fold.cross_validated["AUC"] == about["cross_validated"]["AUC"]
+    kept = root / "DCNv2_toy" / "calibration_competition_score.json"
+    text, digits = kept.read_text(), str(single.score)
+    assert text.count(digits) == 1
+    kept.write_text(text.replace(digits, "0.9" + digits[3:]))
+    again = {entry.name: entry for entry in leaderboard(root)}
+    assert again["DCNv2_toy"].score is None
+    assert again["blend"] == found["blend"]
     (root / "DCNv2_toy" / "experiment.json").write_text("{")
     assert "DCNv2_toy" not in {entry.name for entry in leaderboard(root)}
 

@@ -500,6 +500,11 @@ def test_an_export_replaces_only_exports(
         assert (folder / name).read_bytes() == before
         rows = export(data, dataset, folder, form, force=True)
         assert export(data, dataset, folder, form) == rows
+    vocabulary = folder / "feature_vocab.json"
+    vocabulary.write_text("{}")  # beside files of an export, and yet the user's
+    with pytest.raises(UserError, match=r"feature_vocab\.json: is there, and not as TossCTR"):
+        export(data, dataset, folder, form)
+    assert vocabulary.read_text() == "{}"
 
 
 def test_the_feature_map_counts_as_fuxictr_does(

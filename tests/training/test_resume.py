@@ -166,7 +166,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
 
 
 def test_a_checkpoint_of_another_seed_is_passed_over(data_root, tmp_path, monkeypatch, capsys):
-    """It was gone on with in silence: the rows of one seed, the weights of another."""
+    """It was resumed in silence: the rows of one seed, the weights of another."""
     for name, seed in (("one", 1), ("two", 2)):
         with monkeypatch.context() as patch:
             killed_at(patch, "on_train_batch_end", 3)
@@ -282,6 +282,15 @@ def test_a_changed_run_is_trained_again(data_root, tmp_path):
     (run.folder / "model.safetensors").write_bytes(b"damaged")
     assert_same(fit(data_root, tmp_path / "run", "epochs=1"), expected)
     assert (tmp_path / "run.1" / "model.safetensors").read_bytes() == b"damaged"
+
+
+def test_a_run_that_says_another_training_than_its_own_is_trained_again(data_root, tmp_path):
+    run = fit(data_root, tmp_path / "run", "epochs=1")
+    file = run.folder / "made_from.json"
+    text = file.read_text()
+    assert text.count('"epochs": 1') == 1
+    file.write_text(text.replace('"epochs": 1', '"epochs": 2'))
+    assert len(fit(data_root, tmp_path / "run", "epochs=2").metrics["history"]) == 2
 
 
 def test_folders_that_are_no_run_are_not_touched(data_root, tmp_path):

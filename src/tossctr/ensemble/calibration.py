@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from tossctr.artefact import Artefact, Sha256, read_artefact
+from tossctr.artefact import Artefact, Sha256, read_artefact, read_json, sealed, unsealed
 from tossctr.ensemble.choices import Objective
 from tossctr.ensemble.maps import MAPS, Floats, Parameters, cross_entropy
 from tossctr.ensemble.objectives import AIMS
@@ -31,7 +31,7 @@ from tossctr.evaluation.reliability import reliability
 from tossctr.files import write_json
 from tossctr.progress import say
 
-VERSION = 1
+VERSION = 2
 FOLDS = 5
 MIN_CLICKS = 50  # fewer tell nothing about a map: the exact shift stays alone
 SEED = 2024
@@ -107,7 +107,7 @@ class Calibration:
 
     def save(self, path: Path, source: str | None) -> None:
         """Write all of it as JSON, with the hash of the predictions that it was fit on."""
-        write_json(path, {"version": VERSION, "held_out": source, **asdict(self)})
+        write_json(path, sealed({"version": VERSION, "held_out": source, **asdict(self)}))
 
 
 class _CalibratorState(Artefact):
@@ -118,9 +118,10 @@ class _CalibratorState(Artefact):
 
 
 class CalibrationFile(Artefact):
-    """What `Calibration.save` writes; `held_out` is the hash of the predictions it was fit on."""
+    """What `Calibration.save` writes; `held_out` is the hash of the predictions it was fit on,
+    `sha256` that of all the rest."""
 
-    version: Literal[1]
+    version: Literal[2]
     held_out: Sha256 | None
     calibrator: _CalibratorState
     rows: int
@@ -129,15 +130,18 @@ class CalibrationFile(Artefact):
     before: dict[str, float]
     after: dict[str, float]
     reliability: dict[str, Any]
+    sha256: Sha256
 
 
 def read_calibration(path: Path, source: str) -> CalibrationFile | None:
     """What `Calibration.save` wrote for the held-out predictions with the hash `source`; None where
-    there is none, or one of other predictions."""
+    there is none, one of other predictions, or (which is said) one that has changed."""
     if not os.path.lexists(path):
         return None
     try:
         found = read_artefact(path, CalibrationFile)
+        if unsealed(read_json(path)) is None:
+            raise UserError("has changed since it was written", file=path)
     except UserError as error:
         say(error.line())
         return None

@@ -1,7 +1,7 @@
 """K-fold training: every row of the training part predicted by models that never saw it.
 
     <run folder>.folds/made_from.json          config, encoder, rows and cut
-    <run folder>.folds/seed_1/fold_0/ ...      a run each, that goes on by itself after a kill
+    <run folder>.folds/seed_1/fold_0/ ...      a run each, which resumes by itself after a kill
     <run folder>.folds/oof.parquet             row, fold, label, logit: mean over the seeds
     <run folder>.folds/folds.json              hashes and metrics; written last
 
@@ -42,7 +42,6 @@ from tossctr.evaluation.metrics import evaluate, reported
 from tossctr.evaluation.uncertainty import standard_errors
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import (
-    MADE_FROM,
     find_unfinished,
     made_from_of,
     new_unfinished,
@@ -50,6 +49,7 @@ from tossctr.folders import (
     refuse_foreign,
     remove_made,
     unfinished,
+    write_made_from,
 )
 from tossctr.inference.predict import predict_rows
 from tossctr.inference.scorer import Scorer
@@ -201,7 +201,7 @@ def _begin(
     for other, _ in unfinished(folder, "folds"):
         say(f"unfinished folds of another config or other data stay in {other}")
     work = new_unfinished(folder, "folds")
-    write_json(work / MADE_FROM, made_from)
+    write_made_from(work, made_from)
     return work, None
 
 

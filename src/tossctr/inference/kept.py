@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pydantic_core
 import torch
 
-from tossctr.artefact import opened, read_json
+from tossctr.artefact import opened
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.preparing.parallel import Spread
 from tossctr.data.sources import open_source
 from tossctr.errors import UserError
-from tossctr.files import sha256_of, whole_file, write_json
-from tossctr.folders import mark, remove_made
+from tossctr.files import sha256_of, whole_file
+from tossctr.folders import MADE_FROM, made_from_of, mark, remove_made, write_made_from
 from tossctr.inference.predict import BATCH_ROWS, Predictions, predict_file
 from tossctr.inference.scorer import Scorer, marker_of
 from tossctr.location import Location, name_of
@@ -31,7 +31,6 @@ from tossctr.training.run_folder import Run
 
 VERSION = 2
 PART_ROWS = 16 * BATCH_ROWS
-_MARK = "made_from.json"
 _KEY = b"tossctr"
 
 Part = tuple[Predictions, EncodingReport]  # and what was counted in its rows
@@ -85,9 +84,9 @@ def predict_kept(
         scored = _here if spread is None else partial(_on_workers, spread)
         for part, counted in scored(run, path, device, id_col, start):
             if counted.rows == PART_ROWS:
-                if not (folder / _MARK).exists():
+                if not (folder / MADE_FROM).exists():
                     mark(folder, "scores")
-                    write_json(folder / _MARK, {**made_from, "inputs": inputs.as_dict()})
+                    write_made_from(folder, {**made_from, "inputs": inputs.as_dict()})
                 _write(folder / _name(number), part, start, counted)
             report.merge(counted)
             number, start = number + 1, start + counted.rows
@@ -162,12 +161,10 @@ def _score(
 
 
 def _is_of(folder: Path, made_from: Mapping[str, Any], inputs: Inputs) -> bool:
+    made = made_from_of(folder, "scores") or {}
     try:
-        made = read_json(folder / _MARK)
-        return made.keys() - made_from.keys() == {"inputs"} and (
-            {**made, **made_from} == made and inputs.same_as(made["inputs"])
-        )
-    except (UserError, KeyError, TypeError, AttributeError):
+        return {**made_from, "inputs": made["inputs"]} == made and inputs.same_as(made["inputs"])
+    except (KeyError, TypeError, AttributeError):
         return False
 
 

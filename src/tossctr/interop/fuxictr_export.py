@@ -23,11 +23,12 @@ from tossctr.files import locked
 from tossctr.folders import whole_files
 from tossctr.interop.feature_map import MAP, VOCAB, FuxiMap, write_vocabularies
 from tossctr.interop.formats import Format
-from tossctr.interop.fuxictr_files import columns_of, is_export, writing
+from tossctr.interop.fuxictr_files import columns_of, writing
 from tossctr.location import Location, beside, name_of
 from tossctr.progress import say, track
 
 PARTS = ("train", "valid", "test")
+_REMEDY = "choose another --output, or replace it with --force"
 _IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")
 
 
@@ -176,15 +177,13 @@ def export(
         raise UserError(
             "holds the files that would be exported", file=folder, remedy="name another folder"
         )
-    if not force:
-        _refuse_others(folder, [part + form.suffix for part in parts])
-    written = Export.of(data, dataset, max_len)
     rows: dict[str, int] = {}
     names = [*(part + form.suffix for part in parts), MAP, VOCAB]
     with (
         locked(folder / ".export.lock", f"the export {folder}"),
-        whole_files(folder, "export", names, force=True) as temporary,
+        whole_files(folder, "export", names, remedy=_REMEDY, force=force) as temporary,
     ):
+        written = Export.of(data, dataset, max_len)
         for part in parts:
             path = temporary / (part + form.suffix)
             if part != "test":
@@ -208,22 +207,6 @@ def _refuse_nul(ids: pa.Array, column: str, where: Where) -> None:
             ids[at].as_py(),
             "correct the id, or export as fuxictr-parquet",
         )
-
-
-def _refuse_others(folder: Path, names: Sequence[str]) -> None:
-    """Raises:
-    UserError: a file of these names, or a map, that no export wrote.
-    """
-    here = (folder / f"{part}{form.suffix}" for part in PARTS for form in Format)
-    exported = {path.name for path in here if path.exists() and is_export(path)}
-    for name in (*names, MAP, VOCAB):
-        ours = bool(exported) if name in (MAP, VOCAB) else name in exported
-        if (folder / name).exists() and not ours:
-            raise UserError(
-                "is there, and not as TossCTR wrote it",
-                file=folder / name,
-                remedy="choose another --output, or replace it with --force",
-            )
 
 
 def _ranges(rows: int) -> Iterator[Array]:

@@ -66,19 +66,6 @@ def _padded(ragged: Ragged, field: Field, out: Array) -> Array:
     return out
 
 
-def is_export(path: Path) -> bool:
-    """Whether `writing` wrote it: such a file names the vocabulary of its indices."""
-    try:
-        if path.suffix == ".h5":
-            import h5py
-
-            with h5py.File(path, "r") as file:
-                return VOCABULARY in file.attrs
-        return VOCABULARY.encode() in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException, RuntimeError):
-        return False
-
-
 @contextmanager
 def writing(path: Path, vocabulary: str) -> Iterator[Append]:
     """A function that appends columns to a new file, which appears when it is whole.

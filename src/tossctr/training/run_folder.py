@@ -52,6 +52,7 @@ from tossctr.folders import (
     refuse_foreign,
     remove_made,
     unfinished,
+    write_made_from,
 )
 from tossctr.models import build_model
 from tossctr.models.base import CTRModel
@@ -109,7 +110,7 @@ class RunWriter:
 
     @property
     def checkpoints(self) -> Path:
-        """Where training keeps what it needs to go on."""
+        """Where training keeps what it needs to resume."""
         return self.folder / "checkpoints"
 
     def begin(
@@ -166,12 +167,12 @@ class RunWriter:
         save_experiment(experiment, self.folder / EXPERIMENT)
         encoder.save(self.folder)
         write_json(self.folder / "features.json", features.model_dump(mode="json"))
-        write_json(self.folder / MADE_FROM, made_from)
+        write_made_from(self.folder, made_from)
 
     def request_fresh(self) -> None:
         """Let the next `begin`, of whatever process, continue nothing."""
         if find_unfinished(self.final, "run", _FRESH) is None:
-            write_json(new_unfinished(self.final, "run") / MADE_FROM, _FRESH)
+            write_made_from(new_unfinished(self.final, "run"), _FRESH)
 
     @property
     def training(self) -> str:
