@@ -61,13 +61,15 @@ def _sizes(array: pa.Array) -> NDArray[np.int64] | int:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
         return _filled(pc.binary_length(array)) + 4
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        ends = np.cumsum(np.append(0, _filled(pc.list_value_length(array))))
-        inner = np.broadcast_to(_sizes(array.flatten()), int(ends[-1]))
+        lengths, inner = _filled(pc.list_value_length(array)), _sizes(array.flatten())
+        if isinstance(inner, int):
+            return lengths * inner
+        ends = np.cumsum(np.append(0, lengths))
         in_rows: NDArray[np.int64] = np.diff(np.append(0, np.cumsum(inner))[ends])
         return in_rows
     return max(int(kind.bit_width) // 8, 1) if pa.types.is_primitive(kind) else 8
 
 
-def _filled(lengths: pa.Array) -> NDArray[Any]:
+def _filled(lengths: pa.Array) -> NDArray[np.int64]:
     found: NDArray[Any] = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
     return found.astype(np.int64)

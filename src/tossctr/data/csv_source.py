@@ -12,11 +12,9 @@ import pyarrow.csv
 
 from tossctr.config.nulls import NA_VALUES
 from tossctr.data.sources import (
-    BATCH_ROWS,
     ColumnType,
+    Source,
     between,
-    require_columns,
-    short,
     unreadable,
 )
 from tossctr.errors import UserError
@@ -30,25 +28,23 @@ _SEPARATORS = ",\t;|"
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
-class CsvSource:
+class CsvSource(Source):
     """A CSV file with a header line, compressed where its name says so; a field is missing where it
     is empty or one of `na_values`. Columns are separated by commas, or where the header has none,
     by tabs, semicolons or `|`."""
 
     has_types = False
-    ends = None
-    vocabulary = None
 
     def __init__(
         self, path: Location, types: Mapping[str, ColumnType], na_values: Sequence[str] = NA_VALUES
     ) -> None:
-        self.path = self.file = path
+        self.path = path
         self._null = ["", *na_values]
         self._types = types
         self._parsing = pa.csv.ParseOptions(delimiter=self._separator())
         self._rows: int | None = None  # known once the file has been read through
         self.names = self._header()
-        self._columns = tuple(types) or self.names
+        self.columns = tuple(types) or self.names
 
     @property
     def num_rows(self) -> int | None:
@@ -75,6 +71,12 @@ class CsvSource:
                 head = bytes(stream.read(_HEAD_BYTES))
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.path, error) from error
+        if not head.strip(b"\xef\xbb\xbf\r\n"):
+            raise UserError(
+                "is empty",
+                file=self.path,
+                remedy="write a header line with the names of its columns, and its rows below",
+            )
         encoding = _MARKS.get(head[:2], "UTF-16" if b"\0" in head[:200] else None)
         if encoding is not None:
             raise self._not_utf8(encoding)
@@ -114,17 +116,9 @@ class CsvSource:
             self._rows = sum(batch.num_rows for batch in self.batches(self.names[:1]))
         return self._rows
 
-    def batches(
-        self,
-        columns: Sequence[str] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        batch_rows: int = BATCH_ROWS,
+    def _read(
+        self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        columns = self._columns if columns is None else columns
-        require_columns(self, columns)
-        if stop is not None and start >= stop:
-            return
         first = start
         for block_bytes in _CSV_BLOCK_BYTES:
             try:
@@ -132,7 +126,7 @@ class CsvSource:
                     for batch in between(reader, start, stop, columns, batch_rows, self.path):
                         start += batch.num_rows
                         yield batch
-                if (stop is None or start < stop) and (start > first or first == 0):
+                if start < stop and (start > first or first == 0):
                     self._rows = start
                 return
             except (pa.ArrowException, OSError) as error:
@@ -187,6 +181,4 @@ class CsvSource:
                 row=row,
                 remedy='put fields that hold the separator or line breaks in quotes (")',
             )
-        return UserError(
-            f"cannot be read: {short(error)}", file=self.path, row=row, remedy="write it again"
-        )
+        return unreadable(self.path, error, row)

@@ -10,7 +10,7 @@ from itertools import accumulate, takewhile
 import pyarrow as pa
 
 from tossctr.data.parquet_source import ParquetSource
-from tossctr.data.sources import BATCH_ROWS, Source, require_columns, short
+from tossctr.data.sources import Source, require_columns, short
 from tossctr.data.where import Files
 from tossctr.errors import UserError
 from tossctr.location import Location
@@ -19,7 +19,7 @@ _INTEGER = r"0|-?[1-9][0-9]{0,17}"
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 
 
-class FolderSource:
+class FolderSource(Source):
     """Files one after the other, their rows counted through.
 
     A column that differs in type from file to file is read as the type that holds both. Columns in
@@ -49,10 +49,10 @@ class FolderSource:
         self._constants = _typed_partitions(path, self._parts, partitions)
         self.names = (*first.names, *self._constants[0])
         self.vocabulary, self.has_types = first.vocabulary, first.has_types
-        self._columns = tuple(columns) or self.names
+        self.columns = tuple(columns) or self.names
         self._types: dict[str, pa.DataType] = {}
         for part in self._parts:
-            require_columns(part, self._in_files(self._columns))
+            require_columns(part, self._in_files(columns))
             if part.vocabulary != self.vocabulary:
                 raise UserError(
                     f"was not made with the vocabulary of {first.path}",
@@ -98,28 +98,22 @@ class FolderSource:
     def count_rows(self) -> int:
         return sum(part.count_rows() for part in self._parts)
 
-    def batches(
-        self,
-        columns: Sequence[str] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        batch_rows: int = BATCH_ROWS,
+    def _read(
+        self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        columns = self._columns if columns is None else columns
-        require_columns(self, columns)
         own = self._in_files(columns)
         for part in self._parts:
             require_columns(part, own)
         first = 0  # row of the file's first
         for part, constants in zip(self._parts, self._constants, strict=True):
-            if stop is not None and first >= stop:
+            if first >= stop:
                 return
             read = 0
             if start > first and first + part.count_rows() <= start:
                 first += part.count_rows()
                 continue
-            begin, end = max(start - first, 0), None if stop is None else stop - first
-            for batch in part.batches(own or part.names[:1], begin, end, batch_rows):
+            begin = max(start - first, 0)
+            for batch in part.batches(own or part.names[:1], begin, stop - first, batch_rows):
                 read += batch.num_rows
                 yield self._row_batch(batch, columns, constants, part)
             first += part.num_rows if part.num_rows is not None else begin + read

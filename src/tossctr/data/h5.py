@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tossctr.data.bounded import BATCH_BYTES, MAX_ROW_BYTES, bounded
-from tossctr.data.sources import BATCH_ROWS, VOCABULARY, require_columns
+from tossctr.data.sources import VOCABULARY, Source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 
@@ -101,15 +101,12 @@ def _h5py(file: Path) -> Any:
     return h5py
 
 
-class H5Source:
+class H5Source(Source):
     """An H5 file: a one-dimensional dataset is a column, a two-dimensional one holds sequences,
     padded to one length (they come as lists, padding included)."""
 
-    has_types = True
-    ends = None
-
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
-        self.path = self.file = path
+        self.path: Path = path
         shapes: dict[str, tuple[int, ...]] = {}
         self._row_bytes: dict[str, int] = {}
         with reading(path) as file:
@@ -118,7 +115,7 @@ class H5Source:
                 dataset = _column(file, name, path)
                 shapes[name] = dataset.shape
                 self._row_bytes[name] = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
-        self.names: tuple[str, ...] = tuple(shapes)
+        self.names = tuple(shapes)
         self.vocabulary = None if vocabulary is None else str(vocabulary)
         rows = None
         for name, shape in shapes.items():
@@ -131,7 +128,7 @@ class H5Source:
                 )
             rows = shape[0]
         self._rows = int(rows or 0)
-        self._columns = tuple(columns) or self.names
+        self.columns = tuple(columns) or self.names
 
     @property
     def num_rows(self) -> int:
@@ -140,20 +137,11 @@ class H5Source:
     def count_rows(self) -> int:
         return self._rows
 
-    def batches(
-        self,
-        columns: Sequence[str] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        batch_rows: int = BATCH_ROWS,
+    def _read(
+        self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        columns = self._columns if columns is None else columns
-        require_columns(self, columns)
-        stop = self._rows if stop is None else min(stop, self._rows)
         row_bytes = sum(self._row_bytes[name] for name in columns)
         at_once = max(1, min(batch_rows, BATCH_BYTES // max(row_bytes, 1)))
-        if start >= stop:
-            return
         with reading(self.path) as file:
             datasets = [_column(file, name, self.path) for name in columns]
             for at in range(start, stop, at_once):

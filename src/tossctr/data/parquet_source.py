@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 from tossctr.data.encoding.lists import is_list
 from tossctr.data.plain_types import plain, plain_type
 from tossctr.data.sources import (
-    BATCH_ROWS,
     VOCABULARY,
+    Source,
     between,
-    require_columns,
     short,
     unreadable,
 )
@@ -93,17 +92,15 @@ def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), batch.schema.names)
 
 
-class ParquetSource:
+class ParquetSource(Source):
     """A Parquet file, read through small buffers whatever the size of its row groups; its columns
     come as `plain_types` has them."""
 
-    has_types = True
-
     def __init__(self, path: Location, columns: Iterable[str]) -> None:
-        self.path = self.file = path
+        self.path = path
         with self._open() as file:
             self.schema = pa.schema([(f.name, plain_type(f.type)) for f in file.schema_arrow])
-            self.names: tuple[str, ...] = tuple(self.schema.names)
+            self.names = tuple(self.schema.names)
             made_with = (file.schema_arrow.metadata or {}).get(VOCABULARY.encode())
             self.vocabulary = None if made_with is None else made_with.decode(errors="replace")
             self._group_rows = [
@@ -123,16 +120,9 @@ class ParquetSource:
     def count_rows(self) -> int:
         return self.num_rows
 
-    def batches(
-        self,
-        columns: Sequence[str] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        batch_rows: int = BATCH_ROWS,
+    def _read(
+        self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        columns = self.columns if columns is None else columns
-        require_columns(self, columns)
-        stop = self.num_rows if stop is None else min(stop, self.num_rows)
         groups, skipped, position = [], 0, 0
         for index, rows in enumerate(self._group_rows):
             if position + rows <= start:
@@ -140,8 +130,6 @@ class ParquetSource:
             elif position < stop:
                 groups.append(index)
             position += rows
-        if start >= stop:
-            return
         with self._open() as file:
             try:
                 rows = min(batch_rows, self._rows_at_once(file.metadata, groups, columns))

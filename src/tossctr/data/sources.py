@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import pyarrow as pa
 
@@ -33,46 +35,42 @@ BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
 VOCABULARY = "tossctr_vocabulary"  # attribute of an H5 file, key of a Parquet file's metadata
 
 
-class Source(Protocol):
-    """A file, or several as one, that can be read in order, any number of times."""
+class Source(ABC):
+    """A file, or several as one, that can be read in order, any number of times.
 
-    @property
-    def path(self) -> Location: ...
+    Attributes:
+        path: where it is.
+        names: every column of the file.
+        columns: those that it was opened with.
+        vocabulary: SHA-256 of the vocabulary whose indices it holds; None where its values are raw.
+        has_types: whether its columns have types of their own, which CSV has not.
+    """
+
+    path: Location
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    vocabulary: str | None = None
+    has_types: bool = True
 
     @property
     def file(self) -> RowsIn:
         """What errors name rows by."""
-        ...
+        return self.path
 
     @property
-    def vocabulary(self) -> str | None:
-        """SHA-256 of the vocabulary whose indices it holds; None where its values are raw."""
-        ...
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every column of the file."""
-        ...
-
-    @property
-    def has_types(self) -> bool:
-        """Whether its columns have types of their own, which CSV has not."""
-        ...
-
-    @property
+    @abstractmethod
     def num_rows(self) -> int | None:
         """Rows in the file where its metadata says so, else None."""
-        ...
 
+    @abstractmethod
     def count_rows(self) -> int:
         """Rows in the file, by reading it through where nothing else tells."""
-        ...
 
     @property
     def ends(self) -> tuple[int, ...] | None:
         """Rows that parts of the file end before, each part readable without those before it (a
         Parquet row group); None where the file is read from its start."""
-        ...
+        return None
 
     def batches(
         self,
@@ -88,7 +86,18 @@ class Source(Protocol):
         Raises:
             UserError: a column is missing, or the file is damaged.
         """
-        ...
+        columns = self.columns if columns is None else columns
+        require_columns(self, columns)
+        end = min(rows for rows in (stop, self.num_rows, sys.maxsize) if rows is not None)
+        if start < end:
+            yield from self._read(columns, start, end, batch_rows)
+
+    @abstractmethod
+    def _read(
+        self, columns: Sequence[str], start: int, stop: int, batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """As `batches`, of columns that are there; `start` is before `stop`, which is within the
+        file where `num_rows` is known, else perhaps beyond it."""
 
 
 def open_source(
@@ -217,7 +226,7 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
-def unreadable(path: Location, error: Exception) -> UserError:
+def unreadable(path: Location, error: Exception, row: int | None = None) -> UserError:
     """The error for a file that Arrow cannot read on."""
     if isinstance(error, TimeoutError):
         return UserError(
@@ -225,7 +234,7 @@ def unreadable(path: Location, error: Exception) -> UserError:
             file=path,
             remedy="check the network, then give the same command again",
         )
-    return UserError(f"cannot be read: {short(error)}", file=path, remedy="write it again")
+    return UserError(f"cannot be read: {short(error)}", file=path, row=row, remedy="write it again")
 
 
 def short(error: object) -> str:
@@ -236,7 +245,7 @@ def short(error: object) -> str:
 def between(
     stream: Iterable[pa.RecordBatch],
     start: int,
-    stop: int | None,
+    stop: int,
     columns: Sequence[str],
     batch_rows: int,
     path: Location,
@@ -253,11 +262,11 @@ def between(
     position = 0
     for batch in stream:
         low = max(start - position, 0)
-        high = batch.num_rows if stop is None else min(batch.num_rows, stop - position)
+        high = min(batch.num_rows, stop - position)
         if low < high:
             chosen = batch.slice(low, high - low).select(list(columns))
             where = Where(first_row + position + low, path)
             yield from bounded(chosen, batch_rows, where)
         position += batch.num_rows
-        if stop is not None and position >= stop:
+        if position >= stop:
             return

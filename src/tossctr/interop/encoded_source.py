@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tossctr.data.encoding.lists import flat_list, is_list
-from tossctr.data.sources import BATCH_ROWS, Source
-from tossctr.data.where import RowsIn
+from tossctr.data.sources import Source, short
+from tossctr.data.where import RowsIn, Where
 from tossctr.errors import UserError
 from tossctr.interop.feature_map import MAP, FuxiFeature, FuxiMap, vocabulary_of
-from tossctr.location import Location
 
 Array = NDArray[Any]
 
 
-class EncodedSource:
+class EncodedSource(Source):
     """A source of indices over a file of them.
 
     A file that we exported carries the hash of its vocabulary; what another file's indices mean
@@ -34,11 +34,10 @@ class EncodedSource:
         UserError: neither is there.
     """
 
-    has_types = True
-
     def __init__(self, inner: Source) -> None:
         self._inner = inner
-        self.vocabulary: str | None = inner.vocabulary
+        self.path, self.names, self.columns = inner.path, inner.names, inner.columns
+        self.vocabulary = inner.vocabulary
         self._features: dict[str, FuxiFeature] = {}
         if self.vocabulary is None:
             folder = _folder_of(inner)
@@ -46,16 +45,8 @@ class EncodedSource:
             self._features = dict(FuxiMap.read(folder / MAP).features)
 
     @property
-    def path(self) -> Location:
-        return self._inner.path
-
-    @property
     def file(self) -> RowsIn:
         return self._inner.file
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._inner.names
 
     @property
     def num_rows(self) -> int | None:
@@ -68,36 +59,50 @@ class EncodedSource:
     def ends(self) -> tuple[int, ...] | None:
         return self._inner.ends
 
-    def batches(
-        self,
-        columns: Sequence[str] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        batch_rows: int = BATCH_ROWS,
+    def _read(
+        self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
         for batch in self._inner.batches(columns, start, stop, batch_rows):
-            arrays = [
-                self._ours(name, batch.column(i)) for i, name in enumerate(batch.schema.names)
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+            where = Where(start, self.file)
+            start += batch.num_rows
+            names = batch.schema.names
+            arrays = [self._ours(n, a, where) for n, a in zip(names, batch.columns, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, names=names)
 
-    def _ours(self, name: str, array: pa.Array) -> pa.Array:
+    def _ours(self, name: str, array: pa.Array, where: Where) -> pa.Array:
         feature = self._features.get(name)
+        has_indices = feature is not None and feature.vocab_size is not None
         if is_list(array):
             offsets, flat = flat_list(array)
-            values = flat.to_numpy(zero_copy_only=False)
-            if pa.types.is_floating(flat.type):  # only our own files hold sequences of numbers
+            if pa.types.is_floating(flat.type) and not has_indices:  # only our own files hold them
+                values = flat.to_numpy(zero_copy_only=False)
                 values, offsets = trimmed(values, offsets, ~np.isnan(values))
             else:
-                values = values.astype(np.int64)
+                values = _indices(flat, name, where.of_values(offsets))
                 if feature is not None:
                     values = reindexed(values, feature)
                 values, offsets = trimmed(values, offsets, values != 0)
             return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
-        if feature is None or feature.vocab_size is None or array.null_count:
+        if feature is None or not has_indices or array.null_count:
             return array  # what is missing is the encoder's to name
-        ids = array.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        return pa.array(reindexed(ids, feature))
+        return pa.array(reindexed(_indices(array, name, where), feature))
+
+
+def _indices(values: pa.Array, column: str, where: Where) -> Array:
+    """Values as int64; `where` says which rows hold them.
+
+    Raises:
+        UserError: a null, or something else than whole numbers.
+    """
+    remedy = "write whole numbers, as feature_map.json counts them"
+    if values.null_count:
+        at = pc.index(values.is_null(), True).as_py()
+        raise where.error("a null among the indices", column, at, None, remedy)
+    try:
+        found: Array = values.cast(pa.int64()).to_numpy()
+    except pa.ArrowException as error:
+        raise where.error(f"not an index: {short(error)}", column, None, None, remedy) from error
+    return found
 
 
 def _folder_of(source: Source) -> Path:

@@ -110,8 +110,6 @@ class Export:
                 rows = self.encoder.transform(
                     batch, first_row=row, file=source.file, labelled=labelled
                 )
-                if rows.label is None:
-                    rows = replace(rows, label=np.zeros(len(rows), np.float32))
                 cut += self._cut(rows)
                 written = self._columns(rows, np.arange(len(rows)))
                 if id_col is not None:
@@ -138,9 +136,8 @@ class Export:
 
     def _columns(self, rows: EncodedRows, numbers: Array) -> dict[str, Array]:
         batch = replace(rows, features=self.features).take(numbers)
-        assert batch.label is not None
-        columns = columns_of(batch, self.features)
-        return {**columns, self.encoder.features.label: batch.label.numpy()}
+        label = np.zeros(len(numbers), np.float32) if batch.label is None else batch.label.numpy()
+        return {**columns_of(batch, self.features), self.encoder.features.label: label}
 
 
 def export(

@@ -154,5 +154,5 @@ def _as_int64(flat: pa.Array, dtype: Literal["str", "int"]) -> pa.Array | None:
         return None
     try:
         return flat.cast(pa.int64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except pa.ArrowInvalid:  # text, or beyond int64
         return None

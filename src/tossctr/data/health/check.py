@@ -17,7 +17,7 @@ from tossctr.data.health.column import ColumnHealth
 from tossctr.data.health.drift import stability_index, unseen_share
 from tossctr.data.health.kinds import are_flags, filled, kind_of
 from tossctr.data.plain_types import to_single_values
-from tossctr.data.sources import open_source, say_order
+from tossctr.data.sources import BATCH_ROWS, open_source, say_order
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.location import Location, name_of
@@ -104,11 +104,17 @@ class _Profile:
         self._has_types = has_types
         self._is_flag = False
         self._known = False
+        self._type = pa.null()
+        self._blank = 0  # rows before the first value, counted once the kind is known
         self._found = ColumnHealth(name, "", "other")
 
     def update(self, array: pa.Array, where: Where) -> None:
         if not self._known:
             self._decide(array)
+            if not self._known:
+                self._blank += len(array)
+                return
+            self._count_blank()
         found = self._found
         try:
             found.update(array, where)
@@ -122,15 +128,22 @@ class _Profile:
 
     def _decide(self, array: pa.Array) -> None:
         values = filled(array)
-        self._found.type = str(array.type)
+        self._type, self._found.type = array.type, str(array.type)
         self._found.kind, self._found.splitter = kind_of(values, self._has_types)
         self._known = len(values) > 0
         self._is_flag = not self._has_types and are_flags(values)
         if self._known and self._found.kind == "other":
             self._found.problems.append(_of_no_feature(array.type))
 
+    def _count_blank(self) -> None:
+        for first in range(0, self._blank, BATCH_ROWS):
+            blank = pa.nulls(min(BATCH_ROWS, self._blank - first), self._type)
+            self._found.update(blank, Where(first))
+
     def result(self) -> ColumnHealth:
         found = self._found
+        if not self._known:
+            self._count_blank()
         if not self._has_types and found.kind == "numbers":
             found.type = "bool" if self._is_flag else "float" if found.fractions else "int"
         elif not self._has_types and found.kind in ("texts", "sequences"):

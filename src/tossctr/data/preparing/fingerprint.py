@@ -104,7 +104,11 @@ def _content(path: Location) -> str:
 
 def _bytes(path: Location) -> str:
     if is_folder(path):
-        return _hash_of([[_within(path, file), _bytes(file)] for file in files_in(path)])
+        return _hash_of([[_within(path, file), _of_file(file)] for file in files_in(path)])
+    return _of_file(path)
+
+
+def _of_file(path: Location) -> str:
     if isinstance(path, Path):
         return sha256_of(path)
     of = stamp(path)
