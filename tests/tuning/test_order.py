@@ -107,6 +107,20 @@ def test_the_experiment_itself_is_the_first_trial_and_nothing_worse_is_saved(roo
     assert {"num_leaves", "lambda_l2"} <= write_result(search)["importance"].keys()
 
 
+@pytest.mark.parametrize(("monitor", "best"), [("AUC", max), ("logloss", min)])
+def test_the_best_trial_is_the_first_of_the_table(root, monitor, best):
+    config = root / "configs"
+    keys = [f"monitor={monitor}"]
+    space = read_space(root / "space.yaml", load_experiment(config, "mine", keys))
+    search = Search(config, "mine", keys, space, root / "study")
+    search.run(8, None, CPU)
+    values = [t.value for t in search.finished() if t.state.name == "COMPLETE"]
+    assert min(values) < max(values)
+    assert write_result(search)["best"]["value"] == best(values)
+    first = (search.folder / "tune.md").read_text().splitlines()[2]
+    assert float(first.split("|")[3]) == pytest.approx(best(values), abs=1e-6)
+
+
 class _Kill:
     """Ends the process at its n-th call, before or after what it stands for."""
 

@@ -20,7 +20,8 @@ from tossctr.folders import keep_earlier
 from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
 from tossctr.redaction import redacted
-from tossctr.tuning.study import HOME, Search, as_overrides, chosen_values
+from tossctr.tuning.space import as_overrides, chosen_values
+from tossctr.tuning.study import HOME, Search
 
 RESULTS = ("tune.json", "tune.md", "importance.svg")
 
@@ -71,7 +72,9 @@ def write_result(search: Search, *, force: bool = False) -> dict[str, Any]:
         result["best"] = {"value": best.value, "values": search.values_of(best)}
         result["experiment"] = str(_write_experiment(search, best, force=force))
     content = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    for name, text in zip(RESULTS, (content, _table(result), _bars(result)), strict=True):
+    for name, text in zip(
+        RESULTS, (content, _table(result, search.sign), _bars(result)), strict=True
+    ):
         with output_file(search.folder / name, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return result
@@ -120,12 +123,14 @@ def _importance(search: Search, complete: int) -> dict[str, float]:
     return dict(found)
 
 
-def _table(result: Mapping[str, Any]) -> str:
+def _table(result: Mapping[str, Any], sign: float) -> str:
+    """Trials by their monitor, the best first, and the importance of each key."""
     keys = sorted({key for trial in result["trials"] for key in trial["values"]})
     head = ["trial", "state", "monitor", "validations", *keys]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     ranked = sorted(
-        result["trials"], key=lambda t: (t["value"] is None, -(t["value"] or 0.0), t["trial"])
+        result["trials"],
+        key=lambda t: (t["value"] is None, -sign * (t["value"] or 0.0), t["trial"]),
     )
     for trial in ranked:
         value = "" if trial["value"] is None else f"{trial['value']:.6f}"

@@ -1,12 +1,15 @@
-"""A search space in YAML: a key of the experiment -> a range or a list of choices."""
+"""A search space in YAML: a key of the experiment -> a range or a list of choices; and values of
+its keys."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import optuna
+from optuna.trial import FrozenTrial
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tossctr.config.messages import Place, suggestion, validated
@@ -86,3 +89,31 @@ def read_space(file: Path, experiment: Experiment) -> dict[str, Dimension]:
     if not space:
         raise UserError("names no key to search over", file=file)
     return space
+
+
+def values_of(experiment: Experiment, space: Mapping[str, Dimension]) -> dict[str, Any]:
+    """The experiment's values of the keys to search over; None of a part that it lacks."""
+    content: dict[str, Any] = {
+        **experiment.training.model_dump(mode="json"),
+        **experiment.hyperparameters.model_dump(mode="json"),
+    }
+    found = {}
+    for key in space:
+        value: Any = content
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[key] = value
+    return found
+
+
+def as_overrides(chosen: Mapping[str, Any]) -> list[str]:
+    """Values as `--set` takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in chosen.items()]
+
+
+def chosen_values(trial: FrozenTrial, space: Mapping[str, Dimension]) -> dict[str, Any]:
+    """A trial's values by key."""
+    return {
+        key: json.loads(value) if space[key].choices is not None else value
+        for key, value in trial.params.items()
+    }

@@ -1,8 +1,8 @@
 """The search: trials in one SQLite file, shared by any number of processes, none lost to a kill.
 
 <folder>/study.db        Optuna's storage: every trial's values, validations and state
-<folder>/workers/        a lock for each process at work; a trial whose process is gone is tried
-                         again with its values, in the same folder, from its last checkpoint
+<folder>/workers/        a lock for each process at work (`workers`); a trial whose process is gone
+                         is tried again with its values, from its last checkpoint
 <folder>/trials/N/       the runs of running trials, and of the best one
 
 Trial 0 is the experiment as it is. Trials are numbered as they were drawn; Optuna's own numbers,
@@ -12,14 +12,11 @@ number and the trials before it alone: a search that was killed ends like one th
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +28,14 @@ from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
 from tossctr.errors import Untrainable, UserError
-from tossctr.files import locked, opened_lock, remove
+from tossctr.evaluation.monitor import sign_of
+from tossctr.files import remove
 from tossctr.folders import is_made, mark, remove_result
 from tossctr.progress import say
 from tossctr.training.checks import check_model
 from tossctr.training.trainer import train
-from tossctr.tuning.space import Dimension
+from tossctr.tuning.space import Dimension, as_overrides, chosen_values, values_of
+from tossctr.tuning.workers import Workers
 
 STARTUP_TRIALS = 5  # drawn at random, and before which none is pruned
 WAIT_S = 0.5  # for trials of other processes
@@ -53,7 +52,7 @@ class Search:
     Args:
         config, expid, overrides: the experiment, as for `load_experiment`.
         space: what to vary.
-        folder: where the study is kept; one there is gone on with.
+        folder: where the study is kept; one there is continued.
         fresh: start over.
 
     Raises:
@@ -72,9 +71,10 @@ class Search:
     ) -> None:
         self.config, self.expid, self.overrides = config, expid, overrides
         self.space, self.folder = space, folder
+        self._workers = Workers(folder)
         self.experiment = load_experiment(config, expid, overrides)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with self._alone():
+        with self._workers.alone():
             _refuse_foreign(folder)
             mark(folder, "study", among_others=True)
             if fresh:
@@ -84,14 +84,10 @@ class Search:
 
     def run(self, trials: int, data: Prepared, device: torch.device) -> None:
         """Work until `trials` of the study have ended, by this process or others."""
-        with ExitStack() as stack:
-            with self._alone():
-                for file in self.folder.glob("workers/*"):
-                    _is_held(file)  # removes what a dead process left
-                worker = stack.enter_context(self._at_work())
-            while (trial := self._next(trials, worker)) is not None:
+        with self._workers.at_work():
+            while (trial := self._next(trials)) is not None:
                 self._try(trial, data, device)
-            with self._alone():
+            with self._workers.alone():
                 self._keep_best_only()
 
     def finished(self) -> list[FrozenTrial]:
@@ -113,7 +109,7 @@ class Search:
             study = optuna.create_study(
                 storage=storage,
                 study_name=self.expid,
-                direction="maximize" if self._sign > 0 else "minimize",
+                direction="maximize" if self.sign > 0 else "minimize",
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
                 load_if_exists=True,
             )
@@ -136,43 +132,31 @@ class Search:
 
     def _own_values(self) -> dict[str, Any]:
         """The experiment's values that the space holds, as Optuna keeps them."""
-        values = {k: self.space[k].stored(v) for k, v in self._of_experiment().items()}
+        own = values_of(self.experiment, self.space)
+        values = {key: self.space[key].stored(value) for key, value in own.items()}
         return {key: value for key, value in values.items() if value is not None}
-
-    def _of_experiment(self) -> dict[str, Any]:
-        """The experiment's values of the keys to search over; None of a part that it lacks."""
-        content: dict[str, Any] = {
-            **self.experiment.training.model_dump(mode="json"),
-            **self.experiment.hyperparameters.model_dump(mode="json"),
-        }
-        found = {}
-        for key in self.space:
-            value: Any = content
-            for part in key.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
-            found[key] = value
-        return found
 
     def values_of(self, trial: FrozenTrial) -> dict[str, Any]:
         """A trial's values by key."""
-        own = self._of_experiment() if trial.user_attrs.get(OWN) else {}
+        own = values_of(self.experiment, self.space) if trial.user_attrs.get(OWN) else {}
         return {**own, **chosen_values(trial, self.space)}
 
     @property
     def best(self) -> FrozenTrial | None:
         """The trial with the best monitor, of equal ones the first drawn; None before any ended."""
         complete = [t for t in self.finished() if t.state == TrialState.COMPLETE]
-        return max(complete, key=lambda t: self._sign * float(t.value or 0.0), default=None)
+        return max(complete, key=lambda t: self.sign * float(t.value or 0.0), default=None)
 
     @property
-    def _sign(self) -> float:
-        return 1.0 if self.experiment.training.monitor_mode == "max" else -1.0
+    def sign(self) -> float:
+        """What makes a larger monitor the better one when it is multiplied by this."""
+        return sign_of(self.experiment.training.monitor_mode)
 
-    def _next(self, trials: int, worker: str) -> optuna.Trial | None:
+    def _next(self, trials: int) -> optuna.Trial | None:
         """A trial for this process, as soon as one is to be done; None when all have ended."""
         while True:
-            with self._alone():
-                self._queue_abandoned(worker)
+            with self._workers.alone():
+                self._queue_abandoned()
                 found = self.study.get_trials(deepcopy=False)
                 ended = sum(t.state in DONE for t in found)
                 queued = sum(t.state == TrialState.WAITING for t in found)
@@ -180,10 +164,10 @@ class Search:
                 if ended >= trials:
                     return None
                 if queued or ended + running < trials:
-                    return self._draw(worker, found)
+                    return self._draw(found)
             time.sleep(WAIT_S)
 
-    def _draw(self, worker: str, found: Sequence[FrozenTrial]) -> optuna.Trial:
+    def _draw(self, found: Sequence[FrozenTrial]) -> optuna.Trial:
         """The next trial that is queued, or a new one with all its values."""
         number = 1 + max(int(t.user_attrs.get(HOME, 0)) for t in found)  # trial 0 is there
         # A seed for each trial: no two processes draw the same, and a trial is always drawn alike.
@@ -193,7 +177,7 @@ class Search:
             constant_liar=True,
         )
         trial = self.study.ask()
-        trial.set_user_attr(WORKER, worker)
+        trial.set_user_attr(WORKER, self._workers.own)
         self._values(trial)  # while alone: they are known before any work
         if HOME not in trial.user_attrs:
             trial.set_user_attr(VALUES, trial.params)
@@ -206,14 +190,14 @@ class Search:
         fixed = self._own_values() if own else self.space
         return {k: d.suggest(trial, k) for k, d in self.space.items() if k in fixed}
 
-    def _queue_abandoned(self, own: str) -> None:
+    def _queue_abandoned(self) -> None:
         found = self.study.get_trials(deepcopy=False)
         alive = {
             t.user_attrs[HOME] for t in found
-            if t.state != TrialState.FAIL and self._is_alive(t, own) and HOME in t.user_attrs
+            if t.state != TrialState.FAIL and self._is_alive(t) and HOME in t.user_attrs
         }  # fmt: skip
         for trial in found:
-            if trial.state != TrialState.RUNNING or self._is_alive(trial, own):
+            if trial.state != TrialState.RUNNING or self._is_alive(trial):
                 continue
             home = trial.user_attrs.get(HOME)  # without one it is drawn again, to the same values
             if home is not None and home not in alive:  # or a kill came after it was queued
@@ -222,13 +206,12 @@ class Search:
                 say(f"trial {home} was abandoned: it is tried again")
             self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _is_alive(self, trial: FrozenTrial, own: str) -> bool:
+    def _is_alive(self, trial: FrozenTrial) -> bool:
         """Whether a trial is queued, has ended, or is one that a process works on."""
         if trial.state != TrialState.RUNNING:
             return True
         worker = str(trial.user_attrs.get(WORKER, ""))
-        # Its own lock, a process must not try: to close the file would let go of it.
-        return worker != "" and (worker == own or _is_held(self.folder / "workers" / worker))
+        return worker != "" and self._workers.is_alive(worker)
 
     def _try(self, trial: optuna.Trial, data: Prepared, device: torch.device) -> None:
         chosen, number = self._values(trial), trial.user_attrs[HOME]
@@ -240,7 +223,7 @@ class Search:
             experiment = self._experiment(chosen, own)
             run = train(experiment, data, device, home, after_validation=self._pruner(trial, own))
         except optuna.TrialPruned:
-            with self._alone():
+            with self._workers.alone():
                 self.study.tell(trial, state=TrialState.PRUNED)
                 self._keep_best_only()
             say(f"trial {number}: pruned")
@@ -255,7 +238,7 @@ class Search:
                 raise
             return
         value = float(run.metrics["best"]["monitor"])
-        with self._alone():
+        with self._workers.alone():
             self.study.tell(trial, value)
             self._keep_best_only()
         say(f"trial {number}: {value:.6f}")
@@ -285,22 +268,23 @@ class Search:
         What the trial reported before its process was killed is reported first: it may go on from a
         checkpoint, and is judged by all its validations.
         """
-        reported = dict[int, float]()
+        reported = set[int]()
 
         def report(step: int, value: float) -> None:
             if step not in reported and not math.isnan(value):
-                reported[step] = value
+                reported.add(step)
                 trial.report(value, step)
+
+        def report_or_prune(step: int, value: float) -> None:
+            report(step, value)
             if not own and trial.should_prune():
                 raise optuna.TrialPruned
 
         for earlier in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
             if earlier.user_attrs.get(HOME) == trial.user_attrs[HOME]:
                 for step, value in sorted(earlier.intermediate_values.items()):
-                    if step not in reported:
-                        reported[step] = value
-                        trial.report(value, step)
-        return report
+                    report(step, value)
+        return report_or_prune
 
     def _keep_best_only(self) -> None:
         """Remove the runs of trials that have ended, but for the best."""
@@ -313,23 +297,6 @@ class Search:
             if home is not None and home not in kept:
                 remove_result(self.folder / "trials" / str(home), "run")
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        # Not `files.locked`, which says that it waits: here all do, for moments.
-        handle = opened_lock(self.folder / "lock")
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
-
-    @contextmanager
-    def _at_work(self) -> Iterator[str]:
-        worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        file = self.folder / "workers" / worker
-        with locked(file, f"the worker {worker}"):
-            yield worker
-
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder in which other files have the names of ours."""
@@ -340,29 +307,3 @@ def _refuse_foreign(folder: Path) -> None:
                 file=folder / name,
                 remedy="choose another --output",
             )
-
-
-def as_overrides(chosen: Mapping[str, Any]) -> list[str]:
-    """Values as `--set` takes them."""
-    return [f"{key}={json.dumps(value)}" for key, value in chosen.items()]
-
-
-def chosen_values(trial: FrozenTrial, space: Mapping[str, Dimension]) -> dict[str, Any]:
-    """A trial's values by key."""
-    return {
-        key: json.loads(value) if space[key].choices is not None else value
-        for key, value in trial.params.items()
-    }
-
-
-def _is_held(file: Path) -> bool:
-    """Whether a process holds a lock file; the system lets go of a dead one's."""
-    try:
-        with file.open("r+") as handle:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except (BlockingIOError, PermissionError):
-        return True
-    file.unlink(missing_ok=True)
-    return False
