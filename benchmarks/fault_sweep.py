@@ -14,8 +14,9 @@ import torch
 from fault_cases import CASES, USERS, Case, Project, contents
 
 IMPORTED = (  # before forks, so that each need not
-    "lightgbm", "lightning", "optuna", "sqlalchemy", "tossctr.pipeline", "tossctr.report.page",
-    "tossctr.interop.fuxictr_export", "tossctr.training.trainer", "tossctr.tuning.study",
+    "lightgbm", "lightning", "optuna", "sqlalchemy", "tossctr.inference.submit", "tossctr.pipeline",
+    "tossctr.report.page", "tossctr.interop.fuxictr_export", "tossctr.training.trainer",
+    "tossctr.tuning.study",
 )  # fmt: skip
 
 

@@ -39,13 +39,13 @@ import pyarrow.parquet as pq
 import torch
 from mutations import flip, spoil
 
-from tossctr import pipeline
 from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.files import sha256_of
+from tossctr.inference.submit import submit
 from tossctr.progress import console
 from tossctr.training.checks import check_model
 from tossctr.training.run_folder import HASHED, load_run
@@ -184,7 +184,7 @@ def try_test_file(world: World, folder: Path, draw: random.Random) -> str | None
 def scored(run_folder: Path, data: Path, output: Path) -> str | None:
     """Score a file; what is wrong with the output, if anything."""
     run = load_run(run_folder)
-    rows, _ = pipeline.submit(run, data=data, sample=None, output=output, device=CPU)
+    rows, _ = submit(run, data=data, sample=None, output=output, device=CPU)
     # "ID" may be anything that a mutation made of it: only numbers are read.
     options = pyarrow.csv.ConvertOptions(include_columns=["clicked"])
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)

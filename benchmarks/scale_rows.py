@@ -35,7 +35,7 @@ from tossctr.data.preparing.parallel import Spread
 from tossctr.data.synthetic import synthesize
 from tossctr.inference import kept
 from tossctr.inference.predict import BATCH_ROWS
-from tossctr.pipeline import submit
+from tossctr.inference.submit import submit
 from tossctr.training.run_folder import Run
 from tossctr.training.trainer import train
 

@@ -59,5 +59,5 @@ def test_a_signal_to_all_processes_is_heeded_at_a_safe_point(tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     said = process.stderr.read()
     assert process.wait() == 128 + signal.SIGTERM, said
-    assert "the same command goes on from here" in said.splitlines()[-1]
+    assert "the same command resumes from here" in said.splitlines()[-1]
     assert list((tmp_path / "checkpoints/FESeq_toy.partial/checkpoints").glob("step-*"))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tossctr import pipeline
 from tossctr.config.loader import load_experiment
+from tossctr.data.raw_files import ensure_raw_files
 from tossctr.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -23,14 +23,14 @@ def dataset(root, **names):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "raw"
-    assert pipeline.ensure_raw_files(dataset(root), **ROWS)
+    assert ensure_raw_files(dataset(root), **ROWS)
     return root
 
 
 def test_raw_files_are_made_in_an_empty_folder_and_then_used(made):
     before = {p: p.stat().st_mtime_ns for p in made.iterdir()}
     assert {p.name for p in before} >= {"train.parquet", "test.parquet", "truth.parquet"}
-    assert not pipeline.ensure_raw_files(dataset(made), **ROWS)
+    assert not ensure_raw_files(dataset(made), **ROWS)
     assert {p: p.stat().st_mtime_ns for p in made.iterdir()} == before
 
 
@@ -54,7 +54,7 @@ def test_what_may_be_a_users_own_folder_is_left_as_it_is(tmp_path, there, names,
     for name in there:
         (tmp_path / name).write_text("mine")
     with pytest.raises(UserError) as raised:
-        pipeline.ensure_raw_files(dataset(tmp_path, **names), **ROWS)
+        ensure_raw_files(dataset(tmp_path, **names), **ROWS)
     file, _, remedy = line.partition("; ")
     assert raised.value.line().startswith(f"{tmp_path / file}: is not there; {remedy}")
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == dict.fromkeys(there, "mine")
@@ -66,17 +66,17 @@ def test_only_what_is_missing_of_ones_own_is_said(made, tmp_path):
     (root / "test.parquet").unlink()
     train = (root / "train.parquet").read_bytes()
     with pytest.raises(UserError, match=r"test\.parquet: is not there"):
-        pipeline.ensure_raw_files(dataset(root), **ROWS)
+        ensure_raw_files(dataset(root), **ROWS)
     assert (root / "train.parquet").read_bytes() == train
     for path in root.glob("*.*"):
         if not path.name.startswith(".tossctr"):
             path.unlink()
-    assert pipeline.ensure_raw_files(dataset(root), **ROWS)
+    assert ensure_raw_files(dataset(root), **ROWS)
 
 
 def test_no_raw_files_are_made_for_another_layout(tmp_path):
     chosen = dataset(tmp_path / "raw")
     label = chosen.label_col.model_copy(update={"name": "is_click"})
     with pytest.raises(UserError, match=r"train\.parquet: is not there"):
-        pipeline.ensure_raw_files(chosen.model_copy(update={"label_col": label}), **ROWS)
+        ensure_raw_files(chosen.model_copy(update={"label_col": label}), **ROWS)
     assert not (tmp_path / "raw").exists()

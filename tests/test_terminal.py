@@ -91,7 +91,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     finally:
         signal.signal(signal.SIGINT, before)
     assert end.value.code == 128 + number
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_plain_progress_has_rows_rate_time_and_memory(

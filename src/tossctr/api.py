@@ -1,4 +1,4 @@
-"""The Python interface: the road's steps for a notebook, on data frames as well as on files."""
+"""The Python interface: the pipeline's steps for a notebook, on data frames as well as on files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def prepare(config: Experiment | DatasetConfig, *, force: bool = False) -> Prepa
 
 def train(experiment: Experiment, *, gpu: int | None = None, fresh: bool = False) -> Run:
     """Train an experiment in its folder (preparing its data first, if need be); a training that was
-    cut short goes on.
+    interrupted resumes.
 
     Args:
         experiment: from `load_experiment`.

@@ -19,7 +19,7 @@ from tossctr.files import refused
 from tossctr.progress import console, say
 from tossctr.training.interruption import Stopped
 
-INTERRUPTED = "interrupted: earlier results are as they were; the same command goes on from there"
+INTERRUPTED = "interrupted: earlier results are as they were; the same command resumes from there"
 _OF_THE_SYSTEM = (errno.ENOSPC, errno.EMFILE, errno.ENFILE)  # whatever the file
 
 
@@ -37,7 +37,7 @@ def _fail(error: UserError) -> NoReturn:
 
 
 def _stopped(message: str, number: int) -> NoReturn:
-    console.quiet = False  # who asked for quiet needs to know how to go on, too
+    console.quiet = False  # --quiet hides progress, not how to resume
     say(message)
     sys.exit(128 + number)
 

@@ -9,7 +9,7 @@ from tossctr.redaction import redacted
 
 
 class UserError(Exception):
-    """Something the user can mend: bad input, a wrong config, a missing file.
+    """Something the user can fix: bad input, a wrong config, a missing file.
 
     Renders as one line that names file, column or key, row and the value found, and the remedy.
     The command line prints that line and exits with code 2; every other exception is a bug of ours.
@@ -63,4 +63,4 @@ class UserError(Exception):
 
 class Untrainable(UserError):
     """The values chosen cannot be trained with, others might: a loss that is not finite, a model
-    too large for the memory. A search goes on with other values."""
+    too large for the memory. A search tries other values."""

@@ -90,7 +90,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(
 def test_sigterm_to_one_process_stops_all_with_a_checkpoint(root, tmp_path, monkeypatch, capfd):
     chosen = experiment(root, f"model_root={tmp_path}")
     sabotage(monkeypatch, signal.SIGTERM, rank=1, step=2)
-    with pytest.raises(Stopped, match="the same command goes on from here") as stopped:
+    with pytest.raises(Stopped, match="the same command resumes from here") as stopped:
         train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
     assert stopped.value.number == signal.SIGTERM
     assert len(list((tmp_path / "FESeq_toy.partial" / "checkpoints").glob("step-*"))) == 1

@@ -28,7 +28,7 @@ from tossctr.errors import UserError
 from tossctr.inference import kept
 from tossctr.inference.predict import BATCH_ROWS
 from tossctr.inference.scorer import Scorer
-from tossctr.pipeline import submit
+from tossctr.inference.submit import submit
 from tossctr.training.run_folder import Run
 from tossctr.training.trainer import train
 

@@ -15,6 +15,7 @@ from tossctr import folders, pipeline
 from tossctr.artefact import sealed
 from tossctr.cli import main
 from tossctr.config.recipe import Recipe
+from tossctr.data.prepare import prepare
 from tossctr.ensemble import folds as folding
 from tossctr.ensemble.blend import blend
 from tossctr.ensemble.combination import fit_combination
@@ -25,7 +26,8 @@ from tossctr.ensemble.splits import split
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut, write_held_out
 from tossctr.evaluation.metrics import evaluate
-from tossctr.inference.predict import predict_file
+from tossctr.inference.predict import predict_file, predict_rows
+from tossctr.inference.submit import submit
 from tossctr.training import trainer
 
 CPU = torch.device("cpu")
@@ -51,10 +53,10 @@ def blended(folds, data):
 def test_every_row_is_predicted_by_the_run_that_never_saw_it(folds, experiment):
     scorer = folds["DCNv2_toy"]
     held = held_out(scorer, CPU)
-    rows = pipeline.prepare(experiment("DCNv2_toy").dataset).train
+    rows = prepare(experiment("DCNv2_toy").dataset).train
     np.testing.assert_array_equal(held.label, rows.label)
     np.testing.assert_array_equal(held.row, np.arange(len(rows)))
-    ours = [pipeline.predict_rows(run, rows, device=CPU) for run in scorer.members[0]]
+    ours = [predict_rows(run, rows, device=CPU) for run in scorer.members[0]]
     for k, of_run in enumerate(ours):
         np.testing.assert_allclose(held.logit[held.fold == k], of_run[held.fold == k], rtol=1e-5)
         assert not np.allclose(held.logit[held.fold != k], of_run[held.fold != k])
@@ -211,7 +213,7 @@ def test_a_blend_scores_a_file_as_its_members_say(blended, folds, data, tmp_path
     scorer = open_scorer(folder)
     output = tmp_path / "out.csv"
     chosen = calibrator(scorer, "competition_score", CPU)
-    pipeline.submit(scorer, data=None, sample=None, output=output, device=CPU)
+    submit(scorer, data=None, sample=None, output=output, device=CPU)
     test = data / "test.parquet"
     each = [
         np.concatenate([p.logit for p in predict_file(f, test, device=CPU)]) for f in folds.values()

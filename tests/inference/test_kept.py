@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tossctr import pipeline
 from tossctr.cli import main
 from tossctr.config.loader import load_experiment
 from tossctr.data.encoder import Encoder
@@ -20,6 +19,7 @@ from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.files import locked
 from tossctr.inference import kept
+from tossctr.inference import submit as submitting
 from tossctr.training.trainer import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -63,7 +63,7 @@ def small_parts(monkeypatch):
 
 
 def submit(run, data, output, **options):
-    return pipeline.submit(run, data=data, sample=None, output=output, device=CPU, **options)
+    return submitting.submit(run, data=data, sample=None, output=output, device=CPU, **options)
 
 
 def killed_after(monkeypatch, batches):

@@ -25,6 +25,8 @@ from tossctr.ensemble.opening import open_scorer
 from tossctr.errors import UserError
 from tossctr.evaluation.held_out import HeldOut
 from tossctr.evaluation.reliability import reliability
+from tossctr.inference import submit as submitting
+from tossctr.inference.submit import submit
 from tossctr.report.collect import collect
 from tossctr.report.findings import findings
 from tossctr.report.page import render
@@ -140,6 +142,18 @@ def test_evaluate_calibrates_each_row_by_a_map_that_was_fit_without_it(runs):
     assert found["competition_score"] > raw["competition_score"]
 
 
+def test_a_run_is_evaluated_on_its_held_out_rows_without_its_data(project, runs):
+    prepared = project / "data" / "shop"
+    away = prepared.rename(project / "data" / "away")
+    try:
+        found = pipeline.evaluate_run(runs["trees"], None, device=CPU)
+    finally:
+        away.rename(prepared)
+    held = pq.read_table(runs["trees"].folder / "validation.parquet")
+    assert found["AUC"] == pytest.approx(roc_auc_score(held["label"], held["logit"]), abs=1e-12)
+    assert found["AUC"] == pytest.approx(runs["trees"].metrics["best"]["AUC"], abs=1e-12)
+
+
 def test_probabilities_stay_where_no_map_is_better():
     rng = np.random.default_rng(1)
     natural = rng.normal(-3, 1, 20_000)
@@ -227,9 +241,7 @@ def test_the_sample_counts_however_the_test_file_is_named(project, runs, tmp_pat
     names = ("raw/test.parquet", "../data/raw/test.parquet", project / "data/raw/test.parquet")
     for name in names:
         output = tmp_path / "out.csv"
-        pipeline.submit(
-            run, data=Path(name), sample=None, output=output, device=CPU, dataset=dataset
-        )
+        submit(run, data=Path(name), sample=None, output=output, device=CPU, dataset=dataset)
         written = pyarrow.csv.read_csv(output)
         assert written.column_names == ["id", "probability"]
         assert written["id"].to_pylist() == list(range(999, -1, -1))
@@ -238,16 +250,16 @@ def test_the_sample_counts_however_the_test_file_is_named(project, runs, tmp_pat
 def test_a_sample_of_other_rows_is_refused_before_anything_is_scored(
     project, runs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pipeline, "predict_kept", lambda *a, **k: pytest.fail("scored"))
+    monkeypatch.setattr(submitting, "predict_kept", lambda *a, **k: pytest.fail("scored"))
     sample_of(tmp_path / "short.csv", range(999))
     sample_of(tmp_path / "twice.csv", [0, *range(999)])
     options = {"data": None, "device": CPU, "output": tmp_path / "out.csv"}
     for name, message in (("short", "999 rows, but 1,000"), ("twice", "stands twice")):
         with pytest.raises(UserError, match=message):
-            pipeline.submit(runs["trees"], sample=tmp_path / f"{name}.csv", **options)
+            submit(runs["trees"], sample=tmp_path / f"{name}.csv", **options)
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(UserError, match="is a folder"):
-        pipeline.submit(runs["trees"], sample=None, **options)
+        submit(runs["trees"], sample=None, **options)
 
 
 def test_no_input_is_replaced_by_the_submission(project, runs, tmp_path):
@@ -258,12 +270,10 @@ def test_no_input_is_replaced_by_the_submission(project, runs, tmp_path):
     mine.write_text("of my own")
     for output, force in ((data, True), (project / "data/raw/train.parquet", True), (mine, False)):
         with pytest.raises(UserError, match=r"is the output|not as TossCTR"):
-            pipeline.submit(
-                runs["trees"], data=data, sample=None, output=output, device=CPU, force=force
-            )
+            submit(runs["trees"], data=data, sample=None, output=output, device=CPU, force=force)
     assert data.read_bytes() == before
     assert mine.read_text() == "of my own"
-    pipeline.submit(runs["trees"], data=data, sample=None, output=mine, device=CPU, force=True)
+    submit(runs["trees"], data=data, sample=None, output=mine, device=CPU, force=True)
     assert mine.read_text().startswith("row,bought")
 
 
@@ -289,11 +299,11 @@ def test_a_run_from_elsewhere_has_no_url_or_pipe_opened(runs, tmp_path, monkeypa
     os.mkfifo(tmp_path / "pipe")
     options = {"data": None, "sample": None, "output": tmp_path / "out.csv", "device": CPU}
     with pytest.raises(UserError, match=r"not opened unasked.*--data"):
-        pipeline.submit(named("http://10.0.0.1/rows.parquet"), **options)
+        submit(named("http://10.0.0.1/rows.parquet"), **options)
     with pytest.raises(UserError, match="neither a file nor a folder"):
-        pipeline.submit(named(tmp_path / "pipe"), **options)
+        submit(named(tmp_path / "pipe"), **options)
     with pytest.raises(UserError) as caught:
-        pipeline.submit(named(Path("/etc/passwd")), **options)
+        submit(named(Path("/etc/passwd")), **options)
     assert "root" not in str(caught.value)
     for path in ("http://10.0.0.1/rows.parquet", tmp_path / "pipe"):
         report = collect(named(path), "trees", CPU)

@@ -45,6 +45,15 @@ def test_ids_with_commas_survive(tmp_path):
     assert pyarrow.csv.read_csv(output)["ID"].to_pylist() == ["a,b", 'c"d', "e"]
 
 
+def test_ids_that_repeat_are_written_and_counted(tmp_path, capsys):
+    write_submission(parts(IDS, [0, 1, 2]), tmp_path / "s.csv", sample=None, header=("ID", "p"))
+    assert "repeat" not in capsys.readouterr().err
+    ids = ["u1", "u2", "u1", "u1", "u3"]
+    write_submission(parts(ids, [0] * 5), tmp_path / "s.csv", sample=None, header=("user", "p"))
+    assert "2 of 5 rows repeat an earlier row's user: all are written" in capsys.readouterr().err
+    assert pyarrow.csv.read_csv(tmp_path / "s.csv")["user"].to_pylist() == ids
+
+
 def test_probabilities_keep_every_digit(tmp_path):
     output = tmp_path / "s.csv"
     logits = [-3.123456789012345, -20.0, 12.0]

@@ -21,6 +21,7 @@ from tossctr.data.prepare import prepare
 from tossctr.errors import UserError
 from tossctr.evaluation.metrics import evaluate
 from tossctr.inference.predict import predict_rows
+from tossctr.inference.submit import submit
 from tossctr.training.checks import check_model
 from tossctr.training.trainer import train
 
@@ -214,7 +215,7 @@ def test_it_trains_and_its_grouped_metrics_are_those_of_its_groups(
         assert {name: again[name] for name in names} == pytest.approx(expected, abs=1e-9)
     # FuxiCTR's files have no ids: rows are known by their number.
     output = zoo / "scores.csv"
-    pipeline.submit(run, data=None, sample=None, output=output, device=device, objective="raw")
+    submit(run, data=None, sample=None, output=output, device=device, objective="raw")
     scores = pyarrow.csv.read_csv(output)
     assert scores.column_names == ["row", "label"]
     assert scores["row"].to_pylist() == list(range(150))

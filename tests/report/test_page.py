@@ -110,6 +110,18 @@ def test_a_peak_at_either_end_is_no_good_sign(reports, kept, mark):
     assert any("chosen on these rows" in o.text for o in findings(report))
 
 
+@pytest.mark.parametrize(
+    ("rounds", "said"),
+    [(30, "`num_boost_round`, now 30"), (20, "smaller `min_data_in_leaf`")],
+)
+def test_trees_that_were_best_at_the_end_are_told_their_own_keys(reports, trees, rounds, said):
+    history = [{**trees.metrics["best"], "epoch": float(i), "step": float(i)} for i in (10, rounds)]
+    run = replace(trees, metrics={**trees.metrics, "history": history, "best": history[-1]})
+    (found,) = [o for o in findings(replace(reports[0], run=run)) if "last validation" in o.text]
+    assert said in found.remedy
+    assert "epochs" not in found.remedy
+
+
 def test_what_all_runs_share_is_said_once(reports):
     common, apart = shared([findings(r) for r in reports])
     assert common

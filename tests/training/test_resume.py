@@ -202,7 +202,7 @@ def test_a_signal_is_heeded_at_the_next_safe_point(
         patch.setattr(module, "StopSignal", lambda: asking)
         patch.setattr(Killer, "count", ask)
         killed_at(patch, hook, 1)
-        with pytest.raises(Stopped, match="the same command goes on"):
+        with pytest.raises(Stopped, match="the same command resumes"):
             fit(data_root, tmp_path / "run", "checkpoint_minutes=60")
     assert len(list((tmp_path / "run.partial" / "checkpoints").glob("step-*"))) == 1
     run = fit(data_root, tmp_path / "run", "checkpoint_minutes=60")

@@ -18,6 +18,7 @@ from tossctr.errors import UserError
 from tossctr.evaluation.metrics import METRICS, evaluate
 from tossctr.files import sha256_of
 from tossctr.inference.predict import gather, predict_file, predict_rows
+from tossctr.inference.submit import submit
 from tossctr.training.checks import check_model
 from tossctr.training.run_folder import HASHED, load_run
 from tossctr.training.trainer import train
@@ -85,7 +86,7 @@ def test_a_raw_file_scores_as_its_stored_rows(run, root):
 
 
 def test_a_submission(run, root, tmp_path):
-    rows, _ = pipeline.submit(
+    rows, _ = submit(
         run, data=root / "test.parquet", sample=root / "sample_submission.csv",
         output=tmp_path / "submission.csv", device=CPU,
     )  # fmt: skip

@@ -134,14 +134,14 @@ def _with_torchrun(job: _Job, workers: int) -> dict[str, Any]:
             outcomes = elastic_launch(config, _torchrun_worker)(job)
         except SignalException as stopped:
             raise Stopped(
-                int(stopped.sigval), "stopped: the same command goes on from the last checkpoint"
+                int(stopped.sigval), "stopped: the same command resumes from the last checkpoint"
             ) from None
         except ChildFailedError as error:
             codes = sorted({f.exitcode for f in error.failures.values()} - {LOST}) or [LOST]
             raise UserError(
                 f"a process was lost {MAX_RESTARTS + 1} times",
                 value=", ".join(_exit(code) for code in codes),
-                remedy="see what it said above; the same command goes on from the last checkpoint",
+                remedy="see what it said above; the same command resumes from the last checkpoint",
             ) from None
     return dict(outcomes[0])
 
@@ -205,7 +205,7 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
     except TrainingFailedError as error:
         raise UserError(
             f"a process was lost {MAX_RESTARTS + 1} times: {error}",
-            remedy="the same command goes on from the last checkpoint",
+            remedy="the same command resumes from the last checkpoint",
         ) from error
     finally:
         remove_made(storage, "ray")

@@ -136,12 +136,12 @@ def _dataset(
     config: Path, expid: str | None, dataset: str | None, overrides: list[str] | None
 ) -> tuple[DatasetConfig, int | None]:
     """The data set that one of the two names, and the experiment's `max_len`."""
-    if (expid is None) == (dataset is None):
-        raise typer.BadParameter("give either --expid or --dataset")
     from tossctr.config.loader import load_dataset, load_experiment
 
-    if dataset is not None:
-        return load_dataset(config, dataset, overrides or []), None
-    assert expid is not None
-    experiment = load_experiment(config, expid, overrides or [])
-    return experiment.dataset, experiment.training.max_len
+    match expid, dataset:
+        case str(), None:
+            experiment = load_experiment(config, expid, overrides or [])
+            return experiment.dataset, experiment.training.max_len
+        case None, str():
+            return load_dataset(config, dataset, overrides or []), None
+    raise typer.BadParameter("give either --expid or --dataset")

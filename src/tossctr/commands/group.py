@@ -14,8 +14,8 @@ EXIT_CODES = {
     "0": "done",
     "1": "a bug of ours, with a traceback",
     "2": "a mistake in the command line, a config or a file, on one line",
-    "3": "another process of the same training was lost; the same command goes on",
-    "130, 143": "stopped by Ctrl-C or SIGTERM; the same command goes on",
+    "3": "another process of the same training was lost; the same command resumes",
+    "130, 143": "stopped by Ctrl-C or SIGTERM; the same command resumes",
 }
 
 

@@ -58,7 +58,7 @@ Force = Annotated[
     bool, typer.Option("--force", help="Replace files at --output that TossCTR did not write.")
 ]
 Fresh = Annotated[
-    bool, typer.Option("--fresh/--resume", help="Start over, or go on where a kill came between.")
+    bool, typer.Option("--fresh/--resume", help="Start over, or resume what was interrupted.")
 ]
 RowsEngine = Annotated[
     Literal["local", "ray"],

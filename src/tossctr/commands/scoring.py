@@ -40,7 +40,6 @@ from tossctr.progress import peak_mb, say
 if TYPE_CHECKING:
     from tossctr.config.schema import DatasetConfig
     from tossctr.inference.scorer import Scorer
-    from tossctr.location import Location
     from tossctr.training.run_folder import Run
 
 SYNTH_TRAIN_ROWS = 60_000
@@ -98,7 +97,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Score a raw test file into a submission, checked before it is written."""
-    from tossctr import pipeline
+    from tossctr.inference.submit import submit
     from tossctr.outputs import is_standard_output
     from tossctr.training.device import resolve_device
 
@@ -109,7 +108,7 @@ def predict(
     if dataset is not None:
         objective = objective or dataset.objective
     with workers_of(engine, workers, gpus=device.type == "cuda") as spread:
-        rows, report = pipeline.submit(
+        rows, report = submit(
             chosen,
             data=data,
             sample=sample,
@@ -162,7 +161,9 @@ def run_all(
         several.experiments[0] if several else load_experiment(config, expid, overrides or [])
     )
     from tossctr import pipeline
+    from tossctr.data.raw_files import ensure_raw_files
     from tossctr.ensemble.objectives import AIMS
+    from tossctr.inference.submit import against_truth, submit
     from tossctr.outputs import check_output, is_stream
     from tossctr.training.device import resolve_device
 
@@ -176,10 +177,12 @@ def run_all(
             key="--output",
             remedy="name a file, or use predict for a pipe",
         )
+    truth = beside(dataset.train_data, "truth.parquet")
+    inputs = [*dataset.files, *([] if truth is None else [truth])]
     for path in (out, *([out.with_name(REPORT)] if with_report else [])):
-        check_output(path, inputs=_inputs(dataset), force=force)  # known before hours of training
+        check_output(path, inputs=inputs, force=force)  # before hours of training
     objective = objective or dataset.objective
-    pipeline.ensure_raw_files(
+    ensure_raw_files(
         dataset,
         seed=experiment.training.seed,
         train_rows=synth_rows,
@@ -194,10 +197,10 @@ def run_all(
         hush(experiment.training.verbose == 0)
         run = pipeline.train_recipe(several, device, fresh=fresh)
         result["out of fold"] = run.held_out_metrics
-    rows, report = pipeline.submit(
+    rows, report = submit(
         run,
-        data=dataset.test_data,
-        sample=dataset.sample_submission,
+        data=None,
+        sample=None,
         output=out,
         device=device,
         dataset=dataset,
@@ -206,9 +209,8 @@ def run_all(
         force=force,
     )
     result |= {"output": str(out), "rows": rows, "unseen": report.unseen_shares()}
-    truth = beside(dataset.train_data, "truth.parquet")
     if truth is not None and truth.exists():
-        result |= pipeline.against_truth(out, truth)
+        result |= against_truth(out, truth)
     if with_report:
         result["report"] = str(report_beside(out, run, device, force=force))
     if as_json:
@@ -241,12 +243,3 @@ def chosen_run(
         return open_scorer(run), None
     experiment = load_experiment(config, expid)
     return open_scorer(pipeline.run_folder(experiment)), experiment.dataset
-
-
-def _inputs(dataset: DatasetConfig) -> list[Location]:
-    """The files that a data set reads."""
-    files = (
-        dataset.train_data, dataset.valid_data, dataset.test_data, dataset.sample_submission,
-        beside(dataset.train_data, "truth.parquet"),
-    )  # fmt: skip
-    return [file for file in files if file is not None]

@@ -215,7 +215,7 @@ def _train_together(
             sys.exit(128 + stopped.number)
         raise
     except PeerLost as lost:
-        say(f"{lost}; the same command goes on from the last checkpoint")
+        say(f"{lost}; the same command resumes from the last checkpoint")
         sys.exit(LOST)
     if place.rank == 0:
         title = f"best validation of {experiment.expid}"

@@ -40,8 +40,8 @@ def tune(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search an experiment's best values; give the same command again, or at once in several
-    shells, to go on with the same study."""
+    """Search an experiment's best values. The same command again resumes the study; in several
+    shells at once, all work on the same study."""
     from tossctr.config.loader import load_experiment
 
     experiment = load_experiment(config, expid, overrides or [])

@@ -88,5 +88,5 @@ def own_keys(
 
 
 def absolute(path: Location, config_dir: Path) -> Location:
-    """`path` taken from the project's root, the folder above `config_dir`; a URL as it is."""
+    """`path` relative to the project's root, the folder above `config_dir`; a URL as it is."""
     return path if isinstance(path, str) else config_dir.resolve().parent / path

@@ -149,6 +149,11 @@ class DatasetConfig(_Frozen):
         return self.vocabulary is not None
 
     @property
+    def files(self) -> list[Location]:
+        """The raw files that it names."""
+        return [path for key in _FILES if (path := getattr(self, key)) is not None]
+
+    @property
     def features(self) -> tuple[FeatureSpec, ...]:
         """The active features, in the order declared."""
         return tuple(f for f in self.feature_cols if f.active)

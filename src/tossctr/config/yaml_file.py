@@ -37,8 +37,9 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[str, int] = {}  # of each anchor that has ended, aliases in it written out
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: yaml.NodeEvent = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) and event.anchor is not None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        event: yaml.NodeEvent = self.current_event  # which check_event has read
+        if is_alias and event.anchor is not None:
             if event.anchor in self.anchors and event.anchor not in self._sizes:
                 raise _Refused(event, f"*{event.anchor} contains itself", "write it out")
             self._count(self._sizes.get(event.anchor, 1), event)

@@ -167,13 +167,13 @@ def _known(error: RuntimeError | OSError) -> UserError | None:
         return UserError(
             "the processes that load batches need more open files than are allowed",
             remedy="raise the limit (ulimit -n 4096), or give --set num_workers=0; the same "
-            "command goes on from the last checkpoint",
+            "command resumes from the last checkpoint",
         )
     if isinstance(error, RuntimeError) and _LOST.match(said):
         return UserError(
             f"a process that loads batches was killed: {said.splitlines()[0]}",
             remedy="see whether memory ran out; --set num_workers=0 needs less, and the same "
-            "command goes on from the last checkpoint",
+            "command resumes from the last checkpoint",
         )
     return None
 

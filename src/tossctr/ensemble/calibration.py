@@ -33,7 +33,7 @@ from tossctr.progress import say
 
 VERSION = 2
 FOLDS = 5
-MIN_CLICKS = 50  # fewer tell nothing about a map: the exact shift stays alone
+MIN_CLICKS = 50  # with fewer no map is fit, only the exact shift applied
 SEED = 2024
 
 
@@ -152,8 +152,8 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
     """Choose and fit the map for an objective on held-out predictions.
 
     Methods are compared by cross-validation over the held-out rows (stratified). The simplest whose
-    loss is not more than one standard error of the difference above the best is taken. With fewer
-    than `MIN_CLICKS` clicks (or non-clicks) only the exact shift is made.
+    loss is at most one standard error of the difference above the best is chosen. With fewer than
+    `MIN_CLICKS` clicks (or non-clicks) there is only the exact shift.
     """
     z, label, weight = _inputs(held, objective)
     clicks = int(label.sum())

@@ -74,15 +74,15 @@ def held_out(run: Run | Scorer, device: torch.device) -> HeldOut:
         data = open_prepared(run.experiment.dataset)
     except UserError as error:
         raise UserError(
-            "no held-out predictions here to calibrate on, and no prepared data to make them from",
+            "no held-out predictions here, and no prepared data to make them from",
             file=run.folder,
-            remedy="choose the objective raw, or train again",
+            remedy="prepare its data set again (to predict, --objective raw needs neither)",
         ) from error
     if data.encoder.hash != run.encoder.hash:
         raise UserError(
             "the data were prepared anew since this run was trained",
             file=data.folder,
-            remedy="choose the objective raw, or train again",
+            remedy="train again (to predict, --objective raw needs no held-out predictions)",
         )
     return keep_validation(run, data, device)
 

@@ -18,6 +18,7 @@ from tossctr.errors import UserError
 from tossctr.inference.predict import Predictions
 from tossctr.location import require_readable
 from tossctr.outputs import output_file
+from tossctr.progress import say
 
 _SPECIAL = '[",\r\n]'  # what a CSV field is quoted for
 
@@ -46,7 +47,8 @@ def write_submission(
     Args:
         parts: predictions with ids.
         output: the CSV to write; it appears only when every check has passed.
-        sample: gives header and order; None writes the predictions in their own order.
+        sample: gives header and order; None writes the predictions in their own order, repeated
+            ids included, which are counted in a line.
         header: the two column names where there is no sample.
         force: replace a file there that TossCTR did not write.
 
@@ -59,7 +61,9 @@ def write_submission(
     """
     ids, probability = _collect(parts)
     _check_probabilities(ids, probability)
-    if sample is not None:
+    if sample is None:
+        _say_repeated(ids, header[0])
+    else:
         probability = probability[_match(ids, sample)]
         header, ids = sample.header, sample.ids
     table = pa.table([ids, pa.array(probability)], names=list(header))
@@ -179,6 +183,13 @@ def _same(ids: pa.Array, sample: Path) -> pa.Array:
             value=str(error),
             remedy="write the ids as integers or as text",
         ) from error
+
+
+def _say_repeated(ids: pa.Array, name: str) -> None:
+    """Only said: without a sample, an id column may name users, say, of several rows each."""
+    repeated = len(ids) - pc.count_distinct(ids).as_py()
+    if repeated:
+        say(f"{repeated:,} of {len(ids):,} rows repeat an earlier row's {name}: all are written")
 
 
 def _refuse_repeated(ids: pa.Array, sample: Path, name: str) -> None:

@@ -202,7 +202,7 @@ def _truth(
 
 
 def _train_loss(logs: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps and losses from the CSV logs; a run that went on has several."""
+    """Steps and losses from the CSV logs; a resumed run has several."""
     found: dict[int, float] = {}
     for file in sorted(logs.glob("csv*/metrics.csv")):
         try:

@@ -11,6 +11,7 @@ import numpy as np
 from tossctr.data.health.drift import LARGE_DRIFT
 from tossctr.evaluation.ceiling import lift
 from tossctr.report.run_report import RunReport
+from tossctr.trees.config import LightGBMConfig
 
 OVERFIT = 0.85  # training loss as a share of validation loss
 CUT = 0.2  # share of histories that are longer than what the model sees
@@ -147,7 +148,7 @@ def _peak(report: RunReport) -> Finding | None:
         return Finding(
             "watch",
             "The last validation was the best one: it may not have gained all that it can.",
-            f"Try more `epochs`, now {report.experiment.training.epochs}.",
+            _longer(report),
         )
     if best["step"] == history[0]["step"]:
         return Finding(
@@ -164,6 +165,17 @@ def _peak(report: RunReport) -> Finding | None:
         f"Validation peaked in {unit} {best['epoch']:.0f} of {history[-1]['epoch']:.0f}, and that "
         "model was kept.",
     )
+
+
+def _longer(report: RunReport) -> str:
+    """How to train longer than to the last validation."""
+    options = report.experiment.hyperparameters
+    if not isinstance(options, LightGBMConfig):
+        return f"Try more `epochs`, now {report.experiment.training.epochs}."
+    rounds = options.num_boost_round
+    if report.history[-1]["epoch"] < rounds:
+        return "No tree could split further: try a smaller `min_data_in_leaf`."
+    return f"Try more `num_boost_round`, now {rounds}."
 
 
 def _overfit(report: RunReport) -> Finding | None:

@@ -72,8 +72,8 @@ def importance(
     """Permutation importance on some validation rows, clicks first; the most important first, and
     how many rows it was measured on.
 
-    AUC does not depend on the share of clicks, so all clicks there is room for are taken, up to a
-    quarter of the rows: the interval is narrower for it.
+    AUC does not depend on the share of clicks, so up to a quarter of the rows are clicks, which
+    narrows the interval.
     """
     shuffles = _shuffles(valid)
     rng = np.random.default_rng(SEED)

@@ -99,9 +99,7 @@ def write_report(
 
 
 def _read_for(run: Run | Scorer) -> list[Location]:
-    dataset = run.experiment.dataset
-    paths = (marker_of(run), dataset.train_data, dataset.valid_data, dataset.test_data)
-    return [path for path in paths if path is not None]
+    return [marker_of(run), *run.experiment.dataset.files]
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

@@ -121,7 +121,7 @@ class Checkpoints(pl.Callback):
             raise Stopped(
                 stop,
                 f"stopped in epoch {trainer.current_epoch + 1} after step {trainer.global_step:,}: "
-                "the same command goes on from here",
+                "the same command resumes from here",
             )
 
     def on_save_checkpoint(
