@@ -21,9 +21,9 @@ from pathlib import Path
 
 import harness
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
+from tossctr.families.experiment import load_experiment
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 THREADS = {"sleeping": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}  # that of libgomp

@@ -22,9 +22,9 @@ import harness
 import torch
 import workload
 
-from tossctr.config.loader import load_dataset
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
+from tossctr.families.experiment import load_dataset
 from tossctr.training.device import reuse_memory
 
 SCALES = (10.7e6, 1e9, 100e9)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import harness
 
-from tossctr.inference.submit import against_truth
+from tossctr.pipeline.submit import against_truth
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -18,10 +18,10 @@ from fault_points import run_forked
 
 from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
-from tossctr.evaluation import compare
+from tossctr.experiments import compare
 from tossctr.files import write_json
 from tossctr.inference import kept
-from tossctr.training import run_folder
+from tossctr.runs import run_folder
 
 TRAIN_ROWS, TEST_ROWS = 6_000, 80
 NEGATIVE_ROWS = 200  # of the train rows; with all clicks, of which a calibration needs 50

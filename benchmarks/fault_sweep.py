@@ -14,8 +14,9 @@ import torch
 from fault_cases import CASES, USERS, Case, Project, contents
 
 IMPORTED = (  # before forks, so that each need not
-    "lightgbm", "lightning", "optuna", "sqlalchemy", "tossctr.inference.submit", "tossctr.pipeline",
-    "tossctr.report.page", "tossctr.interop.fuxictr_export", "tossctr.training.trainer",
+    "lightgbm", "lightning", "optuna", "sqlalchemy", "tossctr.pipeline.submit",
+    "tossctr.pipeline.train",
+    "tossctr.report.page", "tossctr.interop.fuxictr_export", "tossctr.runs.train",
     "tossctr.tuning.study",
 )  # fmt: skip
 

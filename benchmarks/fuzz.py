@@ -39,17 +39,17 @@ import pyarrow.parquet as pq
 import torch
 from mutations import flip, spoil
 
-from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
 from tossctr.files import sha256_of
-from tossctr.inference.submit import submit
+from tossctr.pipeline.submit import submit
 from tossctr.progress import console
-from tossctr.training.checks import check_model
-from tossctr.training.run_folder import HASHED, load_run
-from tossctr.training.trainer import train
+from tossctr.runs.checks import check_model
+from tossctr.runs.run_folder import HASHED, load_run
+from tossctr.runs.train import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CPU = torch.device("cpu")

@@ -27,9 +27,9 @@ from fault_cases import BLEND, CONFIG, CONFIGS, CPU, EXPORT, FOLDS, NET, PREPARE
 from mutations import flip, spoil
 
 from tossctr.artefact import sealed
+from tossctr.calibration.held_out import _digest
 from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
-from tossctr.evaluation.held_out import _digest
 from tossctr.files import sha256_of
 
 ROWS, TEST_ROWS = 240, 80

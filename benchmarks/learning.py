@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from expectation import expected_auc
 
-from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.encoder import Encoder
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.data.sources import open_source
 from tossctr.data.synthetic import synthesize
-from tossctr.evaluation.ceiling import lift, read_truth
+from tossctr.families.experiment import load_experiment
 from tossctr.inference.predict import predict_rows
-from tossctr.training.trainer import train
+from tossctr.metrics.ceiling import lift, read_truth
+from tossctr.runs.train import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

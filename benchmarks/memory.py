@@ -26,8 +26,8 @@ import workload
 from plain_feseq import PlainFESeq
 from torch import Tensor, nn
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.batch import Batch
+from tossctr.families.experiment import load_experiment
 from tossctr.models.feseq import FESeq
 from tossctr.models.layers.transformer import execute
 from tossctr.training.parts import fitting_parts, peak_bytes

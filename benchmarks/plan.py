@@ -17,11 +17,11 @@ import harness
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.loader import BatchRows, RowsDataset
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.synthetic import synthesize
+from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
 from tossctr.training.device import reuse_memory
 from tossctr.training.module import new_optimizer

@@ -26,13 +26,13 @@ from pathlib import Path
 import harness
 import numpy as np
 
-from tossctr.config.loader import load_dataset
 from tossctr.config.schema import DatasetConfig
 from tossctr.data import schema
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import open_source
 from tossctr.data.synthetic import synthesize
+from tossctr.families.experiment import load_dataset
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LOOP_ROWS = 20_000

@@ -40,18 +40,18 @@ import torch
 from expectation import expected_auc
 from learning import CONFIGS, encoded
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.loader import RowsDataset
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows
 from tossctr.data.synthetic import synthesize
-from tossctr.evaluation.ceiling import read_truth
+from tossctr.families.experiment import load_experiment
 from tossctr.inference.predict import predict_rows
+from tossctr.metrics.ceiling import read_truth
 from tossctr.models.layers.interaction import Interaction
 from tossctr.models.layers.packed import broadcast
 from tossctr.models.layers.transformer import execute
+from tossctr.runs.train import train
 from tossctr.training import network
-from tossctr.training.trainer import train
 
 CPU = torch.device("cpu")
 WHOLE = 10**9  # events

@@ -28,16 +28,16 @@ import pyarrow.parquet as pq
 import torch
 
 from tossctr.cluster.tasks import workers
-from tossctr.config.loader import load_dataset, load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.preparing import work
 from tossctr.data.preparing.parallel import Spread
 from tossctr.data.synthetic import synthesize
+from tossctr.families.experiment import load_dataset, load_experiment
 from tossctr.inference import kept
 from tossctr.inference.predict import BATCH_ROWS
-from tossctr.inference.submit import submit
-from tossctr.training.run_folder import Run
-from tossctr.training.trainer import train
+from tossctr.pipeline.submit import submit
+from tossctr.runs.run_folder import Run
+from tossctr.runs.train import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = 24

@@ -36,21 +36,21 @@ import torch
 from expectation import expected_score
 from scipy.special import logit
 
-from tossctr import pipeline
-from tossctr.config.loader import load_experiment
+from tossctr.calibration.calibrate import calibrate
+from tossctr.calibration.held_out import HeldOut
 from tossctr.data.synthetic import synthesize
-from tossctr.ensemble.blend import blend
-from tossctr.ensemble.calibration import calibrate
-from tossctr.ensemble.held_out import calibrator, held_out
-from tossctr.ensemble.opening import open_scorer
-from tossctr.evaluation.ceiling import read_truth
-from tossctr.evaluation.held_out import HeldOut
-from tossctr.evaluation.metrics import evaluate
-from tossctr.evaluation.uncertainty import interval, standard_errors
+from tossctr.experiments.blend import blend
+from tossctr.experiments.opening import open_scorer
+from tossctr.experiments.train import train_in_folds
+from tossctr.families.experiment import load_experiment
+from tossctr.inference.held_out import calibrator, held_out
 from tossctr.inference.predict import predict_file
-from tossctr.inference.scorer import Scorer
+from tossctr.inference.predictor import Scorer
+from tossctr.metrics.ceiling import read_truth
+from tossctr.metrics.registry import evaluate
+from tossctr.metrics.uncertainty import interval, standard_errors
+from tossctr.runs.run_folder import Run
 from tossctr.training.device import resolve_device
-from tossctr.training.run_folder import Run
 from tossctr.trees.config import LightGBMConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -82,7 +82,7 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
         experiment = load_experiment(CONFIGS, expid, overrides)
         if not isinstance(experiment.hyperparameters, LightGBMConfig):
             experiment = load_experiment(CONFIGS, expid, [*OF_NETWORKS, *overrides])
-        scorer = pipeline.train_in_folds(
+        scorer = train_in_folds(
             experiment, device, folds=options.folds, method="stratified", seeds=[seed]
         )
         members[expid] = scorer

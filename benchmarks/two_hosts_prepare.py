@@ -29,10 +29,10 @@ from typing import Any
 import harness
 import pyarrow.parquet as pq
 
-from tossctr.config.loader import load_dataset
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.preparing.parallel import Spread
 from tossctr.data.synthetic import synthesize
+from tossctr.families.experiment import load_dataset
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HOSTS = ("10.9.0.1", "10.9.0.2")

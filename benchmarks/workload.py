@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tossctr.config.loader import load_experiment
 from tossctr.data import schema
 from tossctr.data.batch import Batch, Ragged
 from tossctr.data.features import FeatureMap, Field
 from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.data.synthetic.sequences import LAST_ID, draw_events, draw_lengths
+from tossctr.families.experiment import load_experiment
 from tossctr.models.feseq import FESeq
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import project
 
-from tossctr.config.loader import load_dataset
 from tossctr.data.prepare import prepare
+from tossctr.families.experiment import load_dataset
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import export
 from tossctr.progress import say

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import project
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
+from tossctr.families.experiment import load_experiment
 from tossctr.interop.fuxictr_export import Export
 from tossctr.progress import say
 

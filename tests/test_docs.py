@@ -32,10 +32,10 @@ from typer.main import get_command
 
 from tossctr import cli
 from tossctr.commands.examples import EXAMPLES
-from tossctr.config.loader import load_dataset, load_experiment
-from tossctr.config.recipe import load_recipe
 from tossctr.data.synthetic import synthesize
-from tossctr.evaluation import compare as comparison
+from tossctr.experiments import compare as comparison
+from tossctr.experiments.recipe import load_recipe
+from tossctr.families.experiment import load_dataset, load_experiment
 from tossctr.progress import console
 
 ROOT = Path(__file__).parents[1]

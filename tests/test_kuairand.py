@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from tossctr.config.entries import entry_ids
-from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
+from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.raw_files import ensure_raw_files
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ROWS = {"seed": 1, "train_rows": 3, "test_rows": 2}

@@ -13,9 +13,9 @@ from tossctr.waiting import let_threads_sleep
 
 if TYPE_CHECKING:
     from tossctr.api import load_run, predict, prepare, train, write_report
-    from tossctr.config.loader import load_experiment
     from tossctr.data.synthetic import synthesize
     from tossctr.errors import UserError
+    from tossctr.families.experiment import load_experiment
 
 let_threads_sleep()
 
@@ -33,7 +33,7 @@ __all__ = [
 
 _HOMES = {
     "UserError": "tossctr.errors",
-    "load_experiment": "tossctr.config.loader",
+    "load_experiment": "tossctr.families.experiment",
     "synthesize": "tossctr.data.synthetic",
 }
 

@@ -13,18 +13,18 @@ import pyarrow.interchange
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from tossctr import pipeline
+from tossctr.config.choices import Objective
 from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.prepare import Prepared
 from tossctr.data.prepare import prepare as prepare_dataset
-from tossctr.ensemble.choices import Objective
-from tossctr.ensemble.held_out import calibrator
-from tossctr.ensemble.opening import open_scorer
 from tossctr.errors import UserError
+from tossctr.experiments.opening import open_scorer
+from tossctr.inference.held_out import calibrator
 from tossctr.inference.predict import BATCH_ROWS, predict_rows
-from tossctr.inference.scorer import Scorer, members_of, objective_of
+from tossctr.inference.predictor import Scorer, members_of, objective_of
+from tossctr.pipeline.train import train_experiment
+from tossctr.runs.run_folder import Run
 from tossctr.training.device import resolve_device
-from tossctr.training.run_folder import Run
 from tossctr.waiting import say_if_threads_spin
 
 
@@ -59,7 +59,7 @@ def train(experiment: Experiment, *, gpu: int | None = None, fresh: bool = False
         UserError: settings or data that cannot be used.
     """
     say_if_threads_spin()
-    return pipeline.train_experiment(experiment, resolve_device(gpu), fresh=fresh)
+    return train_experiment(experiment, resolve_device(gpu), fresh=fresh)
 
 
 def load_run(folder: str | Path) -> Run | Scorer:

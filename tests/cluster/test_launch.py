@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from test_training import experiment
 from together import together
 
-from tossctr import pipeline
-from tossctr.cluster import launch
-from tossctr.cluster.launch import train_with
 from tossctr.cluster.tasks import connected
 from tossctr.data.prepare import open_prepared, prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.pipeline import launch
+from tossctr.pipeline.launch import train_with
+from tossctr.pipeline.train import train_experiment
+from tossctr.runs.run_folder import load_run
+from tossctr.runs.train import train
 from tossctr.training.interruption import Stopped
 from tossctr.training.resume import Checkpoints
-from tossctr.training.run_folder import load_run
-from tossctr.training.trainer import train
 
 pytestmark = pytest.mark.cluster
 
@@ -94,7 +94,7 @@ def test_sigterm_to_one_process_stops_all_with_a_checkpoint(root, tmp_path, monk
         train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
     assert stopped.value.number == signal.SIGTERM
     assert len(list((tmp_path / "FESeq_toy.partial" / "checkpoints").glob("step-*"))) == 1
-    pipeline.train_experiment(chosen, CPU)
+    train_experiment(chosen, CPU)
     assert "going on from epoch 1, step 3" in capfd.readouterr().err
 
 
@@ -104,7 +104,7 @@ def test_a_mistake_is_one_line_and_no_reason_to_start_again(root, tmp_path, monk
     def refuse(*args, **keys):
         raise UserError("the data are not there", file="x.parquet")
 
-    monkeypatch.setattr(pipeline, "prepare", refuse)
+    monkeypatch.setattr("tossctr.pipeline.train.prepare", refuse)
     with pytest.raises(UserError, match=r"^x\.parquet: the data are not there$"):
         train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
     assert "start again" not in capfd.readouterr().err
@@ -121,7 +121,7 @@ def test_processes_lost_again_and_again_are_one_line(root, tmp_path, monkeypatch
         if os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(pipeline, "check_model", die)
+    monkeypatch.setattr("tossctr.pipeline.train.check_model", die)
     with pytest.raises(UserError, match=r"a process was lost 2 times \(found 'SIGKILL'\)"):
         train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
 

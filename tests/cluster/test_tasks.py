@@ -19,18 +19,18 @@ from frames import FEATURES, dataset, feature, raw_table, write
 
 from tossctr import cli
 from tossctr.cluster import tasks
-from tossctr.config.loader import load_experiment
 from tossctr.config.schema import ValidSplit
 from tossctr.data.prepare import prepare
 from tossctr.data.preparing import work
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
 from tossctr.inference import kept
 from tossctr.inference.predict import BATCH_ROWS
-from tossctr.inference.scorer import Scorer
-from tossctr.inference.submit import submit
-from tossctr.training.run_folder import Run
-from tossctr.training.trainer import train
+from tossctr.inference.predictor import Scorer
+from tossctr.pipeline.submit import submit
+from tossctr.runs.run_folder import Run
+from tossctr.runs.train import train
 
 pytestmark = pytest.mark.cluster
 

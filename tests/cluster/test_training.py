@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from together import together
 
 from tossctr.cluster.errors import ErrorElsewhere
-from tossctr.config.loader import load_experiment
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap, Field
@@ -22,13 +21,14 @@ from tossctr.data.prepare import open_prepared, prepare
 from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import evaluate
+from tossctr.families.experiment import load_experiment
+from tossctr.metrics.registry import evaluate
 from tossctr.models.base import CTRModel
+from tossctr.runs.checks import check_model
+from tossctr.runs.train import train
 from tossctr.training import network as module
-from tossctr.training.checks import check_model
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.module import CTRModule
-from tossctr.training.trainer import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")
@@ -131,7 +131,7 @@ def fit(processes, root, folder, *keys, stop_after=None):
 
 
 def result(folder):
-    from tossctr.training.run_folder import load_run
+    from tossctr.runs.run_folder import load_run
 
     run = load_run(folder)
     return load_file(folder / "model.safetensors"), run.metrics

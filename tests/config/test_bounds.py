@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from tossctr.config import schema
-from tossctr.config.loader import load_experiment
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
 from tossctr.models import MODELS
 from tossctr.trees import TREES
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tossctr.config.loader import load_dataset, load_experiment
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_dataset, load_experiment
 
 Edit = Callable[[str, str, str], None]
 

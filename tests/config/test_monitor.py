@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tossctr.config.loader import load_experiment
 from tossctr.config.schema import TrainingConfig
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import METRICS, better_when, evaluate
+from tossctr.families.experiment import load_experiment
+from tossctr.metrics.registry import METRICS, better_when, evaluate
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tossctr.config.entries import entry_ids
-from tossctr.config.loader import load_dataset, load_experiment
 from tossctr.config.schema import Experiment
+from tossctr.families.experiment import load_dataset, load_experiment
 from tossctr.models import MODELS
 from tossctr.trees import TREES
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tossctr.config.loader import load_experiment, read_experiment, save_experiment
 from tossctr.config.schema import (
     DatasetConfig,
     Experiment,
@@ -21,7 +20,8 @@ from tossctr.config.schema import (
     ValidSplit,
 )
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import METRICS
+from tossctr.families.experiment import load_experiment, read_experiment, save_experiment
+from tossctr.metrics.registry import METRICS
 from tossctr.models import MODELS
 
 TEXT = st.text(min_size=1, max_size=20)

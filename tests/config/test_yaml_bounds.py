@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tossctr.config.loader import load_dataset, load_experiment
 from tossctr.config.messages import OTHER_NAMES
 from tossctr.config.overrides import Override
 from tossctr.config.yaml_file import MAX_BYTES, parse_value, read_mapping
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_dataset, load_experiment
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from tossctr.cli import main
-from tossctr.config.loader import load_experiment
 from tossctr.data.encoder import Encoder
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
 from tossctr.files import locked
 from tossctr.inference import kept
-from tossctr.inference import submit as submitting
-from tossctr.training.trainer import train
+from tossctr.pipeline import submit as submitting
+from tossctr.runs.train import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")

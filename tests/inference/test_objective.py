@@ -15,18 +15,19 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 import tossctr
-from tossctr import pipeline
+from tossctr.calibration.calibrate import calibrate
+from tossctr.calibration.held_out import HeldOut
 from tossctr.cli import main
-from tossctr.config.loader import load_experiment
-from tossctr.ensemble.blend import blend
-from tossctr.ensemble.calibration import calibrate
-from tossctr.ensemble.leaderboard import leaderboard
-from tossctr.ensemble.opening import open_scorer
 from tossctr.errors import UserError
-from tossctr.evaluation.held_out import HeldOut
-from tossctr.evaluation.reliability import reliability
-from tossctr.inference import submit as submitting
-from tossctr.inference.submit import submit
+from tossctr.experiments.blend import blend
+from tossctr.experiments.leaderboard import leaderboard
+from tossctr.experiments.opening import open_scorer
+from tossctr.families.experiment import load_experiment
+from tossctr.metrics.reliability import reliability
+from tossctr.pipeline import submit as submitting
+from tossctr.pipeline.evaluate import evaluate_run
+from tossctr.pipeline.submit import submit
+from tossctr.pipeline.train import train_experiment
 from tossctr.report.collect import collect
 from tossctr.report.findings import findings
 from tossctr.report.page import render
@@ -87,7 +88,7 @@ def project(tmp_path_factory):
 def runs(project):
     """By experiment."""
     return {
-        e: pipeline.train_experiment(load_experiment(project / "configs", e), CPU)
+        e: train_experiment(load_experiment(project / "configs", e), CPU)
         for e in ("trees", "others", "scored")
     }
 
@@ -133,8 +134,8 @@ def test_run_prints_no_score_of_a_competition(project, runs, monkeypatch, capsys
 
 
 def test_evaluate_calibrates_each_row_by_a_map_that_was_fit_without_it(runs):
-    raw = pipeline.evaluate_run(runs["trees"], None, device=CPU)
-    found = pipeline.evaluate_run(runs["trees"], None, device=CPU, objective="competition_score")
+    raw = evaluate_run(runs["trees"], None, device=CPU)
+    found = evaluate_run(runs["trees"], None, device=CPU, objective="competition_score")
     kept = json.loads((runs["scored"].folder / "calibration_competition_score.json").read_text())
     for name in ("WLL", "competition_score", "logloss", "AUC", "AP"):
         assert found[name] == pytest.approx(kept["after"][name], rel=1e-9)
@@ -146,7 +147,7 @@ def test_a_run_is_evaluated_on_its_held_out_rows_without_its_data(project, runs)
     prepared = project / "data" / "shop"
     away = prepared.rename(project / "data" / "away")
     try:
-        found = pipeline.evaluate_run(runs["trees"], None, device=CPU)
+        found = evaluate_run(runs["trees"], None, device=CPU)
     finally:
         away.rename(prepared)
     held = pq.read_table(runs["trees"].folder / "validation.parquet")
@@ -313,7 +314,7 @@ def test_a_run_from_elsewhere_has_no_url_or_pipe_opened(runs, tmp_path, monkeypa
 def test_evaluating_a_file_without_rows_is_one_line(project, runs, tmp_path):
     pq.write_table(rows(0, 1, True), tmp_path / "empty.parquet")
     with pytest.raises(UserError, match="no rows to evaluate"):
-        pipeline.evaluate_run(runs["trees"], tmp_path / "empty.parquet", device=CPU)
+        evaluate_run(runs["trees"], tmp_path / "empty.parquet", device=CPU)
 
 
 def test_json_has_null_where_a_metric_is_not_defined(project, runs, tmp_path, monkeypatch, capsys):

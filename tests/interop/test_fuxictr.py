@@ -19,13 +19,13 @@ import torch
 import yaml
 from scipy.special import expit
 
-from tossctr.config.loader import load_dataset, load_experiment
+from tossctr.data.encoded.feature_map import FuxiMap
 from tossctr.data.prepare import Prepared, prepare
-from tossctr.evaluation.metrics import evaluate
-from tossctr.interop.feature_map import FuxiMap
+from tossctr.families.experiment import load_dataset, load_experiment
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import export
-from tossctr.training.trainer import train
+from tossctr.metrics.registry import evaluate
+from tossctr.runs.train import train
 
 pytestmark = pytest.mark.fuxictr
 

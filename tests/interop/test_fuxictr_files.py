@@ -17,20 +17,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tossctr.config.loader import load_dataset
 from tossctr.config.schema import DatasetConfig, Experiment, TrainingConfig
+from tossctr.data.encoded.feature_map import FuxiMap
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import open_source
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_dataset
 from tossctr.files import locked
 from tossctr.inference.predict import predict_file
-from tossctr.interop.feature_map import FuxiMap
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import Export, export
 from tossctr.models import build_model
 from tossctr.models.deepfm import DeepFMConfig
-from tossctr.training.run_folder import Run
+from tossctr.runs.run_folder import Run
 
 CONFIG = """
 raw:

@@ -15,15 +15,15 @@ import torch
 import yaml
 from scipy.special import expit
 
-from tossctr import pipeline
-from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import evaluate
+from tossctr.families.experiment import load_experiment
 from tossctr.inference.predict import predict_rows
-from tossctr.inference.submit import submit
-from tossctr.training.checks import check_model
-from tossctr.training.trainer import train
+from tossctr.metrics.registry import evaluate
+from tossctr.pipeline.evaluate import evaluate_run
+from tossctr.pipeline.submit import submit
+from tossctr.runs.checks import check_model
+from tossctr.runs.train import train
 
 # The keys of FuxiCTR 2's Base, and those that all experiments have.
 BASE = {
@@ -211,7 +211,7 @@ def test_it_trains_and_its_grouped_metrics_are_those_of_its_groups(
     assert {name: best[name] for name in names} == pytest.approx(expected, abs=1e-6)
     assert best["monitor"] == best["gAUC"]
     for data_file in (None, zoo / "data/tiny_seq/valid.h5"):
-        again = pipeline.evaluate_run(run, data_file, device=device)
+        again = evaluate_run(run, data_file, device=device)
         assert {name: again[name] for name in names} == pytest.approx(expected, abs=1e-9)
     # FuxiCTR's files have no ids: rows are known by their number.
     output = zoo / "scores.csv"

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
-from tossctr.ensemble.blend import blend
-from tossctr.ensemble.folds import folds_of, train_folds
-from tossctr.ensemble.opening import open_scorer
+from tossctr.experiments.blend import blend
+from tossctr.experiments.folds import folds_of, train_folds
+from tossctr.experiments.opening import open_scorer
+from tossctr.families.experiment import load_experiment
 from tossctr.report.collect import collect
-from tossctr.training.trainer import train
+from tossctr.runs.train import train
 
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).parents[2] / "configs"

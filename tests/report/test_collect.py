@@ -6,8 +6,8 @@ import torch
 
 from tossctr.data.prepare import open_prepared
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import evaluate
 from tossctr.inference.predict import predict_rows
+from tossctr.metrics.registry import evaluate
 from tossctr.report import sample
 from tossctr.report.collect import collect
 from tossctr.report.importance import attention, importance

@@ -10,8 +10,8 @@ import pytest
 import torch
 from markup import Checked
 
-from tossctr.ensemble.held_out import held_out
-from tossctr.evaluation.metrics import evaluate
+from tossctr.inference.held_out import held_out
+from tossctr.metrics.registry import evaluate
 from tossctr.report import tables
 from tossctr.report.collect import collect
 from tossctr.report.findings import findings

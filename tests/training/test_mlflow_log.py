@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
+from tossctr.runs.checks import check_model
+from tossctr.runs.train import train
 from tossctr.training import mlflow_log
-from tossctr.training.checks import check_model
 from tossctr.training.mlflow_log import log_run
-from tossctr.training.trainer import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.loader import RowsDataset
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
+from tossctr.runs.train import train
 from tossctr.training.parts import SMALLEST, SPARE, fitting_parts
-from tossctr.training.trainer import train
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

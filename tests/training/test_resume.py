@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
+from tossctr.runs.run_folder import RunWriter, load_run
+from tossctr.runs.train import train
 from tossctr.training import network as module
 from tossctr.training.checkpoint import newest, read_checkpoint, write_checkpoint
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.resume import Checkpoints
-from tossctr.training.run_folder import RunWriter, load_run
-from tossctr.training.trainer import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")

@@ -9,19 +9,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tossctr import pipeline
-from tossctr.config.loader import load_experiment, overrides_by_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
-from tossctr.ensemble.leaderboard import leaderboard
 from tossctr.errors import UserError
-from tossctr.evaluation.metrics import METRICS, evaluate
+from tossctr.experiments.leaderboard import leaderboard
+from tossctr.families.experiment import load_experiment, overrides_by_experiment
 from tossctr.files import sha256_of
 from tossctr.inference.predict import gather, predict_file, predict_rows
-from tossctr.inference.submit import submit
-from tossctr.training.checks import check_model
-from tossctr.training.run_folder import HASHED, load_run
-from tossctr.training.trainer import train
+from tossctr.metrics.registry import METRICS, evaluate
+from tossctr.pipeline.evaluate import evaluate_run
+from tossctr.pipeline.submit import submit
+from tossctr.runs.checks import check_model
+from tossctr.runs.run_folder import HASHED, load_run
+from tossctr.runs.train import train
 from tossctr.trees.lightgbm import BOOSTER
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -69,9 +69,7 @@ def test_the_opened_run_scores_as_it_was_validated(run, root):
     assert evaluate(valid.label, logits)["logloss"] == pytest.approx(
         run.metrics["best"]["logloss"], rel=1e-6
     )
-    assert pipeline.evaluate_run(run, None, device=CPU)["AUC"] == pytest.approx(
-        run.metrics["best"]["AUC"]
-    )
+    assert evaluate_run(run, None, device=CPU)["AUC"] == pytest.approx(run.metrics["best"]["AUC"])
 
 
 def test_a_raw_file_scores_as_its_stored_rows(run, root):

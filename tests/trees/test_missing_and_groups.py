@@ -13,20 +13,20 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from tossctr import pipeline
-from tossctr.config.loader import load_experiment
+from tossctr.calibration.held_out import read_held_out
 from tossctr.data.prepare import prepare
 from tossctr.data.subset import subset
-from tossctr.ensemble.blend import blend
-from tossctr.ensemble.folds import train_folds
-from tossctr.ensemble.splits import split
 from tossctr.errors import UserError
-from tossctr.evaluation.grouped import NO_GROUP
-from tossctr.evaluation.held_out import read_held_out
+from tossctr.experiments.blend import blend
+from tossctr.experiments.folds import train_folds
+from tossctr.experiments.splits import split
+from tossctr.families.experiment import load_experiment
 from tossctr.inference.predict import gather, predict_file, predict_rows
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import export
-from tossctr.training.trainer import train
+from tossctr.metrics.grouped import NO_GROUP
+from tossctr.pipeline.evaluate import evaluate_run
+from tossctr.runs.train import train
 from tossctr.trees.features import TreeFeatures
 
 CPU = torch.device("cpu")
@@ -130,14 +130,14 @@ def test_groups_are_the_users_of_the_raw_file(root, trees, capsys, expid):
     assert (ours == oov).mean() > 0.7  # or the test would not tell
     # While it trains, from the store, and from the file.
     expected = grouped_by_pandas(valid, predict_rows(run, prepared.valid, device=CPU))
-    stored = pipeline.evaluate_run(run, None, device=CPU)
+    stored = evaluate_run(run, None, device=CPU)
     for name, value in expected.items():
         assert run.metrics["best"][name] == pytest.approx(value, abs=1e-9), name
         assert stored[name] == pytest.approx(value, abs=1e-12), name
     file = root / "test.parquet"
     _, logit, _ = gather(predict_file(run, file, device=CPU, labelled=True), file)
     expected = grouped_by_pandas(test, logit)
-    found = pipeline.evaluate_run(run, root / "test.parquet", device=CPU)
+    found = evaluate_run(run, root / "test.parquet", device=CPU)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-12), name
     assert found["gAUC"] != pytest.approx(found["AUC"], abs=1e-3)
@@ -160,7 +160,7 @@ def test_folds_and_blends_keep_the_users(root, trees):
     blend({"a": folds, "b": other}, root / "blended", CPU, method="mean")
     both = read_held_out(root / "blended" / "oof.parquet")
     np.testing.assert_array_equal(both.group, held.group)
-    found = pipeline.evaluate_run(folds, None, device=CPU)
+    found = evaluate_run(folds, None, device=CPU)
     blended = grouped_by_pandas(frame, both.logit)
     of_blend = json.loads((root / "blended" / "blend.json").read_bytes())["metrics"]
     for name, value in expected.items():
@@ -175,7 +175,7 @@ def test_a_store_with_users_serves_experiments_without(root, trees, capsys):
     data = prepare(without.dataset)
     assert "nothing has changed" in capsys.readouterr().err
     run = train(without, data, CPU, root / "checkpoints" / "without")
-    assert "gAUC" not in pipeline.evaluate_run(run, None, device=CPU)
+    assert "gAUC" not in evaluate_run(run, None, device=CPU)
     # Made for it alone, it holds no users; the run that needs them says so.
     alone = load_experiment(root / "configs", "without", [f"data_root={root / 'alone'}"])
     bare = prepare(alone.dataset).valid

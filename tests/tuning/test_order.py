@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from tossctr.config.loader import load_experiment
 from tossctr.errors import Untrainable, UserError
+from tossctr.families.experiment import load_experiment
 
 optuna = pytest.importorskip("optuna", reason="the extra tune is not installed")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
 
 optuna = pytest.importorskip("optuna", reason="the extra tune is not installed")
 

@@ -136,7 +136,7 @@ def _dataset(
     config: Path, expid: str | None, dataset: str | None, overrides: list[str] | None
 ) -> tuple[DatasetConfig, int | None]:
     """The data set that one of the two names, and the experiment's `max_len`."""
-    from tossctr.config.loader import load_dataset, load_experiment
+    from tossctr.families.experiment import load_dataset, load_experiment
 
     match expid, dataset:
         case str(), None:

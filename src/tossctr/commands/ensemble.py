@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 
 from tossctr.commands.options import AsJson, ForObjective, Gpu, app, print_json, print_table, stdout
-from tossctr.ensemble.choices import Method
+from tossctr.config.choices import Method
 
 if TYPE_CHECKING:
-    from tossctr.ensemble.blend import BlendResult
+    from tossctr.experiments.blend import BlendResult
 
 Root = Annotated[Path, typer.Option("--root", help="Folder of runs (model_root).")]
 ROOT = Path("checkpoints")
@@ -36,10 +36,10 @@ def blend(
     as_json: AsJson = False,
 ) -> None:
     """Blend runs on their held-out predictions; the gain is cross-validated."""
-    from tossctr.ensemble import blend as blending
-    from tossctr.ensemble.held_out import calibrator
-    from tossctr.ensemble.objectives import AIMS
-    from tossctr.ensemble.opening import open_scorer
+    from tossctr.calibration.objectives import AIMS
+    from tossctr.experiments import blend as blending
+    from tossctr.experiments.opening import open_scorer
+    from tossctr.inference.held_out import calibrator
     from tossctr.training.device import resolve_device
 
     names = [name.strip() for name in runs.split(",")]
@@ -73,8 +73,8 @@ def blend(
 @app.command()
 def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
     """Every finished run, folds and blend in one table, the best of each objective first."""
-    from tossctr.ensemble.leaderboard import leaderboard as read_leaderboard
-    from tossctr.ensemble.objectives import AIMS
+    from tossctr.calibration.objectives import AIMS
+    from tossctr.experiments.leaderboard import leaderboard as read_leaderboard
 
     entries = read_leaderboard(root)
     if as_json:

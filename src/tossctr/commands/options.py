@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from tossctr.commands.group import EXIT_CODES, CommandGroup, hush, indented
-from tossctr.ensemble.choices import Objective
+from tossctr.config.choices import Objective
 from tossctr.progress import PlainConsole
 from tossctr.redaction import redacted
 

@@ -12,8 +12,8 @@ from tossctr.commands.options import AsJson, Force, Gpu, app, print_result
 if TYPE_CHECKING:
     import torch
 
-    from tossctr.inference.scorer import Scorer
-    from tossctr.training.run_folder import Run
+    from tossctr.inference.predictor import Scorer
+    from tossctr.runs.run_folder import Run
 
 REPORT = "report.html"
 

@@ -32,15 +32,15 @@ from tossctr.commands.options import (
 )
 from tossctr.commands.report import REPORT, report_beside
 from tossctr.commands.training import train_experiment
-from tossctr.ensemble.choices import Objective
+from tossctr.config.choices import Objective
 from tossctr.errors import UserError
 from tossctr.location import beside, located
 from tossctr.progress import peak_mb, say
 
 if TYPE_CHECKING:
     from tossctr.config.schema import DatasetConfig
-    from tossctr.inference.scorer import Scorer
-    from tossctr.training.run_folder import Run
+    from tossctr.inference.predictor import Scorer
+    from tossctr.runs.run_folder import Run
 
 SYNTH_TRAIN_ROWS = 60_000
 
@@ -60,12 +60,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Metrics of a trained run, of folds or of a blend."""
-    from tossctr import pipeline
+    from tossctr.pipeline.evaluate import evaluate_run
     from tossctr.training.device import resolve_device
 
     chosen, _ = chosen_run(config, expid, run)
     device = resolve_device(gpu)
-    metrics = pipeline.evaluate_run(chosen, data, device=device, objective=objective)
+    metrics = evaluate_run(chosen, data, device=device, objective=objective)
     print_result(metrics, as_json, f"{data or 'validation'}")
 
 
@@ -97,8 +97,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Score a raw test file into a submission, checked before it is written."""
-    from tossctr.inference.submit import submit
     from tossctr.outputs import is_standard_output
+    from tossctr.pipeline.submit import submit
     from tossctr.training.device import resolve_device
 
     if engine == "ray" and gpu is not None and gpu >= 0:
@@ -153,18 +153,18 @@ def run_all(
 ) -> None:
     """Every step: from raw files (or synthetic ones) to a checked submission."""
     start = time.monotonic()
-    from tossctr.config.loader import load_experiment
-    from tossctr.config.recipe import load_recipe
+    from tossctr.experiments.recipe import load_recipe
+    from tossctr.families.experiment import load_experiment
 
     several = None if recipe is None else load_recipe(config, recipe, overrides or [])
     experiment = (
         several.experiments[0] if several else load_experiment(config, expid, overrides or [])
     )
-    from tossctr import pipeline
+    from tossctr.calibration.objectives import AIMS
     from tossctr.data.raw_files import ensure_raw_files
-    from tossctr.ensemble.objectives import AIMS
-    from tossctr.inference.submit import against_truth, submit
+    from tossctr.experiments.train import train_recipe
     from tossctr.outputs import check_output, is_stream
+    from tossctr.pipeline.submit import against_truth, submit
     from tossctr.training.device import resolve_device
 
     device = resolve_device(gpu)
@@ -195,7 +195,7 @@ def run_all(
         result["validation"] = run.metrics["best"]
     else:
         hush(experiment.training.verbose == 0)
-        run = pipeline.train_recipe(several, device, fresh=fresh)
+        run = train_recipe(several, device, fresh=fresh)
         result["out of fold"] = run.held_out_metrics
     rows, report = submit(
         run,
@@ -235,11 +235,11 @@ def chosen_run(
 ) -> tuple[Run | Scorer, DatasetConfig | None]:
     """What is in that folder; by default the experiment's run, with the data set as the config has
     it now."""
-    from tossctr import pipeline
-    from tossctr.config.loader import load_experiment
-    from tossctr.ensemble.opening import open_scorer
+    from tossctr.experiments.opening import open_scorer
+    from tossctr.families.experiment import load_experiment
+    from tossctr.pipeline.train import run_folder
 
     if run is not None:
         return open_scorer(run), None
     experiment = load_experiment(config, expid)
-    return open_scorer(pipeline.run_folder(experiment)), experiment.dataset
+    return open_scorer(run_folder(experiment)), experiment.dataset

@@ -27,13 +27,13 @@ from tossctr.commands.options import (
     print_json,
     print_result,
 )
-from tossctr.ensemble.choices import FoldMethod
+from tossctr.config.choices import FoldMethod
 from tossctr.progress import say
 
 if TYPE_CHECKING:
     from tossctr.cluster.place import Place
     from tossctr.config.schema import Experiment
-    from tossctr.training.run_folder import Run
+    from tossctr.runs.run_folder import Run
 
 
 @app.command()
@@ -62,7 +62,7 @@ def train(
 
     Started by torchrun or srun, each process takes its part in one training."""
     from tossctr.cluster.place import find_place
-    from tossctr.config.loader import load_experiment
+    from tossctr.families.experiment import load_experiment
 
     place = find_place()
     several = place is not None or workers > 1 or engine in ("torchrun", "ray")
@@ -79,7 +79,7 @@ def train(
         return
     experiment = load_experiment(config, expid, overrides or [])
     if several:
-        from tossctr.cluster.launch import train_with
+        from tossctr.pipeline.launch import train_with
 
         hush(experiment.training.verbose == 0)
         chosen = engine or "torchrun"
@@ -92,12 +92,12 @@ def train(
         run = train_experiment(experiment, gpu, fresh)
         print_result(run.metrics["best"], as_json, f"best validation of {expid}")
         return
-    from tossctr import pipeline
+    from tossctr.experiments.train import train_in_folds
     from tossctr.training.device import resolve_device
 
     hush(experiment.training.verbose == 0)
     first = experiment.training.seed
-    scorer = pipeline.train_in_folds(
+    scorer = train_in_folds(
         experiment,
         resolve_device(gpu),
         folds=folds,
@@ -120,11 +120,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Predict memory and time of a training, and the parts that fit, before it runs."""
-    from tossctr.config.loader import load_experiment
+    from tossctr.families.experiment import load_experiment
 
     experiment = load_experiment(config, expid, overrides or [])
     from tossctr.data.prepare import prepare as prepare_data
-    from tossctr.training.checks import check_model
+    from tossctr.runs.checks import check_model
     from tossctr.training.device import resolve_device
     from tossctr.training.plan import parse_bytes
     from tossctr.training.plan import plan as make_plan
@@ -153,7 +153,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Train experiments on the same data with several seeds; write a table (Markdown, JSON)."""
-    from tossctr.evaluation import compare as comparison
+    from tossctr.experiments import compare as comparison
 
     comparison.check_tables(output, force=force)
     rows = comparison.compare(
@@ -173,12 +173,12 @@ def compare(
 
 
 def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
-    """As `pipeline.train_experiment`, as quiet as the config asks."""
-    from tossctr import pipeline
+    """As `train_experiment`, as quiet as the config asks."""
+    from tossctr.pipeline.train import train_experiment
     from tossctr.training.device import resolve_device
 
     hush(experiment.training.verbose == 0)
-    return pipeline.train_experiment(experiment, resolve_device(gpu), fresh=fresh)
+    return train_experiment(experiment, resolve_device(gpu), fresh=fresh)
 
 
 def _train_together(
@@ -187,11 +187,11 @@ def _train_together(
     """Take part in a training as one of several processes, of which one tells how it ended."""
     import torch
 
-    from tossctr import pipeline
     from tossctr.cluster.errors import LOST, ErrorElsewhere, PeerLost
     from tossctr.cluster.parent import end_with_parent
     from tossctr.cluster.place import OWN_STORE
     from tossctr.cluster.processes import joined
+    from tossctr.pipeline.train import train_experiment
     from tossctr.training.device import device_of_process
     from tossctr.training.interruption import Stopped
 
@@ -205,7 +205,7 @@ def _train_together(
             experiment = processes.everywhere(load)
             hush(experiment.training.verbose == 0)
             device = processes.everywhere(lambda: device_of_process(gpu, place.local_rank))
-            run = pipeline.train_experiment(
+            run = train_experiment(
                 experiment, device, fresh=fresh and place.restarts == 0, processes=processes
             )
     except ErrorElsewhere:

@@ -42,7 +42,7 @@ def tune(
 ) -> None:
     """Search an experiment's best values. The same command again resumes the study; in several
     shells at once, all work on the same study."""
-    from tossctr.config.loader import load_experiment
+    from tossctr.families.experiment import load_experiment
 
     experiment = load_experiment(config, expid, overrides or [])
     try:
@@ -54,7 +54,7 @@ def tune(
             "tune needs Optuna", value=error.name, remedy="pip install 'tossctr[tune]'"
         ) from error
     from tossctr.data.prepare import prepare as prepare_data
-    from tossctr.training.checks import check_model
+    from tossctr.runs.checks import check_model
     from tossctr.training.device import resolve_device
 
     hush(experiment.training.verbose == 0)

@@ -19,14 +19,14 @@ from pydantic import (
     model_validator,
 )
 
+from tossctr.config.choices import Objective
 from tossctr.config.messages import suggestion
 from tossctr.config.nulls import NA_VALUES, as_na_values
-from tossctr.ensemble.choices import Objective
 from tossctr.errors import UserError
-from tossctr.evaluation.grouped import NAMES, is_grouped
-from tossctr.evaluation.metrics import METRICS, better_when, is_metric
-from tossctr.evaluation.monitor import Mode, mode_of, modes_of
 from tossctr.location import Form, Location, same_place
+from tossctr.metrics.grouped import NAMES, is_grouped
+from tossctr.metrics.monitor import Mode, mode_of, modes_of
+from tossctr.metrics.registry import METRICS, better_when, is_metric
 from tossctr.redaction import redacted
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]

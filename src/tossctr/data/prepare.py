@@ -14,6 +14,7 @@ from typing import Any
 
 from tossctr.artefact import read_artefact
 from tossctr.config.schema import DatasetConfig
+from tossctr.data.encoded.source import require_vocabulary
 from tossctr.data.encoder import Encoder
 from tossctr.data.encoding.columns import resolve
 from tossctr.data.encoding.report import EncodingReport
@@ -32,7 +33,6 @@ from tossctr.data.verification import Stamps, check_store, stamps_of
 from tossctr.errors import UserError
 from tossctr.files import locked, sync_folder, write_json, writing
 from tossctr.folders import is_made, mark, refuse_foreign, remove_made
-from tossctr.interop.encoded_source import require_vocabulary
 from tossctr.progress import say, track
 
 FILE = "prepare.json"

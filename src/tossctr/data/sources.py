@@ -135,7 +135,7 @@ def open_source(
         source = _file(path, types, na_values)
     require_columns(source, types)
     if encoded or source.vocabulary is not None or form_of(path) == "h5":
-        from tossctr.interop.encoded_source import EncodedSource
+        from tossctr.data.encoded.source import EncodedSource
 
         source = EncodedSource(source)
     return source

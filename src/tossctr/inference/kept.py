@@ -24,10 +24,10 @@ from tossctr.errors import UserError
 from tossctr.files import sha256_of, whole_file
 from tossctr.folders import MADE_FROM, made_from_of, mark, remove_made, write_made_from
 from tossctr.inference.predict import BATCH_ROWS, Predictions, predict_file
-from tossctr.inference.scorer import Scorer, marker_of
+from tossctr.inference.predictor import Scorer, marker_of
 from tossctr.location import Location, name_of
 from tossctr.progress import say, track
-from tossctr.training.run_folder import Run
+from tossctr.runs.run_folder import Run
 
 VERSION = 2
 PART_ROWS = 16 * BATCH_ROWS

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tossctr.data.bounded import BATCH_BYTES, first_rows, row_bytes
+from tossctr.data.encoded.source import require_vocabulary
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.ids import row_ids
 from tossctr.data.loader import RowsDataset
@@ -19,12 +20,11 @@ from tossctr.data.rows import EncodedRows
 from tossctr.data.sources import Source, open_source, say_order
 from tossctr.data.where import Where
 from tossctr.errors import UserError
-from tossctr.inference.scorer import Scorer, members_of
-from tossctr.interop.encoded_source import require_vocabulary
+from tossctr.inference.predictor import Scorer, members_of
 from tossctr.location import Location, name_of
 from tossctr.progress import track
+from tossctr.runs.run_folder import Run
 from tossctr.training.device import part_events, reuse_memory
-from tossctr.training.run_folder import Run
 from tossctr.trees.lightgbm import LightGBM
 
 BATCH_ROWS = 4096

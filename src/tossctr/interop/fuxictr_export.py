@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tossctr.config.schema import DatasetConfig
+from tossctr.data.encoded.feature_map import MAP, VOCAB, FuxiMap, write_vocabularies
 from tossctr.data.encoder import Encoder
 from tossctr.data.encoding.ids import row_ids
 from tossctr.data.features import FeatureMap, Field
@@ -21,7 +22,6 @@ from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.files import locked
 from tossctr.folders import whole_files
-from tossctr.interop.feature_map import MAP, VOCAB, FuxiMap, write_vocabularies
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_files import columns_of, writing
 from tossctr.location import Location, beside, name_of

@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from tossctr.artefact import read_artefact, read_bytes
+from tossctr.calibration.calibrate import Calibration, calibrate
+from tossctr.calibration.held_out import HeldOut
+from tossctr.calibration.objectives import AIMS
+from tossctr.config.choices import Objective
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.manifest import read_manifest
 from tossctr.data.prepare import Prepared, open_prepared
 from tossctr.data.preparing.parts import PARTS
 from tossctr.data.preparing.record import PrepareRecord
-from tossctr.ensemble.calibration import Calibration, calibrate
-from tossctr.ensemble.choices import Objective
-from tossctr.ensemble.held_out import held_out
-from tossctr.ensemble.objectives import AIMS
 from tossctr.errors import UserError
-from tossctr.evaluation.ceiling import ceiling
-from tossctr.evaluation.held_out import HeldOut
-from tossctr.evaluation.metrics import evaluate
-from tossctr.evaluation.uncertainty import standard_errors
 from tossctr.files import sha256_of
-from tossctr.inference.scorer import Scorer, marker_of, members_of, objective_of
+from tossctr.inference.held_out import held_out
+from tossctr.inference.predictor import Scorer, marker_of, members_of, objective_of
 from tossctr.location import beside
+from tossctr.metrics.ceiling import ceiling
+from tossctr.metrics.registry import evaluate
+from tossctr.metrics.uncertainty import standard_errors
 from tossctr.progress import say
 from tossctr.report.distributions import distributions
 from tossctr.report.importance import attention, importance
@@ -41,8 +41,8 @@ from tossctr.report.run_report import RunReport, Stored
 from tossctr.report.sample import Scored, from_kept, score
 from tossctr.report.slices import slices
 from tossctr.report.uncertainty import Z95, auc_interval
-from tossctr.training.marker import RunMarker
-from tossctr.training.run_folder import Run
+from tossctr.runs.marker import RunMarker
+from tossctr.runs.run_folder import Run
 
 TRUTH = "truth.parquet"
 _LOG_BYTES = 256 << 20

@@ -19,7 +19,7 @@ from tossctr.data.sources import BATCH_ROWS, open_source
 from tossctr.location import Location
 from tossctr.progress import say
 from tossctr.report.sample import evenly, subset
-from tossctr.training.run_folder import Run
+from tossctr.runs.run_folder import Run
 
 Array = NDArray[Any]
 

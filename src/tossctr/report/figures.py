@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import logit as log_odds
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from tossctr.evaluation.reliability import Bin, reliability
+from tossctr.metrics.reliability import Bin, reliability
 from tossctr.report.run_report import RunReport
 from tossctr.report.svg import DASHED, MUTED, SERIES, Plot, plot
 

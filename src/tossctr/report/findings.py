@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tossctr.data.health.drift import LARGE_DRIFT
-from tossctr.evaluation.ceiling import lift
+from tossctr.metrics.ceiling import lift
 from tossctr.report.run_report import RunReport
 from tossctr.trees.config import LightGBMConfig
 

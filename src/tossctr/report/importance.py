@@ -19,8 +19,8 @@ from tossctr.models.feseq import FESeq
 from tossctr.progress import track
 from tossctr.report.sample import Scored, gathered, subset
 from tossctr.report.uncertainty import drop_interval
+from tossctr.runs.run_folder import Run
 from tossctr.training.device import part_events
-from tossctr.training.run_folder import Run
 
 SCORINGS = 16_000  # rows scored in all, over all fields
 ROWS = (256, 2_000)  # of each field at least and at most

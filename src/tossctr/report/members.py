@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tossctr.ensemble import blend
-from tossctr.ensemble.marker import (
+from tossctr.calibration.held_out import HeldOut
+from tossctr.calibration.objectives import AIMS
+from tossctr.experiments import blend
+from tossctr.experiments.marker import (
     BlendMarker,
     FoldsMarker,
     OverFolds,
     read_blend,
     read_folds,
 )
-from tossctr.ensemble.objectives import AIMS
-from tossctr.evaluation.held_out import HeldOut
-from tossctr.inference.scorer import Scorer
-from tossctr.training.run_folder import Run
+from tossctr.inference.predictor import Scorer
+from tossctr.runs.run_folder import Run
 
 RANKING = ("AUC", "AP", "logloss")  # the score of folds means little before calibration
 LABELS = {"competition_score": "competition score", "logloss": "log loss"}

@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tossctr import __version__
-from tossctr.ensemble.opening import open_scorer
 from tossctr.errors import UserError
-from tossctr.inference.scorer import Scorer, marker_of, objective_of
+from tossctr.experiments.opening import open_scorer
+from tossctr.inference.predictor import Scorer, marker_of, objective_of
 from tossctr.location import Location
 from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
@@ -28,7 +28,7 @@ from tossctr.report.run_report import RunReport
 from tossctr.report.sample import Scored
 from tossctr.report.svg import SERIES, Plot
 from tossctr.report.tables import Table
-from tossctr.training.run_folder import Run
+from tossctr.runs.run_folder import Run
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tossctr.calibration.calibrate import Calibration
+from tossctr.calibration.objectives import AIMS, Aim
+from tossctr.config.choices import Objective
 from tossctr.config.schema import Experiment
-from tossctr.ensemble.calibration import Calibration
-from tossctr.ensemble.choices import Objective
-from tossctr.ensemble.objectives import AIMS, Aim
-from tossctr.inference.scorer import Scorer, members_of
+from tossctr.inference.predictor import Scorer, members_of
 from tossctr.report.distributions import Distributions
 from tossctr.report.importance import Attention, Importance
 from tossctr.report.members import Members
 from tossctr.report.sample import Scored
 from tossctr.report.slices import Slice
-from tossctr.training.run_folder import Run
+from tossctr.runs.run_folder import Run
 from tossctr.trees.lightgbm import LightGBM
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tossctr.calibration.held_out import HeldOut
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.ensemble.held_out import held_out_file, kept_of
-from tossctr.evaluation.held_out import HeldOut
+from tossctr.inference.held_out import held_out_file, kept_of
 from tossctr.inference.predict import BATCH_ROWS, predict_rows
 from tossctr.progress import track
-from tossctr.training.run_folder import Run
+from tossctr.runs.run_folder import Run
 
 Array = NDArray[Any]
 

@@ -13,7 +13,7 @@ from tossctr.data.rows import EncodedRows
 from tossctr.report.distributions import token_name
 from tossctr.report.sample import Scored
 from tossctr.report.uncertainty import auc_interval
-from tossctr.training.run_folder import Run
+from tossctr.runs.run_folder import Run
 
 FIRST = ("inventory_id", "hour", "age_group")  # what people ask for, where a data set has it
 FIELDS = 3

@@ -11,7 +11,7 @@ import numpy as np
 
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
-from tossctr.training.run_folder import WEIGHTS, Run
+from tossctr.runs.run_folder import WEIGHTS, Run
 from tossctr.trees.lightgbm import BOOSTER
 
 UNKNOWN = "–"  # an older run did not record it

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.loader import BatchRows
-from tossctr.evaluation.monitor import Validations
+from tossctr.metrics.monitor import Validations
 from tossctr.progress import say, track
 from tossctr.training.module import CTRModule
 

@@ -15,7 +15,7 @@ from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.schema import TrainingConfig
 from tossctr.data.batch import Batch
 from tossctr.errors import Untrainable, UserError
-from tossctr.evaluation.metrics import evaluate, reported
+from tossctr.metrics.registry import evaluate, reported
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
 from tossctr.progress import say

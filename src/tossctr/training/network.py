@@ -22,10 +22,11 @@ from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.loader import BatchRows, batches, ending_workers
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable, UserError
-from tossctr.evaluation.grouped import say_left_out
+from tossctr.metrics.grouped import say_left_out
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
+from tossctr.runs.run_folder import RunWriter
 from tossctr.training.callbacks import LastValidation, MonitorRule, RowProgress
 from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoint
 from tossctr.training.interruption import StopSignal
@@ -33,7 +34,6 @@ from tossctr.training.joint import JointStrategy
 from tossctr.training.module import CTRModule
 from tossctr.training.parts import Parts
 from tossctr.training.resume import Checkpoints, position
-from tossctr.training.run_folder import RunWriter
 
 LOG_EVERY_STEPS = 10
 

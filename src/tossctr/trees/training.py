@@ -18,11 +18,11 @@ from scipy.special import logit
 from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable
-from tossctr.evaluation.grouped import say_left_out
-from tossctr.evaluation.metrics import evaluate, reported
-from tossctr.evaluation.monitor import Validations
+from tossctr.metrics.grouped import say_left_out
+from tossctr.metrics.monitor import Validations
+from tossctr.metrics.registry import evaluate, reported
 from tossctr.progress import say, track
-from tossctr.training.run_folder import RunWriter
+from tossctr.runs.run_folder import RunWriter
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.features import TreeFeatures
 from tossctr.trees.lightgbm import BOOSTER, Columns, save_booster

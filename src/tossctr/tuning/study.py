@@ -24,16 +24,16 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from tossctr.config.loader import load_experiment
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
 from tossctr.errors import Untrainable, UserError
-from tossctr.evaluation.monitor import sign_of
+from tossctr.families.experiment import load_experiment
 from tossctr.files import remove
 from tossctr.folders import is_made, mark, remove_result
+from tossctr.metrics.monitor import sign_of
 from tossctr.progress import say
-from tossctr.training.checks import check_model
-from tossctr.training.trainer import train
+from tossctr.runs.checks import check_model
+from tossctr.runs.train import train
 from tossctr.tuning.space import Dimension, as_overrides, chosen_values, values_of
 from tossctr.tuning.workers import Workers
 

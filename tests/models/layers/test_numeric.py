@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tossctr.config.loader import load_experiment
 from tossctr.data.batch import Batch, Ragged
 from tossctr.data.encoding.columns import resolve
 from tossctr.data.features import FeatureMap, Field
 from tossctr.errors import UserError
+from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
 from tossctr.models.layers.embedding import FieldEmbedding
 from tossctr.models.layers.numeric import BINS, Periodic, PiecewiseLinear

@@ -17,7 +17,7 @@ from tossctr.data.encoding.lists import as_text, flat_list, is_list, split_text
 from tossctr.data.encoding.numbers import as_floats
 from tossctr.data.encoding.vocabulary import is_int64
 from tossctr.data.where import Where
-from tossctr.evaluation.grouped import NO_GROUP
+from tossctr.metrics.grouped import NO_GROUP
 
 Array = NDArray[Any]
 

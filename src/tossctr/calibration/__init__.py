@@ -1,0 +1,1 @@
+"""Probabilities calibrated on held-out predictions."""

@@ -1,0 +1,261 @@
+"""Calibration to an objective: an exact shift of the prior, then a rising map fit on held-out rows.
+
+`logloss`: the prior stays as it is, and so do the predictions unless a map is better on held-out
+rows. `competition_score` = 0.5 AP + 0.5 / (1 + WLL): WLL weighs clicks and non-clicks 50:50, and
+the best prediction for it is the click probability among balanced classes, whose log odds are the
+natural ones less those of the prior (Elkan, IJCAI 2001, theorem 2): logit p' = logit p -
+logit(prior). No map here changes a ranking, so AP stays, and the best map for WLL is the best for
+the score.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from tossctr.artefact import Artefact, Sha256, read_artefact, read_json, sealed, unsealed
+from tossctr.calibration.held_out import HeldOut
+from tossctr.calibration.maps import MAPS, Floats, Parameters, cross_entropy
+from tossctr.calibration.objectives import AIMS
+from tossctr.config.choices import Objective
+from tossctr.errors import UserError
+from tossctr.files import write_json
+from tossctr.metrics.registry import evaluate
+from tossctr.metrics.reliability import reliability
+from tossctr.progress import say
+
+VERSION = 2
+FOLDS = 5
+MIN_CLICKS = 50  # with fewer no map is fit, only the exact shift applied
+SEED = 2024
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """A strictly rising map of logits: the shift, then the map of that name.
+
+    Attributes:
+        objective: what it was made for.
+        method: a name in `MAPS`.
+        shift: subtracted first; the prior's log odds, or 0.
+        parameters: of the map.
+    """
+
+    objective: Objective
+    method: str = "shift"
+    shift: float = 0.0
+    parameters: Parameters = ()
+
+    def __call__(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) logits for the objective."""
+        return MAPS[self.method].apply(logit - self.shift, self.parameters)
+
+    def line(self) -> str:
+        """What it does to probabilities, for the user."""
+        if self.objective == "raw":
+            return "probabilities are raw, as the model gives them"
+        if self.objective == "logloss":
+            how = f"calibrated (map: {self.method})"
+            if self.method == "shift":
+                how = "as the model gives them: no map is better on held-out rows"
+            return f"probabilities are click rates, {how} (objective: logloss)"
+        return (
+            f"probabilities are made for {self.objective}, not click rates (log odds less the "
+            f"prior's {self.shift:.3f}, then map: {self.method}); --objective logloss gives rates"
+        )
+
+    def same_as(self, other: _CalibratorState) -> bool:
+        """Whether both map alike, up to the rounding of another machine."""
+        return (
+            (self.objective, self.method) == (other.objective, other.method)
+            and len(self.parameters) == len(other.parameters)
+            and np.allclose(
+                [self.shift, *self.parameters], [other.shift, *other.parameters], 1e-3, 1e-3
+            )
+        )
+
+
+RAW = Calibrator("raw")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibrator, and what it was chosen for.
+
+    Attributes:
+        calibrator: fit on all held-out rows.
+        losses: of each method, mean and standard error over the folds of the held-out rows.
+        before, after: metrics of the raw and of the calibrated rows; each row calibrated by a map
+            that was fit without it.
+        reliability: bins before and after, as JSON.
+    """
+
+    calibrator: Calibrator
+    rows: int
+    clicks: int
+    losses: Mapping[str, tuple[float, float]]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    reliability: Mapping[str, Any]
+
+    def save(self, path: Path, source: str | None) -> None:
+        """Write all of it as JSON, with the hash of the predictions that it was fit on."""
+        write_json(path, sealed({"version": VERSION, "held_out": source, **asdict(self)}))
+
+
+class _CalibratorState(Artefact):
+    objective: Objective
+    method: Literal["shift", "temperature", "platt", "beta", "isotonic"]
+    shift: float
+    parameters: tuple[float, ...]
+
+
+class CalibrationFile(Artefact):
+    """What `Calibration.save` writes; `held_out` is the hash of the predictions it was fit on,
+    `sha256` that of all the rest."""
+
+    version: Literal[2]
+    held_out: Sha256 | None
+    calibrator: _CalibratorState
+    rows: int
+    clicks: int
+    losses: dict[str, tuple[float, float]]
+    before: dict[str, float]
+    after: dict[str, float]
+    reliability: dict[str, Any]
+    sha256: Sha256
+
+
+def read_calibration(path: Path, source: str) -> CalibrationFile | None:
+    """What `Calibration.save` wrote for the held-out predictions with the hash `source`; None where
+    there is none, one of other predictions, or (which is said) one that has changed."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        found = read_artefact(path, CalibrationFile)
+        if unsealed(read_json(path)) is None:
+            raise UserError("has changed since it was written", file=path)
+    except UserError as error:
+        say(error.line())
+        return None
+    return found if found.held_out == source else None
+
+
+def calibrate(held: HeldOut, objective: Objective) -> Calibration:
+    """Choose and fit the map for an objective on held-out predictions.
+
+    Methods are compared by cross-validation over the held-out rows (stratified). The simplest whose
+    loss is at most one standard error of the difference above the best is chosen. With fewer than
+    `MIN_CLICKS` clicks (or non-clicks) there is only the exact shift.
+    """
+    z, label, weight = _inputs(held, objective)
+    clicks = int(label.sum())
+    balanced = AIMS[objective].balanced
+    losses: dict[str, tuple[float, float]] = {}
+    method, out_of_fold = "shift", z
+    if objective != "raw" and min(clicks, len(label) - clicks) >= MIN_CLICKS:
+        fold = stratified(label)
+        mapped = {name: _cross_fitted(name, z, label, weight, fold) for name in MAPS}
+        method, losses = _choose(mapped, label, weight, fold)
+        out_of_fold = mapped[method]
+    elif objective != "raw":
+        kept = "the exact prior shift alone" if balanced else "probabilities stay as they are"
+        say(f"{clicks} clicks in {len(label):,} held-out rows are too few to fit a map: {kept}")
+    return Calibration(
+        calibrator=fit_calibrator(held, objective, method),
+        rows=len(label),
+        clicks=clicks,
+        losses=losses,
+        before=evaluate(label, held.logit),
+        after=_after(label, held.logit, out_of_fold),
+        reliability={
+            name: asdict(
+                reliability(label, expit(values), balanced=balanced and 0 < clicks < len(label))
+            )
+            for name, values in (("before", held.logit), ("after", out_of_fold))
+        },
+    )
+
+
+def fit_calibrator(held: HeldOut, objective: Objective, method: str) -> Calibrator:
+    """The shift, and the map of that name fit on all held-out rows."""
+    parameters = MAPS[method].fit(*_inputs(held, objective))
+    return Calibrator(objective, method, _shift(held, objective), parameters)
+
+
+def _inputs(held: HeldOut, objective: Objective) -> tuple[Floats, Floats, Floats]:
+    """Shifted logits, labels and weights, which a map is fit to."""
+    label = held.label.astype(np.float64)
+    balanced = AIMS[objective].balanced
+    weight = balanced_weights(label) if balanced else np.ones(len(label))
+    return held.logit - _shift(held, objective), label, weight
+
+
+def _shift(held: HeldOut, objective: Objective) -> float:
+    return float(logit(held.prior)) if AIMS[objective].balanced else 0.0
+
+
+def _after(label: Floats, raw: Floats, out_of_fold: Floats) -> dict[str, float]:
+    """Losses out of fold; the ranking is that of one map for all rows, which is the raw one."""
+    ranking = evaluate(label, raw, ["AUC", "AP"])
+    losses = evaluate(label, out_of_fold, ["logloss", "WLL"])
+    score = 0.5 * ranking["AP"] + 0.5 / (1 + losses["WLL"])
+    return {**ranking, **losses, "competition_score": score}
+
+
+def balanced_weights(label: Floats) -> Floats:
+    """(N,) of mean 1, each class half of the whole; equal where there is one class only."""
+    clicks = label.sum()
+    if not 0 < clicks < len(label):
+        return np.ones(len(label))
+    weight: Floats = np.where(label > 0.5, 0.5 / clicks, 0.5 / (len(label) - clicks)) * len(label)
+    return weight
+
+
+def stratified(label: Floats) -> NDArray[np.int64]:
+    """(N,) fold of each row, the same share of clicks in each."""
+    rng = np.random.default_rng(SEED)
+    fold = np.empty(len(label), np.int64)
+    for of_class in (label > 0.5, label <= 0.5):
+        count = int(of_class.sum())
+        fold[of_class] = rng.permutation(count) % FOLDS
+    return fold
+
+
+def _cross_fitted(
+    name: str, z: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64]
+) -> Floats:
+    """(N,) logits, each row's from a map that was fit on the other folds."""
+    result = np.empty_like(z)
+    for k in range(FOLDS):
+        fit, held = fold != k, fold == k
+        parameters = MAPS[name].fit(z[fit], label[fit], weight[fit])
+        result[held] = MAPS[name].apply(z[held], parameters)
+    return result
+
+
+def _choose(
+    mapped: Mapping[str, Floats], label: Floats, weight: Floats, fold: NDArray[np.int64]
+) -> tuple[str, dict[str, tuple[float, float]]]:
+    by_fold = {
+        name: np.bincount(fold, weight * cross_entropy(values, label)) / np.bincount(fold, weight)
+        for name, values in mapped.items()
+    }
+    best = min(by_fold.values(), key=lambda loss: float(loss.mean()))
+    chosen = next(
+        name
+        for name, loss in by_fold.items()
+        if (loss - best).mean() <= (loss - best).std(ddof=1) / np.sqrt(FOLDS)
+    )
+    losses = {
+        name: (float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(FOLDS)))
+        for name, loss in by_fold.items()
+    }
+    return chosen, losses

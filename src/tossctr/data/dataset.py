@@ -1,0 +1,121 @@
+"""One entry of dataset_config.yaml, checked as far as it can be without reading data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tossctr.config import fuxictr
+from tossctr.config.entries import absolute, own_keys, read_entry
+from tossctr.config.messages import Place, suggestion, validated
+from tossctr.config.overrides import Override, apply_overrides
+from tossctr.config.schema import DatasetConfig, FeatureSpec
+from tossctr.location import form_of, located
+
+DATASET_KEYS = frozenset(DatasetConfig.model_fields) - {"dataset_id", "vocabulary"}
+_PATHS = ("data_root", "train_data", "valid_data", "test_data", "sample_submission")
+
+
+def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override]) -> DatasetConfig:
+    """Read and check one data set; the keys of `overrides` are known to be its own.
+
+    Raises:
+        UserError: anything wrong, naming file, key and value found.
+    """
+    file, values, _ = read_entry(config_dir, "dataset_config", dataset_id)
+    place = Place(file, dataset_id, frozenset(o.path[0] for o in overrides))
+    values = apply_overrides(values, overrides, place)
+    values = own_keys(values, fuxictr.DATASET, DATASET_KEYS, place)
+    if "feature_cols" in values:
+        values["feature_cols"] = _features(values["feature_cols"], place)
+    if _is_encoded(values) and values.get("train_data") is not None:
+        # Imported here: reading it takes the encoder, and with it torch, which takes seconds.
+        from tossctr.data.encoded.dataset import completed
+
+        train = absolute(located(str(values["train_data"])), config_dir)
+        values = completed(values, train, place)
+    dataset = validated(DatasetConfig, {**values, "dataset_id": dataset_id}, place)
+    _check_features(dataset, place)
+    _check_form(dataset, place)
+    paths = {key: getattr(dataset, key) for key in _PATHS}
+    return dataset.model_copy(
+        update={k: absolute(v, config_dir) for k, v in paths.items() if v is not None}
+    )
+
+
+def _is_encoded(values: Mapping[str, Any]) -> bool:
+    """Whether the files hold indices: H5 always does, Parquet with `rebuild_dataset: false`."""
+    if values.get("rebuild_dataset") is False:
+        return True
+    return "h5" in (values.get("data_format"), form_of(str(values.get("train_data"))))
+
+
+def _check_form(dataset: DatasetConfig, place: Place) -> None:
+    """That no file's name contradicts `data_format`; what is in folders is seen on reading."""
+    for key in ("train_data", "valid_data", "test_data"):
+        path = getattr(dataset, key)
+        form = None if path is None else form_of(path)
+        if form is not None and dataset.data_format not in (None, form):
+            raise place.error(
+                "data_format",
+                f"is {dataset.data_format}, but {key} is {form} by its name",
+                value=str(path),
+                remedy="correct one of the two, or leave data_format out",
+            )
+
+
+def _features(entries: Any, place: Place) -> list[FeatureSpec]:
+    """`feature_cols`, an entry with a list of names as one feature for each."""
+    if not isinstance(entries, list):
+        raise place.error("feature_cols", "must be a list of features", value=entries)
+    features: list[FeatureSpec] = []
+    for index, entry in enumerate(entries):
+        inside = place.inside(f"feature_cols[{index}]")
+        if not isinstance(entry, Mapping):
+            raise inside.error("", "must be a mapping of keys to values", value=entry)
+        names = entry.get("name")
+        for name in names if isinstance(names, list) else [names]:
+            if name is not None:
+                inside = place.inside(f"feature_cols[{name}]")
+            spec = {**entry, "name": name} if name is not None else entry
+            translated, _ = fuxictr.FEATURE.translate(spec, FeatureSpec.model_fields, inside)
+            features.append(validated(FeatureSpec, translated, inside))
+    return features
+
+
+def _check_features(dataset: DatasetConfig, place: Place) -> None:
+    features: dict[str, FeatureSpec] = {}
+    for feature in dataset.features:
+        if feature.name in features:
+            raise place.error(
+                "feature_cols",
+                "names a feature twice",
+                value=feature.name,
+                remedy="remove one of the two, or set active: false on it",
+            )
+        features[feature.name] = feature
+    if dataset.label_col.name in features:
+        raise place.error(
+            f"feature_cols[{dataset.label_col.name}]",
+            "is the label",
+            remedy="a model must not see the label: remove the feature",
+        )
+    for feature in features.values():
+        target = feature.share_embedding
+        if target is None:
+            continue
+        key = f"feature_cols[{feature.name}].share_embedding"
+        others = features.keys() - {feature.name}
+        if target not in others:
+            raise place.error(
+                key, "names no other feature", value=target, remedy=suggestion(target, others)
+            )
+        end = features[target].share_embedding
+        if end is not None:
+            raise place.error(
+                key,
+                f"names a feature that itself shares {end}",
+                value=target,
+                remedy=f"share {end}" if end != feature.name else "remove it from one of the two",
+            )

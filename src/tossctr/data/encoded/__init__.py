@@ -1,0 +1,1 @@
+"""Files whose values are indices already, with FuxiCTR's feature map."""

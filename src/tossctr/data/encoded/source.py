@@ -1,0 +1,173 @@
+"""Files of indices, as FuxiCTR or our own export makes them, in our convention of indices.
+
+FuxiCTR 2 and we: PAD is 0, OOV the last index. FuxiCTR 1: OOV is 0, PAD the last index of a
+sequence. Padding is cut off the ends of sequences, whichever end it is at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tossctr.data.encoded.feature_map import MAP, FuxiFeature, FuxiMap, vocabulary_of
+from tossctr.data.encoding.lists import flat_list, is_list
+from tossctr.data.sources import Source, short
+from tossctr.data.where import RowsIn, Where
+from tossctr.errors import UserError
+
+Array = NDArray[Any]
+
+
+class EncodedSource(Source):
+    """A source of indices over a file of them.
+
+    A file that we exported carries the hash of its vocabulary; what another file's indices mean
+    is said by the `feature_map.json` beside it.
+
+    Raises:
+        UserError: neither is there.
+    """
+
+    def __init__(self, inner: Source) -> None:
+        self._inner = inner
+        self.path, self.names, self.columns = inner.path, inner.names, inner.columns
+        self.vocabulary = inner.vocabulary
+        self._features: dict[str, FuxiFeature] = {}
+        if self.vocabulary is None:
+            folder = _folder_of(inner)
+            self.vocabulary = vocabulary_of(folder)
+            self._features = dict(FuxiMap.read(folder / MAP).features)
+
+    @property
+    def file(self) -> RowsIn:
+        return self._inner.file
+
+    @property
+    def num_rows(self) -> int | None:
+        return self._inner.num_rows
+
+    def count_rows(self) -> int:
+        return self._inner.count_rows()
+
+    @property
+    def ends(self) -> tuple[int, ...] | None:
+        return self._inner.ends
+
+    def _read(
+        self, columns: Sequence[str], start: int, stop: int, batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in self._inner.batches(columns, start, stop, batch_rows):
+            where = Where(start, self.file)
+            start += batch.num_rows
+            names = batch.schema.names
+            arrays = [self._ours(n, a, where) for n, a in zip(names, batch.columns, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, names=names)
+
+    def _ours(self, name: str, array: pa.Array, where: Where) -> pa.Array:
+        feature = self._features.get(name)
+        has_indices = feature is not None and feature.vocab_size is not None
+        if is_list(array):
+            offsets, flat = flat_list(array)
+            if pa.types.is_floating(flat.type) and not has_indices:  # only our own files hold them
+                values = flat.to_numpy(zero_copy_only=False)
+                values, offsets = trimmed(values, offsets, ~np.isnan(values))
+            else:
+                values = _indices(flat, name, where.of_values(offsets))
+                if feature is not None:
+                    values = reindexed(values, feature)
+                values, offsets = trimmed(values, offsets, values != 0)
+            return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+        if feature is None or not has_indices or array.null_count:
+            return array  # what is missing is the encoder's to name
+        return pa.array(reindexed(_indices(array, name, where), feature))
+
+
+def _indices(values: pa.Array, column: str, where: Where) -> Array:
+    """Values as int64; `where` says which rows hold them.
+
+    Raises:
+        UserError: a null, or something else than whole numbers.
+    """
+    remedy = "write whole numbers, as feature_map.json counts them"
+    if values.null_count:
+        at = pc.index(values.is_null(), True).as_py()
+        raise where.error("a null among the indices", column, at, None, remedy)
+    try:
+        found: Array = values.cast(pa.int64()).to_numpy()
+    except pa.ArrowException as error:
+        raise where.error(f"not an index: {short(error)}", column, None, None, remedy) from error
+    return found
+
+
+def _folder_of(source: Source) -> Path:
+    if not isinstance(source.path, Path):
+        raise UserError(
+            "indices in an object store, and nothing says what they mean",
+            file=source.path,
+            remedy="give a local file with its feature_map.json, or one that tossctr export made",
+        )
+    return source.path.parent
+
+
+def require_vocabulary(source: Source, vocabulary: str | None) -> None:
+    """Check that a file was made with this vocabulary (None: that its values are raw).
+
+    Raises:
+        UserError: it was not.
+    """
+    if source.vocabulary == vocabulary:
+        return
+    if source.vocabulary is None:
+        raise UserError(
+            "holds raw values, where indices were expected",
+            file=source.path,
+            remedy="give a file made with the same vocabulary: tossctr export",
+        )
+    if vocabulary is None:
+        raise UserError(
+            "holds indices, where raw values were expected",
+            file=source.path,
+            remedy="set rebuild_dataset: false, or give the raw file",
+        )
+    raise UserError(
+        f"was made with another vocabulary ({source.vocabulary[:12]}, not {vocabulary[:12]})",
+        file=source.path,
+        remedy="make it again with the vocabulary of this data set or run: tossctr export",
+    )
+
+
+def vocab_size(feature: FuxiFeature) -> int | None:
+    """Indices in our convention; one more where FuxiCTR 1 has no PAD."""
+    if feature.vocab_size is None:
+        return None
+    return feature.vocab_size + (feature.padding_idx is None)
+
+
+def reindexed(ids: Array, feature: FuxiFeature) -> Array:
+    """Indices with PAD at 0 and OOV last."""
+    pad = feature.padding_idx
+    if pad == 0 or feature.vocab_size is None:
+        return ids
+    last = feature.vocab_size if pad is None else pad
+    swapped = np.where(ids == 0, last, ids)
+    return swapped if pad is None else np.where(ids == pad, 0, swapped)
+
+
+def trimmed(values: Array, offsets: Array, real: Array) -> tuple[Array, Array]:
+    """Sequences (M,) and (N + 1,) without what is not `real` (M,) at either end of each."""
+    lengths = np.diff(offsets)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
+    first, end = lengths.copy(), np.zeros_like(lengths)
+    np.minimum.at(first, row[real], place[real])
+    np.maximum.at(end, row[real], place[real] + 1)
+    kept = (place >= first[row]) & (place < end[row])
+    bounds = np.zeros_like(offsets)
+    np.cumsum(np.maximum(end - first, 0), out=bounds[1:])
+    return values[kept], bounds

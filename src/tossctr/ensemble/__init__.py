@@ -1,1 +1,0 @@
-"""From held-out predictions to the best submission: calibration, folds, blends, one table."""

@@ -1,1 +1,0 @@
-"""Metrics, what is attainable, and comparisons."""

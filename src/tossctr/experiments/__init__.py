@@ -1,0 +1,1 @@
+"""Several runs: folds, blends, comparisons, the leaderboard."""

@@ -1,0 +1,265 @@
+"""Blends: members with held-out predictions of the same rows, and how they are combined.
+
+<folder>/blend.json     members with hashes, the combination, what it gains; written last
+<folder>/oof.parquet    the blend of each held-out row, combined as found without its fold
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from tossctr.calibration.calibrate import balanced_weights, stratified
+from tossctr.calibration.held_out import HeldOut, write_held_out
+from tossctr.calibration.maps import MAPS, Floats
+from tossctr.calibration.objectives import AIMS, Aim
+from tossctr.config.choices import METHODS, Method, Objective
+from tossctr.errors import UserError
+from tossctr.experiments.combination import Combination, fit_combination
+from tossctr.experiments.marker import MAX_MEMBERS
+from tossctr.files import locked, sha256_of, write_json
+from tossctr.folders import is_made, new_unfinished, put_in_place, refuse_foreign, remove_made
+from tossctr.inference.held_out import OUT_OF_FOLD, held_out
+from tossctr.inference.predictor import Scorer, marker_of, objective_of
+from tossctr.metrics.registry import evaluate, reported
+from tossctr.runs.run_folder import Run
+
+VERSION = 2
+MARKER = "blend.json"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over folds: mean, standard deviation, standard error of the mean."""
+
+    mean: float
+    std: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Floats) -> Spread:
+        std = float(values.std(ddof=1))
+        return cls(float(values.mean()), std, std / len(values) ** 0.5)
+
+
+@dataclass(frozen=True)
+class BlendResult:
+    """What a blend is worth on held-out rows.
+
+    Every score is of a fold whose rows were used neither to train the members, nor to fit the
+    weights and the calibration (prior shift and Platt). They are not free of every choice: each
+    member stopped at the epoch that was best on the rows it held out, and the method is chosen by
+    the scores of these same folds. Both flatter the scores a little.
+
+    Attributes:
+        objective: what the weights are fit for.
+        singles, methods: scores of each member and of each way to combine.
+        best_single: the member with the best mean of the objective's metric.
+        gain: of each score over the best member's, fold by fold; where less is better (WLL,
+            logloss), a gain is below 0.
+    """
+
+    objective: Objective
+    combination: Combination
+    singles: Mapping[str, Mapping[str, Spread]]
+    methods: Mapping[str, Mapping[str, Spread]]
+    best_single: str
+    gain: Mapping[str, Spread]
+
+
+def blend(
+    members: Mapping[str, Run | Scorer],
+    folder: Path,
+    device: torch.device,
+    *,
+    method: Method | None = None,
+    objective: Objective | None = None,
+) -> BlendResult:
+    """Combine runs, or folds of runs, for an objective, into a folder that scores files.
+
+    Args:
+        members: by name.
+        folder: where the blend goes; another blend there is kept under another name
+            (`<folder>.1`).
+        device: where held-out predictions are made that were not kept.
+        method: None takes the simplest whose score is not more than one standard error of the
+            difference below the best.
+        objective: what for; None takes the members'.
+
+    Raises:
+        UserError: fewer than two members, members that did not hold out the same rows, members of
+            several objectives where none is given, a folder that is no blend, or another process at
+            work in it.
+    """
+    if not 2 <= len({marker_of(run).resolve() for run in members.values()}) == len(members):
+        raise UserError("a blend needs two runs or more, each once", key="--runs",
+                        value=list(members), remedy="name each once")  # fmt: skip
+    if len(members) > MAX_MEMBERS:
+        raise UserError(f"a blend has {MAX_MEMBERS} members at most", key="--runs",
+                        value=len(members), remedy="leave the worst out")  # fmt: skip
+    for name, run in members.items():
+        if isinstance(run, Scorer) and len(run.members) > 1:
+            raise UserError(f"{name} is a blend", key="--runs", remedy="name its members instead")
+    refuse_foreign(folder, "blend")
+    held = {name: held_out(run, device) for name, run in members.items()}
+    first = _same_rows(held)
+    label = first.label.astype(np.float64)
+    fold = stratified(label) if first.fold is None else first.fold.astype(np.int64)
+    _check_folds(fold, label)
+    logits = np.stack([h.logit for h in held.values()])
+    objective = objective or _objective(members)
+    aim = AIMS[objective]
+    weight = balanced_weights(label) if aim.balanced else np.ones(len(label))
+    crossed = {m: _cross_fitted(m, logits, label, weight, fold) for m in METHODS}
+    singles = {
+        name: _scores(values, label, weight, fold, aim)
+        for name, values in zip(held, logits, strict=True)
+    }
+    methods = {m: _scores(values, label, weight, fold, aim) for m, values in crossed.items()}
+    best = max(singles, key=lambda name: aim.sign * float(singles[name][aim.metric].mean()))
+    chosen = method or _choose(methods, aim)
+    result = BlendResult(
+        objective=objective,
+        combination=fit_combination(chosen, logits, label, weight),
+        singles={name: _spreads(scores) for name, scores in singles.items()},
+        methods={name: _spreads(scores) for name, scores in methods.items()},
+        best_single=best,
+        gain={k: Spread.of(methods[chosen][k] - singles[best][k]) for k in aim.scores},
+    )
+    out = HeldOut(
+        row=first.row, label=first.label, logit=crossed[chosen], prior=first.prior,
+        part=first.part, fold=fold.astype(np.int16), group=first.group,
+    )  # fmt: skip
+    with locked(folder.with_name(f".{folder.name}.lock"), f"the blend {folder}"):
+        work = new_unfinished(folder, "blend")
+        write_held_out(work / OUT_OF_FOLD, out)
+        write_json(work / MARKER, _content(result, members, work, out))
+        if is_made(folder, "blend") and _same(work, folder):
+            remove_made(work, "blend")
+        else:
+            put_in_place(work, folder, "blend")
+    return result
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two blends are of the same members, with the same result."""
+    return all(
+        (other / name).is_file() and sha256_of(one / name) == sha256_of(other / name)
+        for name in (OUT_OF_FOLD, MARKER)
+    )
+
+
+def _content(
+    result: BlendResult, members: Mapping[str, Run | Scorer], folder: Path, out: HeldOut
+) -> dict[str, Any]:
+    def described(name: str, run: Run | Scorer) -> dict[str, str]:
+        marker = marker_of(run)
+        path = os.path.relpath(marker.resolve(), folder.resolve())
+        return {"name": name, "marker": path, "sha256": sha256_of(marker)}
+
+    trainings = [run.experiment.training for run in members.values()]
+    # Without groups in common, only metrics that need none.
+    names = reported(*(t.metrics for t in trainings if out.group is not None))
+    return {
+        "version": VERSION,
+        "members": [described(name, run) for name, run in members.items()],
+        "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
+        "metrics": evaluate(out.label, out.logit, names, group=out.group),
+        **asdict(result),
+    }
+
+
+def _objective(members: Mapping[str, Run | Scorer]) -> Objective:
+    of = {name: objective_of(run) for name, run in members.items()}
+    if len(set(of.values())) > 1:
+        raise UserError(
+            "the runs have different objectives", value=of, remedy="choose one with --objective"
+        )
+    return next(iter(of.values()))
+
+
+def _same_rows(held: Mapping[str, HeldOut]) -> HeldOut:
+    """The first, if all are of the same rows in the same folds."""
+    (name, first), *others = held.items()
+
+    def differ(a: HeldOut, b: HeldOut) -> str | None:
+        if a.part != b.part:
+            return "one is out of fold, the other on the validation part"
+        if not (np.array_equal(a.row, b.row) and np.array_equal(a.label, b.label)):
+            return "their rows are not the same"
+        if a.fold is not None and not np.array_equal(a.fold, np.asarray(b.fold)):
+            return "their folds are not the same"
+        return None
+
+    for other, values in others:
+        problem = differ(first, values)
+        if problem is not None:
+            raise UserError(
+                f"{name} and {other} cannot be blended: {problem}",
+                key="--runs",
+                remedy="train both on the same data, with the same --folds and --fold-method",
+            )
+    return first
+
+
+def _check_folds(fold: NDArray[Any], label: Floats) -> None:
+    rows, clicks = np.bincount(fold), np.bincount(fold, label)
+    for k in _folds(fold):
+        if not 0 < clicks[k] < rows[k]:
+            raise UserError(
+                f"fold {k} of the held-out rows has {rows[k]:,} rows with {clicks[k]:,.0f} clicks: "
+                "scores need both classes in each",
+                key="--runs",
+                remedy="train on more rows",
+            )
+
+
+def _folds(fold: np.ndarray) -> Sequence[int]:
+    return range(int(fold.max()) + 1)
+
+
+def _cross_fitted(
+    method: Method, logits: Floats, label: Floats, weight: Floats, fold: np.ndarray
+) -> Floats:
+    result = np.empty_like(label)
+    for k in _folds(fold):
+        fit, held = fold != k, fold == k
+        combination = fit_combination(method, logits[:, fit], label[fit], weight[fit])
+        result[held] = combination(logits[:, held])
+    return result
+
+
+def _scores(
+    values: Floats, label: Floats, weight: Floats, fold: np.ndarray, aim: Aim
+) -> dict[str, Floats]:
+    """By metric, (folds,): of logits calibrated by a map that was fit without the fold."""
+    by_fold = []
+    for k in _folds(fold):
+        fit, held = fold != k, fold == k
+        shift = float(logit(label[fit].mean())) if aim.balanced else 0.0
+        platt = MAPS["platt"]
+        parameters = platt.fit(values[fit] - shift, label[fit], weight[fit])
+        mapped = platt.apply(values[held] - shift, parameters)
+        by_fold.append(evaluate(label[held], mapped, aim.scores))
+    return {name: np.array([scores[name] for scores in by_fold]) for name in aim.scores}
+
+
+def _choose(methods: Mapping[Method, Mapping[str, Floats]], aim: Aim) -> Method:
+    scores = {name: aim.sign * found[aim.metric] for name, found in methods.items()}
+    best = max(scores.values(), key=lambda values: float(values.mean()))
+    return next(
+        name for name in METHODS if Spread.of(best - scores[name]).mean
+        <= Spread.of(best - scores[name]).error
+    )  # fmt: skip
+
+
+def _spreads(scores: Mapping[str, Floats]) -> dict[str, Spread]:
+    return {name: Spread.of(values) for name, values in scores.items()}

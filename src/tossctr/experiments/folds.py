@@ -1,0 +1,281 @@
+"""K-fold training: every row of the training part predicted by models that never saw it.
+
+    <run folder>.folds/made_from.json          config, encoder, rows and cut
+    <run folder>.folds/seed_1/fold_0/ ...      a run each, which resumes by itself after a kill
+    <run folder>.folds/oof.parquet             row, fold, label, logit: mean over the seeds
+    <run folder>.folds/folds.json              hashes and metrics; written last
+
+Folds of another config or other data are trained in `<run folder>.folds.partial`, and earlier ones
+are kept as `<run folder>.folds.1` once these are whole. Other seeds of the same folds are added to
+the folder.
+
+The validation part stays outside of all folds: it is for choosing among blends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tossctr.artefact import HELD_OUT_BYTES
+from tossctr.calibration.held_out import HeldOut, write_held_out
+from tossctr.config.choices import FoldMethod
+from tossctr.config.identity import identity
+from tossctr.config.schema import Experiment
+from tossctr.data.prepare import Prepared
+from tossctr.data.rows import EncodedRows
+from tossctr.data.subset import subset
+from tossctr.errors import UserError
+from tossctr.experiments.marker import MAX_RUNS, read_folds, verified
+from tossctr.experiments.splits import split
+from tossctr.families.experiment import save_experiment
+from tossctr.files import locked, sha256_of, write_json
+from tossctr.folders import (
+    find_unfinished,
+    made_from_of,
+    new_unfinished,
+    put_in_place,
+    refuse_foreign,
+    remove_made,
+    unfinished,
+    write_made_from,
+)
+from tossctr.inference.held_out import OUT_OF_FOLD
+from tossctr.inference.predict import predict_rows
+from tossctr.inference.predictor import Scorer
+from tossctr.metrics.registry import evaluate, reported
+from tossctr.metrics.uncertainty import standard_errors
+from tossctr.progress import say
+from tossctr.runs.run_folder import Run, load_run
+from tossctr.runs.train import train
+
+VERSION = 1
+MARKER = "folds.json"
+
+
+def folds_of(run: Path) -> Path:
+    """Where the folds of an experiment go whose run goes to `run`."""
+    return run.with_name(f"{run.name}.folds")
+
+
+def train_folds(
+    experiment: Experiment,
+    data: Prepared,
+    device: torch.device,
+    folder: Path,
+    *,
+    folds: int,
+    method: FoldMethod = "stratified",
+    seeds: Sequence[int],
+    fresh: bool = False,
+) -> Scorer:
+    """Train a model for each seed and fold, and keep what it says of the rows held out.
+
+    Whatever is whole of an earlier call with the same data, config and folds is taken as it is.
+    Earlier folds of another config or other data are kept under another name once these are whole.
+
+    Args:
+        experiment: what to train; its monitor watches the fold that is held out.
+        data: the prepared stores; folds are cut from the training part.
+        device: where to train.
+        folder: where the folds go.
+        folds, method: as `splits.split`; the cut is that of the data set's `valid_split.seed`, so
+            that it is the same for every model.
+        seeds: of weights and batches.
+        fresh: start over.
+
+    Raises:
+        UserError: as `train` and `splits.split`.
+        Stopped: a signal asked for it.
+    """
+    if folds * len(seeds) > MAX_RUNS:
+        raise UserError(
+            f"folds and seeds would make more than {MAX_RUNS:,} runs",
+            key="--folds",
+            value=folds,
+            remedy="take fewer folds or seeds",
+        )
+    with locked(folder.with_name(f".{folder.name}.lock"), f"the folds {folder}"):
+        rows = data.train
+        assert rows.label is not None
+        label = np.asarray(rows.label)
+        group_id = experiment.training.group_id
+        group = None if group_id is None else np.asarray(rows.groups(group_id))
+        cut = experiment.dataset.valid_split.seed
+        fold = split(method, folds, label, group=group, seed=cut)
+        made_from = _made_from(experiment, data, fold)
+        work, finished = _begin(folder, made_from, seeds, fresh)
+        if finished is not None:
+            say(f"folds are whole in {folder}")
+            return finished
+        logits = []
+        for seed in seeds:
+            logit = np.empty(len(label))
+            for k in range(folds):
+                run = _fold(experiment, data, fold, k, seed, device, folder_of(work, seed, k))
+                held = np.flatnonzero(fold == k)
+                logit[held] = predict_rows(run, subset(rows, held), device=device)
+            logits.append(logit)
+        held_out = HeldOut(
+            row=np.arange(len(label)),
+            label=label,
+            logit=np.mean(logits, axis=0),
+            prior=float(label.mean(dtype=np.float64)),
+            part="train",
+            fold=fold,
+            group=group,
+        )
+        (work / MARKER).unlink(missing_ok=True)  # of the same folds with other seeds
+        write_held_out(work / OUT_OF_FOLD, held_out)
+        save_experiment(experiment, work / "experiment.json")
+        names = reported(experiment.training.metrics, experiment.training.monitor)
+        _finish(work, held_out, logits, method, folds, seeds, names)
+        if work != folder:
+            put_in_place(work, folder, "folds")
+        say(f"folds kept in {folder}")
+        return load_folds(folder)
+
+
+def folder_of(folder: Path, seed: int, fold: int) -> Path:
+    """Where the run of a seed and fold goes."""
+    return folder / f"seed_{seed}" / f"fold_{fold}"
+
+
+def load_folds(folder: Path) -> Scorer:
+    """Open finished folds: logits are the mean over all of them.
+
+    Raises:
+        UserError: not there, of another version, or changed since.
+    """
+    marker = folder / MARKER
+    about = read_folds(marker)
+    verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
+    runs = tuple(
+        load_run(verified(folder / name / "run.json", digest).parent)
+        for name, digest in about.runs.items()
+    )
+    if len({run.encoder.hash for run in runs}) != 1:
+        raise UserError("are not of one vocabulary", file=marker, remedy="train again")
+    objective = runs[0].experiment.dataset.objective
+    return Scorer(marker, (runs,), lambda logits: logits[0], about.metrics, objective)
+
+
+def _made_from(experiment: Experiment, data: Prepared, fold: NDArray[np.int16]) -> dict[str, Any]:
+    config = identity(experiment)
+    config["training"].pop("seed")
+    made_from: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "version": VERSION,
+                "experiment": config,
+                "encoder": data.encoder.hash,
+                "train": sha256_of(data.folder / "train" / "manifest.json"),
+                "folds": np.bincount(fold).tolist(),
+                "cut": _digest(fold),
+            }
+        )
+    )
+    return made_from
+
+
+def _begin(
+    folder: Path, made_from: dict[str, Any], seeds: Sequence[int], fresh: bool
+) -> tuple[Path, Scorer | None]:
+    """Where to train the folds, and the folds themselves where they are whole."""
+    refuse_foreign(folder, "folds")
+    same = find_unfinished(folder, "folds", made_from)
+    if same is not None and fresh:
+        remove_made(same, "folds")
+    elif same is not None:
+        return same, None
+    elif not fresh and made_from_of(folder, "folds") == made_from:
+        return folder, _finished(folder, seeds)
+    for other, _ in unfinished(folder, "folds"):
+        say(f"unfinished folds of another config or other data stay in {other}")
+    work = new_unfinished(folder, "folds")
+    write_made_from(work, made_from)
+    return work, None
+
+
+def _finished(folder: Path, seeds: Sequence[int]) -> Scorer | None:
+    try:
+        same_seeds = read_folds(folder / MARKER).seeds == tuple(seeds)
+        return load_folds(folder) if same_seeds else None
+    except UserError:
+        return None  # not finished, or something has changed since
+
+
+def _digest(fold: NDArray[np.int16]) -> str:
+    return hashlib.sha256(fold.astype("<i2").tobytes()).hexdigest()
+
+
+def _fold(
+    experiment: Experiment,
+    data: Prepared,
+    fold: NDArray[np.int16],
+    k: int,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+) -> Run:
+    """The run of one fold, trained if it is not there."""
+    say(f"seed {seed}, fold {k} of {int(fold.max()) + 1}")
+    training = experiment.training.model_copy(update={"seed": seed})
+    part = Prepared(
+        folder=data.folder,
+        encoder=data.encoder,
+        train=_rows(data.train, fold != k),
+        valid=_rows(data.train, fold == k),
+        report=data.report,
+    )
+    return train(experiment.model_copy(update={"training": training}), part, device, folder)
+
+
+def _rows(rows: EncodedRows, chosen: NDArray[np.bool_]) -> EncodedRows:
+    return subset(rows, np.flatnonzero(chosen))
+
+
+def _finish(
+    folder: Path,
+    held: HeldOut,
+    logits: Sequence[NDArray[np.float64]],
+    method: FoldMethod,
+    folds: int,
+    seeds: Sequence[int],
+    metrics: Sequence[str],
+) -> None:
+    def measured(logit: NDArray[np.float64], rows: NDArray[np.intp]) -> dict[str, float]:
+        group = None if held.group is None else held.group[rows]
+        return evaluate(held.label[rows], logit[rows], metrics, group=group)
+
+    of_fold = [np.flatnonzero(held.fold == k) for k in range(folds)]
+    by_fold = [measured(logit, rows) for logit in logits for rows in of_fold]
+    runs = [f"seed_{seed}/fold_{k}" for seed in seeds for k in range(folds)]
+    write_json(
+        folder / MARKER,
+        {
+            "version": VERSION,
+            "method": method,
+            "folds": folds,
+            "seeds": list(seeds),
+            "runs": {name: sha256_of(folder / name / "run.json") for name in runs},
+            "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
+            "metrics": measured(held.logit, np.arange(len(held))),
+            "by_fold": by_fold,
+            "cross_validated": {name: _spread([m[name] for m in by_fold]) for name in metrics},
+            "standard_error": standard_errors(held.label, held.logit),
+        },
+    )
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std}

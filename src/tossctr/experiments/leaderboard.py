@@ -1,0 +1,205 @@
+"""Every finished run, folds and blend under a folder, from their files alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tossctr.artefact import HELD_OUT_BYTES, read_artefact, sha256_of_regular
+from tossctr.calibration.calibrate import read_calibration
+from tossctr.calibration.objectives import AIMS
+from tossctr.config.choices import OBJECTIVES, Objective
+from tossctr.config.identity import MANNER
+from tossctr.config.schema import Experiment
+from tossctr.errors import UserError
+from tossctr.experiments import blend, folds
+from tossctr.experiments.marker import read_blend, read_folds, verified
+from tossctr.families.experiment import read_experiment
+from tossctr.folders import is_made, is_unfinished
+from tossctr.inference.held_out import OUT_OF_FOLD, VALIDATION
+from tossctr.location import resolved
+from tossctr.metrics.registry import METRICS
+from tossctr.progress import say
+from tossctr.runs.marker import RunMarker, TrainingMetrics
+
+# What two trainings of one config may differ in.
+_NOT_CONFIG = {"seed", *MANNER}
+_SHORT = 8  # characters of a hash
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line.
+
+    Attributes:
+        name: the folder, seen from the root.
+        kind: `blend` is out of fold where its members are.
+        model: of a blend, its members.
+        config: hash of model and training without seeds and paths; of a blend, of its members'.
+        data: hash of the encoder that was fit on the training rows.
+        metrics: raw ones: of a run on its validation part, else out of fold.
+        objective: of its data set.
+        score: the objective's metric after calibration for it (each row by a map that was fit
+            without it); None where never calibrated.
+        cross_validated: of folds, mean and standard deviation of the metrics over folds; of a
+            blend, of its scores after calibration; None of a run.
+        rows_per_s: training throughput, mean over folds; None of a blend.
+        megabytes: of all weights.
+    """
+
+    name: str
+    kind: Literal["run", "folds", "blend"]
+    model: str
+    config: str
+    data: str
+    seeds: tuple[int, ...]
+    metrics: Mapping[str, float]
+    objective: Objective
+    score: float | None
+    cross_validated: Mapping[str, Mapping[str, float]] | None
+    rows_per_s: float | None
+    megabytes: float
+
+
+def leaderboard(root: Path) -> list[Entry]:
+    """The table, objective by objective, the best score first and those without one last; a folder
+    whose files cannot be read is named and left out."""
+    found = []
+    for marker in _markers(root):
+        try:
+            found.append(_entry(marker, root))
+        except UserError as error:
+            say(f"left out: {error.line()}")
+
+    def place(entry: Entry) -> tuple[int, bool, float, str]:
+        worse = -AIMS[entry.objective].sign * (entry.score or 0.0)
+        return OBJECTIVES.index(entry.objective), entry.score is None, worse, entry.name
+
+    return sorted(found, key=place)
+
+
+def _markers(root: Path) -> Iterator[Path]:
+    for name in ("run.json", folds.MARKER, blend.MARKER):
+        for path in sorted(root.rglob(name)):
+            parents = path.relative_to(root).parents
+            inside_folds = name == "run.json" and any(is_made(root / p, "folds") for p in parents)
+            if not inside_folds and not any(is_unfinished(p.name) for p in parents):
+                yield path
+
+
+def _entry(marker: Path, root: Path) -> Entry:
+    name = marker.parent.relative_to(root).as_posix()
+    if marker.name == blend.MARKER:
+        return _of_blend(marker, name)
+    return _of_folds(marker, name) if marker.name == folds.MARKER else _of_run(marker, name)
+
+
+def _of_blend(marker: Path, name: str) -> Entry:
+    about = read_blend(marker)
+    # Members are runs or folds by their names: a blend could lead to itself.
+    paths = [verified(resolved(marker.parent / m.marker), m.sha256) for m in about.members]
+    members = [_entry(path, Path("/")) for path in paths]
+    scores = about.methods[about.combination.method]
+    return Entry(
+        name=name,
+        kind="blend",
+        model=" + ".join(m.model for m in members),
+        config=_hash([m.config for m in members]),
+        data=_same([m.data for m in members]),
+        seeds=tuple(sorted({seed for m in members for seed in m.seeds})),
+        metrics=about.metrics,
+        objective=about.objective,
+        score=_score(marker.parent, OUT_OF_FOLD, about.objective, about.metrics),
+        cross_validated={key: spread.model_dump() for key, spread in scores.items()},
+        rows_per_s=None,
+        megabytes=sum(m.megabytes for m in members),
+    )
+
+
+def _of_folds(marker: Path, name: str) -> Entry:
+    about = read_folds(marker)
+    runs = [
+        _of_run(verified(marker.parent / run / "run.json", digest), run)
+        for run, digest in about.runs.items()
+    ]
+    return replace(
+        runs[0],
+        name=name,
+        kind="folds",
+        seeds=about.seeds,
+        metrics=about.metrics,
+        score=_score(marker.parent, OUT_OF_FOLD, runs[0].objective, about.metrics),
+        cross_validated={
+            key: spread.model_dump(exclude_none=True)
+            for key, spread in about.cross_validated.items()
+        },
+        rows_per_s=statistics.fmean(run.rows_per_s or 0.0 for run in runs),
+        megabytes=sum(run.megabytes for run in runs),
+    )
+
+
+def _of_run(marker: Path, name: str) -> Entry:
+    folder = marker.parent
+    hashes = read_artefact(marker, RunMarker).sha256
+    for file in ("experiment.json", "metrics.json"):
+        verified(folder / file, hashes.get(file, ""))
+    experiment = read_experiment(folder / "experiment.json")
+    training = read_artefact(folder / "metrics.json", TrainingMetrics)
+    missing = [key for key in METRICS if key not in training.best]
+    if missing:
+        raise UserError(
+            f"does not give {missing[0]}", file=folder / "metrics.json", remedy="train again"
+        )
+    metrics = {key: training.best[key] for key in METRICS}
+    return Entry(
+        name=name,
+        kind="run",
+        model=experiment.model,
+        config=_config(experiment),
+        data=hashes.get("encoder.json", "")[:_SHORT],
+        seeds=(experiment.training.seed,),
+        metrics=metrics,
+        objective=experiment.dataset.objective,
+        score=_score(folder, VALIDATION, experiment.dataset.objective, metrics),
+        cross_validated=None,
+        rows_per_s=training.rows_per_s,
+        megabytes=sum(f.stat().st_size for f in folder.glob("model.*")) / 1e6,
+    )
+
+
+def _score(
+    folder: Path, held_out: str, objective: Objective, raw: Mapping[str, float]
+) -> float | None:
+    """The objective's metric after calibration, if that is of the held-out predictions that are
+    there; without any calibration the raw one."""
+    metric = AIMS[objective].metric
+    if objective == "raw":
+        return raw[metric]
+    file = folder / held_out
+    if not os.path.lexists(file):
+        return None
+    digest = sha256_of_regular(file, limit=HELD_OUT_BYTES)
+    kept = read_calibration(folder / f"calibration_{objective}.json", digest)
+    return None if kept is None else kept.after.get(metric)
+
+
+def _config(experiment: Experiment) -> str:
+    content = experiment.model_dump(mode="json", serialize_as_any=True)
+    training = {k: v for k, v in content["training"].items() if k not in _NOT_CONFIG}
+    parts = (experiment.model, experiment.dataset.dataset_id)
+    return _hash([*parts, training, content["hyperparameters"]])
+
+
+def _hash(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_SHORT]
+
+
+def _same(hashes: list[str]) -> str:
+    return hashes[0] if len(set(hashes)) == 1 else _hash(hashes)

@@ -1,0 +1,150 @@
+"""The JSON files that say what folds and blends are made of, with hashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tossctr.artefact import SMALL_BYTES, Artefact, Sha256, read_artefact, sha256_of_regular
+from tossctr.calibration.objectives import AIMS
+from tossctr.config.choices import FoldMethod, Method, Objective
+from tossctr.errors import UserError
+from tossctr.metrics.registry import METRICS
+
+MAX_RUNS = 1_000  # of folds and seeds
+MAX_MEMBERS = 100  # of a blend
+
+Metrics = dict[str, float]
+
+
+class OverFolds(Artefact):
+    """A metric over folds; `error`, the standard error of the mean, only in blends."""
+
+    mean: float
+    std: float
+    error: float | None = None
+
+
+class FoldsMarker(Artefact):
+    """`folds.json`; `runs` by folder in the order of seeds, then folds, as `by_fold` is."""
+
+    version: Literal[1]
+    method: FoldMethod
+    folds: int = Field(ge=2, le=MAX_RUNS)
+    seeds: tuple[int, ...] = Field(min_length=1, max_length=MAX_RUNS)
+    runs: dict[str, Sha256] = Field(max_length=MAX_RUNS)
+    out_of_fold: Sha256
+    metrics: Metrics
+    by_fold: tuple[Metrics, ...]
+    cross_validated: dict[str, OverFolds]
+    standard_error: Metrics
+
+    @model_validator(mode="after")
+    def _whole(self) -> FoldsMarker:
+        expected = [f"seed_{seed}/fold_{k}" for seed in self.seeds for k in range(self.folds)]
+        if list(self.runs) != expected:
+            raise ValueError("runs are not those of seeds and folds")
+        if len(self.by_fold) != len(expected):
+            raise ValueError("by_fold is not of the runs")
+        for metrics in (self.metrics, self.cross_validated, *self.by_fold):
+            _require(metrics, METRICS)
+        return self
+
+
+class Member(Artefact):
+    """A member of a blend: its `run.json` or `folds.json`, as seen from the blend's folder."""
+
+    name: str
+    marker: str = Field(pattern=r"(^|/)(run|folds)\.json$", max_length=4096)
+    sha256: Sha256
+
+
+class CombinationState(Artefact):
+    """How members combine: `Combination` as JSON."""
+
+    method: Method
+    weights: tuple[float, ...] = Field(min_length=2, max_length=MAX_MEMBERS)
+    knots: tuple[tuple[float, ...], ...] = Field(max_length=MAX_MEMBERS)
+
+    @model_validator(mode="after")
+    def _sound(self) -> CombinationState:
+        weights = np.array(self.weights)
+        if not (weights >= 0).all() or not abs(weights.sum() - 1) < 1e-6:  # False for NaN
+            raise ValueError("weights must be at least 0 and sum to 1")
+        if len(self.knots) != (len(weights) if self.method == "rank_mean" else 0):
+            raise ValueError("knots are not those of the members")
+        for knots in self.knots:
+            if not knots or len(knots) % 2 or not np.isfinite(knots).all():
+                raise ValueError("knots must be as many places as heights")
+            place, height = np.split(np.array(knots), 2)
+            if not ((np.diff(place) > 0).all() and (np.diff(height) > 0).all()):
+                raise ValueError("knots must rise")
+        return self
+
+
+class BlendMarker(Artefact):
+    """`blend.json`."""
+
+    version: Literal[2]
+    objective: Objective
+    members: tuple[Member, ...] = Field(min_length=2, max_length=MAX_MEMBERS)
+    out_of_fold: Sha256
+    metrics: Metrics
+    combination: CombinationState
+    singles: dict[str, dict[str, OverFolds]]
+    methods: dict[Method, dict[str, OverFolds]]
+    best_single: str
+    gain: dict[str, OverFolds]
+
+    @model_validator(mode="after")
+    def _whole(self) -> BlendMarker:
+        names = [member.name for member in self.members]
+        if list(self.singles) != names:  # so no name is there twice
+            raise ValueError("singles are not those of the members")
+        if len({member.marker for member in self.members}) != len(names):
+            raise ValueError("a member is there twice")
+        if self.best_single not in names:
+            raise ValueError("best_single is no member")
+        if len(self.combination.weights) != len(names):
+            raise ValueError("weights are not those of the members")
+        _require(self.methods, [self.combination.method])
+        _require(self.metrics, METRICS)
+        for scores in (*self.singles.values(), *self.methods.values(), self.gain):
+            _require(scores, AIMS[self.objective].scores)
+            if any(spread.error is None for spread in scores.values()):
+                raise ValueError("an error is missing")
+        return self
+
+
+def _require(found: Any, names: Any) -> None:
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+
+
+def read_folds(path: Path) -> FoldsMarker:
+    """The content of `folds.json`.
+
+    Raises:
+        UserError: missing, damaged, or of another version.
+    """
+    return read_artefact(path, FoldsMarker)
+
+
+def read_blend(path: Path) -> BlendMarker:
+    """The content of `blend.json`; errors as `read_folds`."""
+    return read_artefact(path, BlendMarker)
+
+
+def verified(file: Path, digest: str, *, limit: int = SMALL_BYTES) -> Path:
+    """The file, if it has at most `limit` bytes and its content is still what a marker says.
+
+    Raises:
+        UserError: missing or changed.
+    """
+    if sha256_of_regular(file, limit=limit) != digest:
+        raise UserError("has changed since it was used here", file=file, remedy="make it again")
+    return file

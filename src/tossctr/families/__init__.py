@@ -1,0 +1,1 @@
+"""Model families: what is trained, behind one interface."""

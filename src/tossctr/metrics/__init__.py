@@ -1,0 +1,1 @@
+"""Metrics and what is known of their uncertainty."""

@@ -1,0 +1,43 @@
+"""What is attainable on synthetic data, where the true click probabilities are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from tossctr.metrics.registry import evaluate
+
+
+def read_truth(truth: Path, split: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Clicks and true click probabilities of one split ("train" or "test"), in row order."""
+    table = pq.read_table(
+        truth, columns=["probability", "clicked"], filters=[("split", "=", split)]
+    )
+    return (
+        table["clicked"].to_numpy().astype(np.int64),
+        table["probability"].to_numpy().astype(np.float64),
+    )
+
+
+def ceiling(label: NDArray[np.int64], probability: NDArray[np.float64]) -> dict[str, float]:
+    """The metrics of the true probabilities: no model does better in expectation.
+
+    WLL and the competition score weigh clicks and non-clicks 50:50, so for them the probabilities
+    are shifted to a balanced prior (the ranking stays as it is).
+    """
+    natural = logit(probability)
+    prior = label.mean()
+    balanced = natural - logit(prior)
+    return {
+        **evaluate(label, natural, ["AUC", "logloss", "AP"]),
+        **evaluate(label, balanced, ["WLL", "competition_score"]),
+    }
+
+
+def lift(auc: float, attainable: float) -> float:
+    """The share of the attainable lift over chance: (AUC - 0.5) / (AUC_true - 0.5)."""
+    return (auc - 0.5) / (attainable - 0.5)

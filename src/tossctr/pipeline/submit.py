@@ -1,0 +1,141 @@
+"""A test file to a submission: scores, calibrated for an objective, in the sample's order."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.csv
+import torch
+from scipy.special import logit
+
+from tossctr.config.choices import Objective
+from tossctr.config.schema import DatasetConfig
+from tossctr.data.encoder import EncodingReport
+from tossctr.data.preparing.parallel import Spread
+from tossctr.data.sources import open_source
+from tossctr.errors import UserError
+from tossctr.files import locked
+from tossctr.folders import remove_made
+from tossctr.inference.held_out import calibrator as fit_calibrator
+from tossctr.inference.kept import kept_folder, predict_kept
+from tossctr.inference.predictor import Scorer, objective_of
+from tossctr.inference.submission import check_count, read_sample, write_submission
+from tossctr.location import Location, name_of, require_readable, same_place
+from tossctr.metrics.ceiling import ceiling, read_truth
+from tossctr.metrics.registry import evaluate
+from tossctr.outputs import check_output, is_stream
+from tossctr.progress import say
+from tossctr.runs.run_folder import Run
+
+ROW = "row"  # header of row numbers, where there are no ids
+
+
+def submit(
+    run: Run | Scorer,
+    *,
+    data: Location | None,
+    sample: Path | None,
+    output: Path,
+    device: torch.device,
+    dataset: DatasetConfig | None = None,
+    fresh: bool = False,
+    objective: Objective | None = None,
+    spread: Spread | None = None,
+    force: bool = False,
+) -> tuple[int, EncodingReport]:
+    """Score a test file into a submission. Where the data set names no id column, rows are known by
+    their number, from 0.
+
+    Rows that an earlier call with the same run, file and output had scored when it was killed are
+    not scored again, unless `fresh`. Given `spread`, workers score, to the same submission.
+
+    Args:
+        run: what scores.
+        data: the test file; None takes the data set's.
+        sample: the sample submission; None takes the data set's where the test file is its own.
+        output: the CSV to write.
+        device: where to score.
+        dataset: the user's config of the data set; None takes the run's own, whose paths may be
+            somebody else's: no URL in it is opened.
+        fresh: score all rows again.
+        objective: what probabilities are calibrated for; None takes the run's.
+        spread: workers.
+        force: replace a file that TossCTR did not write.
+
+    Returns:
+        The number of rows, and what was counted in them.
+
+    Raises:
+        UserError: as `predict_kept`, `write_submission` and `check_output`; a sample that is none,
+            before anything is scored.
+    """
+    own = run.experiment.dataset
+    named = dataset or own
+    source = data or named.test_data
+    if source is None:
+        raise UserError("no test file is named", remedy="give --data, or test_data in the data set")
+    if data is None and dataset is None and isinstance(source, str):
+        raise UserError(
+            "is named by the run's own config, and a URL there is not opened unasked",
+            file=source,
+            remedy="give it with --data",
+        )
+    if isinstance(source, Path):
+        require_readable(source)
+    theirs = named.test_data
+    if sample is None and theirs is not None and same_place(source, theirs):
+        sample = named.sample_submission
+    inputs = [source, *named.files] if sample is None else [source, sample, *named.files]
+    target = check_output(output, inputs=inputs, force=force)
+    wanted = None if sample is None else read_sample(sample)
+    known = open_source(source, {}, encoded=own.encoded).num_rows
+    if wanted is not None and known is not None:
+        check_count(wanted, known)
+    calibrator = fit_calibrator(run, objective or objective_of(run), device)
+    say(calibrator.line())
+    header = (own.id_col or ROW, own.label_col.name)
+    report = EncodingReport()
+    with (
+        _kept(target) as folder,
+        locked(folder.with_suffix(".lock"), f"the output {output}"),
+    ):
+        parts = predict_kept(
+            run,
+            source,
+            folder,
+            device=device,
+            id_col=own.id_col,
+            report=report,
+            fresh=fresh,
+            spread=spread,
+        )
+        calibrated = (replace(part, logit=calibrator(part.logit)) for part in parts)
+        rows = write_submission(calibrated, target, sample=wanted, header=header, force=force)
+        remove_made(folder, "scores")
+    report.say(name_of(source))
+    return rows, report
+
+
+@contextmanager
+def _kept(output: Path) -> Iterator[Path]:
+    """Where scores are kept until the output is written; for a device or a pipe, which has no place
+    beside it, only as long as this process lives."""
+    if not is_stream(output):
+        yield kept_folder(output)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield kept_folder(Path(folder) / "submission")
+
+
+def against_truth(submission: Path, truth: Path) -> dict[str, dict[str, float]]:
+    """A submission on synthetic data against the clicks behind it, and the attainable ceiling."""
+    label, probability = read_truth(truth, "test")
+    predicted = pyarrow.csv.read_csv(submission).column(1).to_numpy()
+    return {
+        "submission": evaluate(label, logit(predicted)),
+        "ceiling": ceiling(label, probability),
+    }

@@ -1,0 +1,1 @@
+"""One run: trained, and kept in a folder."""

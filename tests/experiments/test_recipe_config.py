@@ -1,0 +1,52 @@
+"""Recipes: read whole, or refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from tossctr.config.yaml_file import read_mapping
+from tossctr.errors import UserError
+from tossctr.experiments.recipe import load_recipe
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize("name", read_mapping(CONFIGS / "recipes.yaml"))
+def test_the_recipes_that_come_with_the_project(name):
+    recipe = load_recipe(CONFIGS, name, ["seed=7"])
+    assert {e.model for e in recipe.experiments} == {"FESeq", "DCNv2Seq", "LightGBM"}
+    assert recipe.seeds == (7,)
+    assert recipe.folds >= 3
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("experiments: [small]", "experiments must be a longer list"),
+        ("experiments: [small, small]", "experiments has a name twice"),
+        ("experiments: [small, mix]", "experiments has a name twice"),
+        ("{experiments: [small, other], fold: 3}", "did you mean folds"),
+        ("{experiments: [small, other], folds: 1}", "folds must be at least 2"),
+        ("{experiments: [small, other], fold_method: times}", "did you mean time"),
+        ("experiments: [small, absent]", "absent"),
+        ("experiments: [small, other]", "do not share train_data: other has another than small"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_said(config_dir, entry, said):
+    model, dataset = config_dir / "model_config.yaml", config_dir / "dataset_config.yaml"
+    model.write_text(model.read_text() + "other:\n    model: DeepFM\n    dataset_id: elsewhere\n")
+    shop = dataset.read_text()
+    dataset.write_text(
+        shop + shop.replace("shop:", "elsewhere:").replace("data/train", "data/other")
+    )
+    (config_dir / "recipes.yaml").write_text(f"mix:\n    {entry}\n")
+    with pytest.raises(UserError) as error:
+        load_recipe(config_dir, "mix")
+    assert said in error.value.line()
+
+
+def test_an_unknown_recipe_names_the_nearest(config_dir):
+    (config_dir / "recipes.yaml").write_text("best: {experiments: [small, other]}\n")
+    with pytest.raises(UserError, match="no recipe 'bets'") as error:
+        load_recipe(config_dir, "bets")
+    assert "did you mean best?" in error.value.line()
