@@ -120,32 +120,6 @@ def test_a_bar_is_one_line_with_whole_numbers(width: int) -> None:
     assert "━" in line
 
 
-HEAVY = {"torch", "lightning", "sklearn", "matplotlib", "lightgbm"}
-
-
-@pytest.mark.parametrize(
-    ("line", "code"),
-    [
-        (["--help"], 0),
-        (["train", "--help"], 0),
-        (["train", "--expid", "nowhere", "--config", "nowhere"], 2),
-        (["run", "--gpu", "many"], 2),
-        (SYNTH, 0),
-        (["check", "nowhere.parquet"], 2),
-    ],
-)
-def test_what_needs_no_model_starts_without_torch(line: list[str], code: int) -> None:
-    """In a process of its own: this one has imported everything."""
-    script = (
-        "import sys; from tossctr.cli import main\n"
-        f"try: main({line})\n"
-        f"except SystemExit as end: assert (end.code or 0) == {code}, end.code\n"
-        f"sys.exit(','.join({HEAVY} & set(sys.modules)) or None)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize(
     ("before", "line", "expected"),
     [
