@@ -23,7 +23,7 @@ from tossctr.config.schema import Experiment
 from tossctr.data.encoder import Encoder
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_experiment
 from tossctr.inference.predict import predict_rows

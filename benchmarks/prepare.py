@@ -30,7 +30,7 @@ from tossctr.config.schema import DatasetConfig
 from tossctr.data import schema
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_dataset
 

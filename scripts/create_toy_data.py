@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tossctr.commands.scoring import SYNTH_TRAIN_ROWS
 from tossctr.data import schema
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.data.synthetic import synthesize
 from tossctr.files import whole_file
 from tossctr.progress import say

@@ -19,7 +19,7 @@ from tossctr.config.schema import DatasetConfig, FeatureSpec
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.statistics import Stats
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 
 HERE = Path()

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tossctr.data.h5 import H5Source
+from tossctr.data.sources.h5 import H5Source
 from tossctr.errors import UserError
 from tossctr.interop.fuxictr_files import writing
 

@@ -25,7 +25,7 @@ from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.ids import AmbiguousIdError, id_array, id_text, row_ids, same_ids
 from tossctr.data.health.check import check
 from tossctr.data.prepare import prepare
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.inference.predict import Predictions

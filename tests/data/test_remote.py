@@ -8,7 +8,7 @@ import pytest
 from tossctr import location
 from tossctr.config.schema import DatasetConfig, LabelSpec, TrainingConfig
 from tossctr.data.preparing.fingerprint import Inputs
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.location import exists, stamp
 from tossctr.progress import say

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tossctr.data.encoder import Encoder
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.inference.predict import _even
 
@@ -259,8 +259,8 @@ def bomb(path: Path, kind: str, rows: int, events: int) -> Path:
 def test_batches_are_bounded_in_bytes(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tossctr.data.bounded.BATCH_BYTES", 1 << 20)
-    monkeypatch.setattr("tossctr.data.parquet_source._DECODED_BYTES", 1 << 20)
+    monkeypatch.setattr("tossctr.data.sources.bounded.BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr("tossctr.data.sources.parquet._DECODED_BYTES", 1 << 20)
     path = bomb(tmp_path / "rows.parquet", kind, 120, 50_000)
     assert path.stat().st_size < 100_000
     pool = pa.default_memory_pool()
@@ -279,7 +279,7 @@ def test_a_row_beyond_all_bounds_and_a_chunk_that_explodes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = bomb(tmp_path / "rows.parquet", "plain", 30, 50_000)
-    monkeypatch.setattr("tossctr.data.parquet_source._BOMB_BYTES", 1 << 20)
+    monkeypatch.setattr("tossctr.data.sources.parquet._BOMB_BYTES", 1 << 20)
     with pytest.raises(UserError, match=r"column seq: 0\.0 MB that decompress to 3 MB"):
         list(open_source(path).batches())
     source = open_source(path)
@@ -287,7 +287,7 @@ def test_a_row_beyond_all_bounds_and_a_chunk_that_explodes_are_refused(
     with pytest.raises(UserError, match="column seq"):
         list(source.batches(["seq"]))
     monkeypatch.undo()
-    monkeypatch.setattr("tossctr.data.bounded.MAX_ROW_BYTES", 1 << 16)
+    monkeypatch.setattr("tossctr.data.sources.bounded.MAX_ROW_BYTES", 1 << 16)
     with pytest.raises(UserError, match=r"column seq, row 4: a row of 0 MB; cut the history"):
         list(open_source(path).batches(start=4))
 

@@ -17,7 +17,7 @@ from frames import dataset, feature
 from tossctr.config.schema import FeatureSpec
 from tossctr.data.encoder import Encoder
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 
 EPOCH = dt.datetime(1970, 1, 1)

@@ -21,13 +21,13 @@ from tossctr.config.schema import DatasetConfig, Experiment, TrainingConfig
 from tossctr.data.encoded.feature_map import FuxiMap
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_dataset
 from tossctr.files import locked
 from tossctr.inference.predict import predict_file
 from tossctr.interop.formats import Format
-from tossctr.interop.fuxictr_export import Export, export
+from tossctr.interop.fuxictr_export import Export, export, feature_map
 from tossctr.models import build_model
 from tossctr.models.deepfm import DeepFMConfig
 from tossctr.runs.run_folder import Run
@@ -548,7 +548,7 @@ def test_times_count_in_the_width_only_where_asked(
 ) -> None:
     _, dataset, data = raw
     fields = data.encoder.features.with_lengths(dataset, 5).fields
-    fuxi = FuxiMap.of(data.encoder, fields, {})
+    fuxi = feature_map(data.encoder.features, fields, {})
     assert fuxi.sum_emb_out_dim(8) == 8 * 8
     assert fuxi.sum_emb_out_dim(8, without_time=True) == 6 * 8
 

@@ -30,6 +30,7 @@ from tossctr.metrics.registry import METRICS, better_when, is_metric
 from tossctr.redaction import redacted
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
+Dtype = Literal["str", "int", "float"]
 
 # quantile: the rank among training values, 0 to 1; signed_log: sign(x) log(1 + |x|), standardised.
 Normalizer = Literal["MinMaxScaler", "StandardScaler", "quantile", "signed_log"]
@@ -71,7 +72,7 @@ class FeatureSpec(_Frozen):
 
     name: str
     type: FeatureType
-    dtype: Literal["str", "int", "float"]
+    dtype: Dtype
     active: bool = True
     source: str = ""
     # categorical and sequence

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tossctr.artefact import ENCODER_BYTES, read_artefact
-from tossctr.config.schema import DatasetConfig
+from tossctr.config.schema import DatasetConfig, Dtype
 from tossctr.data.encoding.columns import Column
 from tossctr.data.encoding.redundancy import redundant
 from tossctr.data.encoding.report import EncodingReport
@@ -23,7 +23,6 @@ from tossctr.data.encoding.transform import Transform
 from tossctr.data.encoding.vocabulary import TokenCounts, Vocabulary, frequent_tokens
 from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import ColumnType
 from tossctr.data.where import RowsIn, Where
 from tossctr.errors import UserError
 from tossctr.files import write_json
@@ -151,7 +150,7 @@ class Encoder:
                    "quantiles": {}}  # fmt: skip
         return Encoder(self.state.model_copy(update=changed))
 
-    def columns(self, *, labelled: bool) -> dict[str, ColumnType]:
+    def columns(self, *, labelled: bool) -> dict[str, Dtype]:
         """The raw columns that `transform` needs, and the types to read them as (for
         `open_source`)."""
         columns = {c.name: c.read_as for c in self.state.columns}

@@ -27,7 +27,8 @@ from tossctr.data.preparing.record import VERSION, FitRecord, PrepareRecord
 from tossctr.data.preparing.time_order import TimeOrders
 from tossctr.data.preparing.work import Here, OnWorkers, Work
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import BATCH_ROWS, open_source, require_form, say_order
+from tossctr.data.sources.base import BATCH_ROWS
+from tossctr.data.sources.opening import open_source, require_form, say_order
 from tossctr.data.store import StoreWriter, open_store
 from tossctr.data.verification import Stamps, check_store, stamps_of
 from tossctr.errors import UserError

@@ -19,7 +19,7 @@ from tossctr.artefact import opened
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.preparing.parallel import Spread
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.files import sha256_of, whole_file
 from tossctr.folders import MADE_FROM, made_from_of, mark, remove_made, write_made_from

@@ -11,13 +11,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from tossctr.data.bounded import BATCH_BYTES, first_rows, row_bytes
 from tossctr.data.encoded.source import require_vocabulary
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.ids import row_ids
 from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import Source, open_source, say_order
+from tossctr.data.sources.base import Source
+from tossctr.data.sources.bounded import BATCH_BYTES, first_rows, row_bytes
+from tossctr.data.sources.opening import open_source, say_order
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.inference.predictor import Scorer, members_of

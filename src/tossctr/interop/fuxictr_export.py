@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tossctr.config.schema import DatasetConfig
-from tossctr.data.encoded.feature_map import MAP, VOCAB, FuxiMap, write_vocabularies
+from tossctr.data.encoded.feature_map import MAP, VOCAB, WITH_VOCABULARY, FuxiFeature, FuxiMap
 from tossctr.data.encoder import Encoder
 from tossctr.data.encoding.ids import row_ids
 from tossctr.data.features import FeatureMap, Field
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import Array, EncodedRows
-from tossctr.data.sources import BATCH_ROWS, open_source
+from tossctr.data.sources.base import BATCH_ROWS
+from tossctr.data.sources.opening import open_source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
-from tossctr.files import locked
+from tossctr.files import locked, write_json
 from tossctr.folders import whole_files
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_files import columns_of, writing
@@ -29,6 +30,7 @@ from tossctr.progress import say, track
 
 PARTS = ("train", "valid", "test")
 _REMEDY = "choose another --output, or replace it with --force"
+_POOLING = "layers.MaskedAveragePooling()"  # FuxiCTR's default for a sequence
 _IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")
 
 
@@ -67,7 +69,7 @@ class Export:
         others = [f.name for f in self.features.fields if f not in known]
         if others:
             say(f"FuxiCTR has no features like {', '.join(others)}, and will pass over them")
-        FuxiMap.of(self.encoder, known, sources).write(folder)
+        feature_map(self.encoder.features, known, sources).write(folder)
         names = self.features.names("categorical", "sequence")
         write_vocabularies(self.encoder, names, folder)
 
@@ -191,6 +193,48 @@ def export(
                 rows[part] = written.write_raw(dataset.test_data, path)
         written.write_maps(temporary)
     return rows
+
+
+def feature_map(
+    features: FeatureMap, fields: Sequence[Field], sources: Mapping[str, str]
+) -> FuxiMap:
+    """FuxiCTR's feature map of these fields.
+
+    Args:
+        features: give the data set's id and label.
+        fields: those to list, every sequence with a `max_len`.
+        sources: a feature's `source` in the config, by name.
+    """
+    listed = {f.name: _feature(f, sources.get(f.name, "")) for f in fields}
+    return FuxiMap(features.dataset_id, (features.label,), listed)
+
+
+def _feature(field: Field, source: str) -> FuxiFeature:
+    kind = field.kind.removesuffix("_sequence")
+    ragged = field.kind.endswith("sequence")
+    return FuxiFeature(
+        type=kind,
+        source=source,
+        feature_encoder=field.feature_encoder or (_POOLING if field.kind == "sequence" else None),
+        embedding_dim=field.embedding_dim,
+        share_embedding=field.share_embedding,
+        padding_idx=0 if kind in WITH_VOCABULARY else None,
+        max_len=field.max_len if ragged else None,
+        vocab_size=field.vocab_size,
+    )
+
+
+def write_vocabularies(encoder: Encoder, names: tuple[str, ...], folder: Path) -> None:
+    """Write `feature_vocab.json`: by feature, the index of each token, in order of the index."""
+    vocabularies: dict[str, dict[str, int]] = {}
+    for name in names:
+        size = encoder.features[name].vocab_size
+        if size is None:
+            continue
+        tokens = encoder.tokens(name) or tuple(map(str, range(1, size - 1)))
+        indices = {token: index for index, token in enumerate(tokens, start=1)}
+        vocabularies[name] = {"__PAD__": 0, **indices, "__OOV__": size - 1}
+    write_json(folder / VOCAB, vocabularies)
 
 
 def _refuse_nul(ids: pa.Array, column: str, where: Where) -> None:

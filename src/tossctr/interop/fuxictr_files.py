@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tossctr.data.batch import Batch, Ragged
 from tossctr.data.features import FeatureMap, Field
-from tossctr.data.h5 import writing as writing_h5
-from tossctr.data.sources import VOCABULARY
+from tossctr.data.sources.base import VOCABULARY
+from tossctr.data.sources.h5 import writing as writing_h5
 from tossctr.errors import UserError
 from tossctr.files import whole_file
 

@@ -16,7 +16,7 @@ from tossctr.config.choices import Objective
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoder import EncodingReport
 from tossctr.data.preparing.parallel import Spread
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.files import locked
 from tossctr.folders import remove_made

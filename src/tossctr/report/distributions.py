@@ -15,7 +15,8 @@ from tossctr.data.health.column import ColumnHealth
 from tossctr.data.health.drift import stability_index
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
-from tossctr.data.sources import BATCH_ROWS, open_source
+from tossctr.data.sources.base import BATCH_ROWS
+from tossctr.data.sources.opening import open_source
 from tossctr.location import Location
 from tossctr.progress import say
 from tossctr.report.sample import evenly, subset

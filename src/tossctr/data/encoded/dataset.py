@@ -15,7 +15,7 @@ from tossctr.config.messages import Place, suggestion, validated
 from tossctr.config.schema import FeatureSpec
 from tossctr.data.encoded.feature_map import MAP, FuxiFeature, FuxiMap
 from tossctr.data.encoded.source import vocab_size
-from tossctr.data.sources import open_source
+from tossctr.data.sources.opening import open_source
 from tossctr.location import Location
 
 _DTYPES = {"categorical": "int", "sequence": "int", "meta": "int", "numeric": "float"}

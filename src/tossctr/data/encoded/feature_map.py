@@ -12,15 +12,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tossctr.artefact import ENCODER_BYTES, read_json
-from tossctr.data.encoder import Encoder
-from tossctr.data.features import Field
 from tossctr.errors import UserError
 from tossctr.files import write_json
 
 MAP = "feature_map.json"
 VOCAB = "feature_vocab.json"
-POOLING = "layers.MaskedAveragePooling()"  # FuxiCTR's default for a sequence
-_WITH_VOCABULARY = ("categorical", "sequence")
+WITH_VOCABULARY = ("categorical", "sequence")
 
 
 class FuxiFeature(BaseModel):
@@ -50,18 +47,6 @@ class FuxiMap:
     dataset_id: str
     labels: tuple[str, ...]
     features: Mapping[str, FuxiFeature]
-
-    @classmethod
-    def of(cls, encoder: Encoder, fields: tuple[Field, ...], sources: Mapping[str, str]) -> FuxiMap:
-        """The map of our own fields, whose sequences are `max_len` long.
-
-        Args:
-            encoder: gives data set and label.
-            fields: every sequence with a `max_len`.
-            sources: a feature's `source` in the config, by name.
-        """
-        features = {f.name: _feature(f, sources.get(f.name, "")) for f in fields}
-        return cls(encoder.features.dataset_id, (encoder.features.label,), features)
 
     @classmethod
     def read(cls, path: Path) -> FuxiMap:
@@ -98,7 +83,7 @@ class FuxiMap:
         return sum(
             1 if f.type == "numeric" else f.vocab_size or 0
             for f in self.features.values()
-            if f.type == "numeric" or (f.type in _WITH_VOCABULARY and f.share_embedding is None)
+            if f.type == "numeric" or (f.type in WITH_VOCABULARY and f.share_embedding is None)
         )
 
     @property
@@ -156,37 +141,9 @@ def _unsaid(feature: FuxiFeature) -> set[str]:
     return {"source"} if feature.type == "meta" else set()
 
 
-def _feature(field: Field, source: str) -> FuxiFeature:
-    kind = field.kind.removesuffix("_sequence")
-    ragged = field.kind.endswith("sequence")
-    return FuxiFeature(
-        type=kind,
-        source=source,
-        feature_encoder=field.feature_encoder or (POOLING if field.kind == "sequence" else None),
-        embedding_dim=field.embedding_dim,
-        share_embedding=field.share_embedding,
-        padding_idx=0 if kind in _WITH_VOCABULARY else None,
-        max_len=field.max_len if ragged else None,
-        vocab_size=field.vocab_size,
-    )
-
-
 def _renamed(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A spec with FuxiCTR 1's `encoder` under its later name."""
     return {("feature_encoder" if k == "encoder" else k): v for k, v in spec.items()}
-
-
-def write_vocabularies(encoder: Encoder, names: tuple[str, ...], folder: Path) -> None:
-    """Write `feature_vocab.json`: by feature, the index of each token, in order of the index."""
-    vocabularies: dict[str, dict[str, int]] = {}
-    for name in names:
-        size = encoder.features[name].vocab_size
-        if size is None:
-            continue
-        tokens = encoder.tokens(name) or tuple(map(str, range(1, size - 1)))
-        indices = {token: index for index, token in enumerate(tokens, start=1)}
-        vocabularies[name] = {"__PAD__": 0, **indices, "__OOV__": size - 1}
-    write_json(folder / VOCAB, vocabularies)
 
 
 def vocabulary_of(folder: Path) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tossctr.data.encoded.feature_map import MAP, FuxiFeature, FuxiMap, vocabulary_of
 from tossctr.data.encoding.lists import flat_list, is_list
-from tossctr.data.sources import Source, short
+from tossctr.data.sources.base import Source, short
 from tossctr.data.where import RowsIn, Where
 from tossctr.errors import UserError
 

@@ -6,11 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tossctr.config.schema import DatasetConfig, FeatureSpec, Normalizer
+from tossctr.config.schema import DatasetConfig, Dtype, FeatureSpec, Normalizer
 from tossctr.data.encoding.ids import id_text, typed_text
 from tossctr.data.encoding.numbers import FLOAT32_MAX
 from tossctr.data.features import Field, FieldKind
-from tossctr.data.sources import ColumnType
 from tossctr.errors import UserError
 
 
@@ -28,7 +27,7 @@ class Column(BaseModel):
 
     name: str
     kind: FieldKind
-    dtype: Literal["str", "int", "float"]
+    dtype: Dtype
     owner: str
     remap: bool = True
     vocab_size: int | None = None
@@ -53,7 +52,7 @@ class Column(BaseModel):
         return float(self.fill or 0.0)
 
     @property
-    def read_as(self) -> ColumnType:
+    def read_as(self) -> Dtype:
         """The type to read it as from a file that has no types (CSV). A category is text, whatever
         its dtype, so that text means the same in every format."""
         return "float" if self.kind in ("numeric", "time") else "str"

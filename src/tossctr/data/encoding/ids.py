@@ -12,13 +12,14 @@ import re
 import unicodedata
 from collections.abc import Collection
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tossctr.config.schema import Dtype
 from tossctr.data.plain_types import to_single_values
 from tossctr.data.where import Where
 from tossctr.errors import UserError
@@ -91,7 +92,7 @@ def _float(value: float | np.floating[Any], bits: int) -> str:
     return str(int(value))
 
 
-def typed_text(text: str, dtype: Literal["str", "int", "float"]) -> str:
+def typed_text(text: str, dtype: Dtype) -> str:
     """The text of an id that is declared as a number: with `int`, '07' is '7'; with `float`, '0.50'
     is '0.5' too.
 
@@ -144,7 +145,7 @@ def dictionary_of(
 
 def categories(
     array: pa.Array,
-    dtype: Literal["str", "int", "float"],
+    dtype: Dtype,
     na: Collection[str],
     column: str,
     where: Where,
@@ -169,7 +170,7 @@ def categories(
 def as_dtype(
     codes: NDArray[np.int32],
     texts: list[str],
-    dtype: Literal["str", "int", "float"],
+    dtype: Dtype,
     column: str,
     where: Where,
 ) -> list[str]:

@@ -17,7 +17,8 @@ from tossctr.data.health.column import ColumnHealth
 from tossctr.data.health.drift import stability_index, unseen_share
 from tossctr.data.health.kinds import are_flags, filled, kind_of
 from tossctr.data.plain_types import to_single_values
-from tossctr.data.sources import BATCH_ROWS, open_source, say_order
+from tossctr.data.sources.base import BATCH_ROWS
+from tossctr.data.sources.opening import open_source, say_order
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.location import Location, name_of

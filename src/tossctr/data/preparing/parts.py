@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoding.decode import labels
 from tossctr.data.preparing.split import RandomSplit
-from tossctr.data.sources import Source
+from tossctr.data.sources.base import Source
 from tossctr.data.where import RowsIn, Where
 
 PARTS = ("train", "valid")

@@ -14,13 +14,7 @@ import pyarrow.parquet as pq
 
 from tossctr.data.encoding.lists import is_list
 from tossctr.data.plain_types import plain, plain_type
-from tossctr.data.sources import (
-    VOCABULARY,
-    Source,
-    between,
-    short,
-    unreadable,
-)
+from tossctr.data.sources.base import VOCABULARY, Source, between, short, unreadable
 from tossctr.errors import UserError
 from tossctr.location import Location, opened
 

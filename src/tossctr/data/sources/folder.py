@@ -9,8 +9,8 @@ from itertools import accumulate, takewhile
 
 import pyarrow as pa
 
-from tossctr.data.parquet_source import ParquetSource
-from tossctr.data.sources import Source, require_columns, short
+from tossctr.data.sources.base import Source, require_columns, short
+from tossctr.data.sources.parquet import ParquetSource
 from tossctr.data.where import Files
 from tossctr.errors import UserError
 from tossctr.location import Location

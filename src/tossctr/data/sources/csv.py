@@ -11,12 +11,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from tossctr.config.nulls import NA_VALUES
-from tossctr.data.sources import (
-    ColumnType,
-    Source,
-    between,
-    unreadable,
-)
+from tossctr.config.schema import Dtype
+from tossctr.data.sources.base import Source, between, unreadable
 from tossctr.errors import UserError
 from tossctr.location import Location, name_of, opened
 
@@ -36,7 +32,7 @@ class CsvSource(Source):
     has_types = False
 
     def __init__(
-        self, path: Location, types: Mapping[str, ColumnType], na_values: Sequence[str] = NA_VALUES
+        self, path: Location, types: Mapping[str, Dtype], na_values: Sequence[str] = NA_VALUES
     ) -> None:
         self.path = path
         self._null = ["", *na_values]

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tossctr.data.bounded import BATCH_BYTES, MAX_ROW_BYTES, bounded
-from tossctr.data.sources import VOCABULARY, Source
+from tossctr.data.sources.base import VOCABULARY, Source
+from tossctr.data.sources.bounded import BATCH_BYTES, MAX_ROW_BYTES, bounded
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 

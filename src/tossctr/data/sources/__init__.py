@@ -1,0 +1,1 @@
+"""Raw files as streams of Arrow record batches."""
