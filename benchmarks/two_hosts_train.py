@@ -32,7 +32,7 @@ import harness
 from safetensors.torch import load_file
 from two_hosts_prepare import CONFIGS, HOSTS, connect, on
 
-from tossctr.cluster.place import OWN_STORE
+from tossctr.cluster.rank import OWN_STORE
 from tossctr.data.synthetic import synthesize
 
 EXPID = "FESeq_toy"

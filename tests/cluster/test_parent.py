@@ -8,7 +8,7 @@ from tossctr.cluster import parent
 
 
 def test_a_process_is_told_to_stop_when_its_launcher_is_gone(monkeypatch):
-    monkeypatch.setattr(parent, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(parent, "POLL_SECONDS", 0.01)
     told, tell = os.pipe()
     launcher = os.fork()
     if launcher == 0:
@@ -28,7 +28,7 @@ def test_a_process_is_told_to_stop_when_its_launcher_is_gone(monkeypatch):
     os.close(told)
 
 
-def test_one_that_does_not_heed_is_ended(monkeypatch):
+def test_a_process_that_ignores_sigterm_is_ended(monkeypatch):
     monkeypatch.setattr(parent, "STOP_SECONDS", 0.05)
     child = os.fork()
     if child == 0:

@@ -8,8 +8,8 @@ import torch
 from together import together
 
 from tossctr.cluster.errors import ErrorElsewhere, PeerLost
-from tossctr.cluster.place import find_place
 from tossctr.cluster.processes import ALONE
+from tossctr.cluster.rank import find_rank
 from tossctr.errors import UserError
 
 
@@ -25,8 +25,8 @@ def everything(processes):
         "sum": tensor.tolist(),
         "gathered": None if gathered is None else gathered.tolist(),
         "largest": processes.largest([rank, 10 - rank]),
-        "told": processes.tell({"rank": rank, "nan": math.nan, "none": None}),
-        "all": processes.all_tell([rank] * rank),
+        "told": processes.broadcast({"rank": rank, "nan": math.nan, "none": None}),
+        "all": processes.all_gather([rank] * rank),
         "made": made,
     }
 
@@ -65,7 +65,7 @@ def test_a_process_that_ends_is_missed_by_the_others(capfd):
     def work(processes):
         if processes.rank == 1:
             os._exit(9)
-        processes.all_tell("still here")
+        processes.all_gather("still here")
 
     first, lost, last = together(3, work)
     assert lost is None
@@ -91,23 +91,23 @@ SRUN = {
 
 
 def test_the_place_is_found_in_the_environment():
-    place = find_place(TORCHRUN)
-    assert (place.rank, place.world_size, place.local_rank, place.restarts) == (3, 4, 1, 2)
-    assert (place.address, place.port) == ("10.0.0.1", 29500)
-    place = find_place(SRUN)
-    assert (place.rank, place.world_size, place.local_rank) == (3, 4, 1)
-    assert (place.address, place.port) == ("node07", 19567)
-    assert find_place({**SRUN, **TORCHRUN}).address == "10.0.0.1"  # torchrun started by srun
+    process = find_rank(TORCHRUN)
+    assert (process.rank, process.world_size, process.local_rank, process.restarts) == (3, 4, 1, 2)
+    assert (process.address, process.port) == ("10.0.0.1", 29500)
+    process = find_rank(SRUN)
+    assert (process.rank, process.world_size, process.local_rank) == (3, 4, 1)
+    assert (process.address, process.port) == ("node07", 19567)
+    assert find_rank({**SRUN, **TORCHRUN}).address == "10.0.0.1"  # torchrun started by srun
 
 
 def test_a_process_alone_has_no_place():
-    assert find_place({}) is None
-    assert find_place({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) is None
+    assert find_rank({}) is None
+    assert find_rank({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) is None
     # The script of a SLURM job is none of its tasks, though it knows their number.
-    assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}) is None
+    assert find_rank({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}) is None
 
 
 @pytest.mark.parametrize("change", [{"MASTER_PORT": "x"}, {"LOCAL_RANK": ""}])
 def test_a_wrong_variable_is_one_line(change):
     with pytest.raises(UserError, match="started as one of several"):
-        find_place({**TORCHRUN, **change})
+        find_rank({**TORCHRUN, **change})

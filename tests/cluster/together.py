@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from tossctr.cluster.place import Place
-from tossctr.cluster.processes import ALONE, Processes, joined
+from tossctr.cluster.processes import ALONE, Processes, join_processes
+from tossctr.cluster.rank import ProcessRank
 from tossctr.progress import console
 
 
@@ -32,7 +32,7 @@ def together(count: int, work: Callable[[Processes], Any]) -> list[Any]:
     pipes = [context.Pipe(duplex=False) for _ in range(count)]
     workers = [
         context.Process(
-            target=_run, args=(work, Place(rank, count, rank, "127.0.0.1", port, 0), end)
+            target=_run, args=(work, ProcessRank(rank, count, rank, "127.0.0.1", port, 0), end)
         )
         for rank, (_, end) in enumerate(pipes)
     ]
@@ -50,11 +50,11 @@ def together(count: int, work: Callable[[Processes], Any]) -> list[Any]:
     return found
 
 
-def _run(work: Callable[[Processes], Any], place: Place, end: Any) -> None:
+def _run(work: Callable[[Processes], Any], process: ProcessRank, end: Any) -> None:
     torch.set_num_threads(1)
-    console.quiet = place.rank > 0
+    console.quiet = process.rank > 0
     try:
-        with joined(place, cuda=False) as processes:
+        with join_processes(process, cuda=False) as processes:
             end.send(work(processes))
     except BaseException as error:
         traceback.print_exc()  # shown where the test fails

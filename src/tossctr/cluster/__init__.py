@@ -1,1 +1,1 @@
-"""Several processes and machines, on existing engines: torchrun, SLURM, Ray."""
+"""Training and row processing on several processes and machines, by torchrun, SLURM and Ray."""

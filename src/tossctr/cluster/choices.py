@@ -1,4 +1,4 @@
-"""What can be chosen by name; importable without the engines."""
+"""Names of the engines, importable without them."""
 
 from __future__ import annotations
 

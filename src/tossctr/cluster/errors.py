@@ -1,15 +1,15 @@
-"""How one of several processes ends because of another."""
+"""Errors of one process that are caused by another."""
 
 from __future__ import annotations
 
 from tossctr.errors import UserError
 
-LOST = 3  # exit code of a process that lost another one
+LOST = 3  # exit code of a process that lost contact with another
 
 
 class PeerLost(Exception):
-    """Another process has ended, so that this one cannot go on; what was kept is still there."""
+    """Another process has ended, so this one cannot continue; its checkpoints are kept."""
 
 
 class ErrorElsewhere(UserError):
-    """An error that another process tells the user."""
+    """An error that another process reports to the user."""

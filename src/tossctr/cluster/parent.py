@@ -1,4 +1,4 @@
-"""Processes that end when the one that started them is gone: a killed launcher can stop nobody."""
+"""Worker processes that stop when their launcher has been killed and can no longer stop them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import time
 
 from tossctr.cluster.errors import LOST
 
-LOOK_SECONDS = 1.0
-STOP_SECONDS = 120.0  # for a last step and its checkpoint, once a signal has come
+POLL_SECONDS = 1.0
+STOP_SECONDS = 120.0  # after a signal, for the current step and a checkpoint
 
 
 def end_with_parent(parent: int) -> None:
-    """From now on, once the parent is gone: SIGTERM to this process, which training takes at its
-    next safe point, and an exit with code `LOST` where that is not heeded.
+    """Watch the parent in a thread. Once it is gone, send SIGTERM to this process, so that training
+    stops after its current step; if it still runs `STOP_SECONDS` later, exit with code `LOST`.
 
     Args:
-        parent: its process id.
+        parent: the parent's process id.
     """
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(STOP_SECONDS)
     os._exit(LOST)

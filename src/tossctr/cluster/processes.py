@@ -1,6 +1,6 @@
-"""Processes that train together: what they tell each other, and how an error of one ends all.
+"""Collective operations of processes that train together, and how an error of one ends all.
 
-Tensors and JSON go between them, never objects that could run code.
+They exchange tensors and JSON, never pickled objects.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tossctr.cluster.errors import ErrorElsewhere, PeerLost
-from tossctr.cluster.place import Place
+from tossctr.cluster.rank import ProcessRank
 from tossctr.errors import UserError
 
 T = TypeVar("T")
-STEP_TIMEOUT = timedelta(minutes=30)  # a step's exchange takes longer only if a machine is gone
-WAIT_TIMEOUT = timedelta(days=2)  # for the first process to prepare data
+STEP_TIMEOUT = timedelta(minutes=30)  # of an exchange in training: beyond it, a machine is lost
+WAIT_TIMEOUT = timedelta(days=2)  # of other exchanges, as rank 0 may prepare data meanwhile
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; by itself where nothing is said.
+    """The processes that train together, seen from one of them; by default a single process.
 
-    All methods but the properties are collective: each process has to call them, in the same order.
+    All methods are collective: every process has to call them in the same order.
 
     Attributes:
-        rank: the number of this one, from 0. The first writes, prepares and tells.
-        world_size: how many there are.
-        local_rank: the number among those of this machine.
-        restarts: how often all were started again because one was lost.
+        rank: of this process, from 0. Rank 0 prepares data, writes files and prints.
+        world_size: number of processes.
+        local_rank: rank among the processes of this machine.
+        restarts: how often all processes were restarted because one was lost.
 
     Raises:
-        PeerLost: from any method, where another process has ended.
+        PeerLost: by any method, if another process has ended.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     restarts: int = 0
-    # On the CPU, with the long timeout. The default group sums gradients where these are.
+    # Of CPU tensors, with the long timeout; torch's default group sums gradients on their device.
     _group: dist.ProcessGroup | None = None
 
     @property
@@ -58,13 +58,13 @@ class Processes:
         return self.world_size == 1
 
     def sum_(self, tensor: Tensor) -> None:
-        """Replace a tensor, of one shape everywhere, by the sum over processes."""
+        """Replace a tensor, which has the same shape on all processes, by its sum over them."""
         if not self.alone:
             with _peers():
                 dist.all_reduce(tensor)
 
     def largest(self, numbers: Sequence[int]) -> list[int]:
-        """The largest of each over processes."""
+        """The maximum of each number over processes."""
         if self.alone:
             return list(numbers)
         tensor = torch.tensor(numbers)
@@ -73,8 +73,7 @@ class Processes:
         return [int(number) for number in tensor]
 
     def gather(self, tensor: Tensor) -> Tensor | None:
-        """(N_r, ...) CPU tensors, joined along their first axis in the order of ranks, for the
-        first process; None for the others."""
+        """Concatenate (N_r, ...) CPU tensors by rank on rank 0; the other processes get None."""
         if self.alone:
             return tensor
         sizes = self._gathered(torch.tensor([len(tensor)]))
@@ -87,36 +86,36 @@ class Processes:
             return None
         return torch.cat([part[: int(size)] for part, size in zip(into, sizes, strict=True)])
 
-    def tell(self, value: T) -> T:
-        """The first process's value, which JSON can hold (NaN included), for all."""
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value on all processes. It has to be JSON; NaN is allowed."""
         return value if self.alone else json.loads(self._texts(json.dumps(value))[0])
 
-    def all_tell(self, value: T) -> list[T]:
-        """Every process's value, which JSON can hold, in the order of ranks."""
+    def all_gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank, on each of them. They have to be JSON."""
         return [value] if self.alone else [json.loads(t) for t in self._texts(json.dumps(value))]
 
     def first(self, do: Callable[[], object]) -> None:
-        """Let the first process `do` something while the others wait.
+        """Run `do` on rank 0 while the others wait.
 
         Raises:
-            UserError: what it raised, on all processes; only one tells it.
+            UserError: raised by `do`, then on all processes; rank 0 reports it.
         """
         self._or_all_fail(do if self.is_first else None)
 
     def first_then(self, do: Callable[[], T], others: Callable[[], T]) -> T:
-        """Let the first process `do` something while the others wait, then these do `others`.
+        """Run `do` on rank 0 while the others wait, then `others` on these.
 
         Raises:
-            UserError: what either raised, on all processes; only one tells it.
+            UserError: raised by either, then on all processes; rank 0 reports it.
         """
         done = self._or_all_fail(do if self.is_first else None)
         return self._or_all_fail(others if not self.is_first else None) or done  # type: ignore[return-value]
 
     def everywhere(self, do: Callable[[], T]) -> T:
-        """Let each process do something.
+        """Run `do` on every process.
 
         Raises:
-            UserError: what one raised, on all processes; only one tells it.
+            UserError: raised by one of them, then on all processes; rank 0 reports it.
         """
         return self._or_all_fail(do)  # type: ignore[return-value]
 
@@ -133,13 +132,13 @@ class Processes:
         return done
 
     def fail_together(self, error: UserError | None) -> None:
-        """Raise on all processes where one comes with an error.
+        """Raise on all processes if any of them passes an error.
 
         Raises:
-            UserError: on the first process.
+            UserError: on rank 0.
             ErrorElsewhere: on the others.
         """
-        lines = self.all_tell(None if error is None else error.line())
+        lines = self.all_gather(None if error is None else error.line())
         failed = [rank for rank, line in enumerate(lines) if line is not None]
         if failed:
             text = lines[failed[0]] or ""
@@ -168,26 +167,25 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(place: Place, *, cuda: bool) -> Iterator[Processes]:
-    """Join the other processes (gradients by NCCL on GPUs, else by gloo), or take the group that is
-    there already.
+def join_processes(process: ProcessRank, *, cuda: bool) -> Iterator[Processes]:
+    """Initialise torch.distributed (NCCL on GPUs, else gloo), or use the group that exists.
 
     Raises:
-        PeerLost: they cannot be reached.
+        PeerLost: the other processes cannot be reached.
     """
     started_here = not dist.is_initialized()
     with _peers():
         if started_here:
-            os.environ.update(MASTER_ADDR=place.address, MASTER_PORT=str(place.port))
+            os.environ.update(MASTER_ADDR=process.address, MASTER_PORT=str(process.port))
             dist.init_process_group(
                 "nccl" if cuda else "gloo",
-                rank=place.rank,
-                world_size=place.world_size,
+                rank=process.rank,
+                world_size=process.world_size,
                 timeout=STEP_TIMEOUT,
             )
         group = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
-    yield Processes(place.rank, place.world_size, place.local_rank, place.restarts, group)
-    if started_here:  # not after an exception: others may be gone
+    yield Processes(process.rank, process.world_size, process.local_rank, process.restarts, group)
+    if started_here:  # not after an exception, when waiting for lost processes could hang
         dist.destroy_process_group()
 
 

@@ -31,7 +31,7 @@ from tossctr.config.choices import FoldMethod
 from tossctr.progress import say
 
 if TYPE_CHECKING:
-    from tossctr.cluster.place import Place
+    from tossctr.cluster.rank import ProcessRank
     from tossctr.config.schema import Experiment
     from tossctr.runs.run_folder import Run
 
@@ -61,20 +61,20 @@ def train(
     """Train an experiment (preparing its data first, if need be), or folds of it.
 
     Started by torchrun or srun, each process takes its part in one training."""
-    from tossctr.cluster.place import find_place
+    from tossctr.cluster.rank import find_rank
     from tossctr.families.experiment import load_experiment
 
-    place = find_place()
-    several = place is not None or workers > 1 or engine in ("torchrun", "ray")
+    process = find_rank()
+    several = process is not None or workers > 1 or engine in ("torchrun", "ray")
     if several and folds is not None:
         raise typer.BadParameter("folds are trained by one process; see the cluster page of docs")
     if engine == "local" and workers > 1:
         raise typer.BadParameter("one process is local; choose --engine torchrun or ray for more")
-    if place is not None:
+    if process is not None:
         if workers > 1 or engine is not None:
             raise typer.BadParameter("torchrun or srun started this: leave out --engine, --workers")
         _train_together(
-            place, partial(load_experiment, config, expid, overrides or []), gpu, fresh, as_json
+            process, partial(load_experiment, config, expid, overrides or []), gpu, fresh, as_json
         )
         return
     experiment = load_experiment(config, expid, overrides or [])
@@ -138,7 +138,7 @@ def plan(
 
 @app.command()
 def compare(
-    expids: Annotated[str, typer.Option(help="Experiment ids, joined by commas.")],
+    expids: Annotated[str, typer.Option(help="Experiment ids, join_processes by commas.")],
     config: Config = CONFIG,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds each.")] = 3,
     data: Annotated[
@@ -182,41 +182,45 @@ def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Ru
 
 
 def _train_together(
-    place: Place, load: Callable[[], Experiment], gpu: int | None, fresh: bool, as_json: bool
+    process: ProcessRank,
+    load: Callable[[], Experiment],
+    gpu: int | None,
+    fresh: bool,
+    as_json: bool,
 ) -> None:
     """Take part in a training as one of several processes, of which one tells how it ended."""
     import torch
 
     from tossctr.cluster.errors import LOST, ErrorElsewhere, PeerLost
     from tossctr.cluster.parent import end_with_parent
-    from tossctr.cluster.place import OWN_STORE
-    from tossctr.cluster.processes import joined
+    from tossctr.cluster.processes import join_processes
+    from tossctr.cluster.rank import OWN_STORE
     from tossctr.pipeline.train import train_experiment
     from tossctr.training.device import device_of_process
     from tossctr.training.interruption import Stopped
 
-    hush(place.rank > 0)
-    if place.of_agent:
+    hush(process.rank > 0)
+    if process.started_by_agent:
         end_with_parent(os.getppid())
-    if place.may_go_astray:
+    if process.shares_store:
         say(f"--max-restarts may not find all processes again: give torchrun {OWN_STORE}=1")
     try:
-        with joined(place, cuda=gpu != -1 and torch.cuda.is_available()) as processes:
+        with join_processes(process, cuda=gpu != -1 and torch.cuda.is_available()) as processes:
             experiment = processes.everywhere(load)
             hush(experiment.training.verbose == 0)
-            device = processes.everywhere(lambda: device_of_process(gpu, place.local_rank))
+            device = processes.everywhere(lambda: device_of_process(gpu, process.local_rank))
             run = train_experiment(
-                experiment, device, fresh=fresh and place.restarts == 0, processes=processes
+                experiment, device, fresh=fresh and process.restarts == 0, processes=processes
             )
     except ErrorElsewhere:
         sys.exit(2)
     except Stopped as stopped:
-        if place.rank > 0:
+        if process.rank > 0:
             sys.exit(128 + stopped.number)
         raise
     except PeerLost as lost:
         say(f"{lost}; the same command resumes from the last checkpoint")
         sys.exit(LOST)
-    if place.rank == 0:
+    if process.rank == 0:
         title = f"best validation of {experiment.expid}"
         print_result(run.metrics["best"], as_json, title)

@@ -24,8 +24,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from tossctr.cluster.choices import Engine
 from tossctr.cluster.errors import LOST, PeerLost
 from tossctr.cluster.parent import STOP_SECONDS, end_with_parent
-from tossctr.cluster.place import OWN_STORE, Place, find_place
-from tossctr.cluster.processes import ALONE, joined
+from tossctr.cluster.processes import ALONE, join_processes
+from tossctr.cluster.rank import OWN_STORE, ProcessRank, find_rank
 from tossctr.cluster.tasks import connected
 from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
@@ -80,16 +80,16 @@ def train_with(
     return load_run(folder)
 
 
-def _work(job: _Job, place: Place | None) -> dict[str, Any]:
+def _work(job: _Job, process: ProcessRank | None) -> dict[str, Any]:
     """Train as one of several; how that ended, as JSON would have it."""
-    console.quiet = job.quiet or (place is not None and place.rank > 0)
+    console.quiet = job.quiet or (process is not None and process.rank > 0)
     cuda = job.gpu != -1 and torch.cuda.is_available()
     try:
-        if place is None:
+        if process is None:
             device = device_of_process(job.gpu, 0)
             train_experiment(job.experiment, device, processes=ALONE)
             return {}
-        with joined(place, cuda=cuda) as processes:
+        with join_processes(process, cuda=cuda) as processes:
             if processes.restarts:
                 say(f"a process was lost: all start again ({processes.restarts} of {MAX_RESTARTS})")
             device = processes.everywhere(lambda: device_of_process(job.gpu, processes.local_rank))
@@ -104,7 +104,7 @@ def _work(job: _Job, place: Place | None) -> dict[str, Any]:
 def _torchrun_worker(job: _Job) -> dict[str, Any]:
     end_with_parent(job.launcher)
     try:
-        outcome = _work(job, find_place())
+        outcome = _work(job, find_rank())
         if os.getppid() != job.launcher:  # torch would wait for it to read the outcome
             sys.exit(LOST)
         return outcome
@@ -176,7 +176,7 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
     def work() -> None:
         os.chdir(here)  # Ray has a folder of its own for each worker
         context = train.get_context()
-        place = Place(
+        process = ProcessRank(
             rank=context.get_world_rank(),
             world_size=context.get_world_size(),
             local_rank=context.get_local_rank(),
@@ -184,8 +184,8 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
             port=0,
             restarts=0,
         )
-        outcome = _work(job, place if place.world_size > 1 else None)
-        if place.rank == 0:
+        outcome = _work(job, process if process.world_size > 1 else None)
+        if process.rank == 0:
             write_json(storage / OUTCOME, outcome)
 
     gpus = job.gpu != -1 and ray.cluster_resources().get("GPU", 0) > 0

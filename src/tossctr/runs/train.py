@@ -84,8 +84,8 @@ def train(
                 experiment, data.encoder, features, data=rows_of(data), fresh=fresh
             )
         )
-        writer.folder = folder.with_name(processes.tell(writer.folder.name))
-        there = processes.tell(writer.finished)
+        writer.folder = folder.with_name(processes.broadcast(writer.folder.name))
+        there = processes.broadcast(writer.finished)
         if there:
             say(f"{experiment.expid}: this training is finished (--fresh trains again)")
         else:

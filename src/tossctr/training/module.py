@@ -257,7 +257,7 @@ class CTRModule(pl.LightningModule):
                 metrics = evaluate(
                     label[order].numpy(), logit[order].numpy(), self._metric_names, group=group
                 )
-        self.metrics = self._processes.tell(metrics)
+        self.metrics = self._processes.broadcast(metrics)
         self.log_dict(self.metrics)
 
 
@@ -275,7 +275,7 @@ def _not_finite(
     ]
     known, all_ = (
         [row for rows in of_processes for row in rows]
-        for of_processes in zip(*processes.all_tell(own), strict=True)
+        for of_processes in zip(*processes.all_gather(own), strict=True)
     )
     rows = sorted(known or all_)
     what = "loss" if known else "gradient"

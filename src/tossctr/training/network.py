@@ -175,7 +175,7 @@ def _go_on(
 ) -> Path | None:
     """Set the rows' order and the best weights back to the newest checkpoint, and name it."""
     found = newest(writer.checkpoints, writer.training) if processes.is_first else None
-    name = processes.tell(None if found is None else found[0].name)
+    name = processes.broadcast(None if found is None else found[0].name)
     if name is None:
         if processes.is_first:
             writer.forget_best()

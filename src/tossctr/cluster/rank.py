@@ -1,4 +1,4 @@
-"""Whether this process was started as one of several, and as which: read from its environment."""
+"""The rank of this process among several, from its environment."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 from tossctr.errors import UserError
 
-# Without it, processes started again may find the addresses of those before them: torch keeps
-# one store for all of them.
+# By default torch shares one store between restarts, so that restarted processes may read the
+# addresses of ended ones.
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 
 
 @dataclass(frozen=True)
-class Place:
-    """One of several processes.
+class ProcessRank:
+    """The rank of one of several processes, and where they meet.
 
     Attributes:
-        rank: its number among all, from 0.
-        world_size: how many there are.
-        local_rank: its number among those of its machine.
-        address, port: where the first one listens.
-        restarts: how often all have been started again because one was lost.
-        of_agent: whether torchrun's agent, which starts all again, is the parent of this process.
-        may_go_astray: whether a restart may find addresses of processes that are gone.
+        rank: global rank, from 0.
+        world_size: number of processes.
+        local_rank: rank among the processes of this machine.
+        address, port: where rank 0 listens.
+        restarts: how often all processes were restarted because one was lost.
+        started_by_agent: whether the parent process is torchrun's agent.
+        shares_store: whether restarted processes may read the addresses of ended ones.
     """
 
     rank: int
@@ -33,33 +33,32 @@ class Place:
     address: str
     port: int
     restarts: int
-    of_agent: bool = False
-    may_go_astray: bool = False
+    started_by_agent: bool = False
+    shares_store: bool = False
 
 
-def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """The place that torchrun (or whoever sets its variables) or `srun` gave this process; None for
-    a process alone.
+def find_rank(environment: Mapping[str, str] = os.environ) -> ProcessRank | None:
+    """The rank that torchrun's variables or `srun`'s give this process; None for a single process.
 
     Raises:
-        UserError: variables that are missing, or no numbers.
+        UserError: a variable is missing or not a number.
     """
     try:
         if "RANK" in environment and "WORLD_SIZE" in environment:
-            found = Place(
+            found = ProcessRank(
                 rank=int(environment["RANK"]),
                 world_size=int(environment["WORLD_SIZE"]),
                 local_rank=int(environment["LOCAL_RANK"]),
                 address=environment["MASTER_ADDR"],
                 port=int(environment["MASTER_PORT"]),
                 restarts=int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)),
-                of_agent="TORCHELASTIC_RUN_ID" in environment,
-                may_go_astray=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+                started_by_agent="TORCHELASTIC_RUN_ID" in environment,
+                shares_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
                 and int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0,
             )
-        # Not SLURM_NTASKS: a batch script's own process has that too, and is none of the tasks.
+        # Not SLURM_NTASKS: a batch script has that too, although it is not one of the tasks.
         elif "SLURM_PROCID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
-            found = Place(
+            found = ProcessRank(
                 rank=int(environment["SLURM_PROCID"]),
                 world_size=int(environment["SLURM_STEP_NUM_TASKS"]),
                 local_rank=int(environment["SLURM_LOCALID"]),
@@ -71,7 +70,7 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
             return None
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"started as one of several processes, but a variable is missing or no number: {error}",
+            f"started as one of several processes, with a missing or wrong variable: {error}",
             remedy="start with torchrun or srun, which set all of them",
         ) from error
     return found if found.world_size > 1 else None
@@ -84,5 +83,5 @@ def _first_host(environment: Mapping[str, str]) -> str:
 
 
 def _port(job: str) -> int:
-    """The same for all processes of a job, and another for most other jobs."""
+    """A port that all processes of a job compute alike and most other jobs do not."""
     return 15_000 + int(job) % 10_000
