@@ -125,7 +125,7 @@ def row_logit(model: FESeq, batch: Batch, b: int) -> torch.Tensor:
         case "target":
             pooled = x[-1]
         case "concat":
-            pooled = torch.cat([x.new_zeros(model.slots - events, x.shape[1]), x]).flatten()
+            pooled = torch.cat([x.new_zeros(model.pooling.slots - events, x.shape[1]), x]).flatten()
         case "weighted_sum":
             item = torch.cat([field(n, model.item_embedding) for n in c.target_item_field])
             pooled = plain_weighted_sum(model, x, model.item_interaction(item[None])[0])

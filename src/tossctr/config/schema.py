@@ -35,6 +35,8 @@ Dtype = Literal["str", "int", "float"]
 # quantile: the rank among training values, 0 to 1; signed_log: sign(x) log(1 + |x|), standardised.
 Normalizer = Literal["MinMaxScaler", "StandardScaler", "quantile", "signed_log"]
 
+NumericEmbedding = Literal["linear", "piecewise", "periodic"]
+
 _FOLDER_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of one folder, not . or ..
 _MOST_LAYERS = 1000
 _LARGEST = 2**31 - 1  # of a count: more overflows where counts are multiplied
@@ -308,7 +310,7 @@ class ModelConfig(_Frozen):
     without_effect: ClassVar[Mapping[str, str | None]] = {}
 
     embedding_dim: Width = 16
-    numeric_embedding: Literal["linear", "piecewise", "periodic"] = "linear"  # of 0 to 1, or so
+    numeric_embedding: NumericEmbedding = "linear"  # others expect inputs of about [0, 1]
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:

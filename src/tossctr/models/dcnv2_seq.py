@@ -30,7 +30,7 @@ from tossctr.models.fields import (
     check_fields,
     check_heads,
     check_histories,
-    longest_history,
+    max_len_of,
 )
 from tossctr.models.layers.embedding import FieldEmbedding, new_table
 from tossctr.models.layers.packed import without_target
@@ -71,12 +71,13 @@ class DCNv2Seq(CTRModel):
             numeric=c.numeric_embedding,
         )
         width = sum(self.embedding.widths(c.sequence_field))
-        needs = "use_position_emb" if c.use_position_emb else None
-        self.max_len = longest_history(features, c.sequence_field, needs)
+        self.max_len: int | None
         if c.use_position_emb:
-            assert self.max_len is not None
-            self.position = new_table(self.max_len, c.embedding_dim)
+            self.max_len = length = max_len_of(features, c.sequence_field, "use_position_emb")
+            self.position = new_table(length, c.embedding_dim)
             width += c.embedding_dim
+        else:
+            self.max_len = max_len_of(features, c.sequence_field)
         check_heads(c.attention_dim, c.num_heads, "attention_dim")
         self.attention = MultiHeadTargetAttention(
             width,

@@ -23,14 +23,12 @@ from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
 from tossctr.models.feseq_config import FESeqConfig
-from tossctr.models.fields import COLUMNS, check_heads, check_histories, check_pairs
+from tossctr.models.fields import COLUMNS, check_histories, check_pairs
 from tossctr.models.layers.embedding import FieldEmbedding, new_table, sinusoidal_table
 from tossctr.models.layers.interaction import Interaction
-from tossctr.models.layers.mlp import MLP
 from tossctr.models.layers.packed import Events, append_target, broadcast, with_target
-from tossctr.models.layers.pooling import AttentionPooling, pool
+from tossctr.models.layers.pooling import POOLINGS, AttentionPooling
 from tossctr.models.layers.time import time_buckets
-from tossctr.models.layers.transformer import Transformer
 
 
 class FESeq(CTRModel):
@@ -65,28 +63,20 @@ class FESeq(CTRModel):
             c.fi_dropout,
         )
         self.max_len = features[c.sequence_field[0]].max_len
-        self.slots = (self.max_len or 0) + 1  # with the target
+        slots = (self.max_len or 0) + 1  # with the target
         if c.use_position_emb:
-            sines = c.position_init == "sinusoidal"
-            last = self.slots  # the public implementation's padding row, which nothing reads
+            # The last row is the public implementation's padding row, which is never read.
             self.position = (
-                sinusoidal_table(last + 1, d) if sines else new_table(last + 1, d, padding_idx=last)
+                sinusoidal_table(slots + 1, d)
+                if c.position_init == "sinusoidal"
+                else new_table(slots + 1, d, padding_idx=slots)
             )
         if c.use_time_emb:
             unused = c.num_time_embeddings - 1
             self.time = new_table(c.num_time_embeddings, d, padding_idx=unused)
         width = sum(widths) + d * (c.use_position_emb + c.use_time_emb)
-        check_heads(width, c.num_heads)
-        self.transformer = Transformer(
-            width,
-            c.num_heads,
-            c.stacked_transformer_layers,
-            attention_dropout=c.attention_dropout,
-            net_dropout=c.net_dropout,
-            causal=c.use_causal_mask,
-            layer_norm=c.layer_norm,
-            use_residual=c.use_residual,
-        )
+        self.transformer = c.transformer(width)
+        pooled_width = width
         if c.seq_pooling_type == "weighted_sum":
             self.item_embedding = FieldEmbedding(
                 features, c.query_field, d, share=False, numeric=c.numeric_embedding
@@ -107,15 +97,10 @@ class FESeq(CTRModel):
                 net_dropout=c.net_dropout,
                 attention_dropout=c.attention_dropout,
             )
-        slots = self.slots if c.seq_pooling_type == "concat" else 1
-        self.dnn = MLP(
-            sum(self.embedding.widths(self.head_field)) + slots * width,
-            c.dnn_hidden_units,
-            output_width=1,
-            activations=c.dnn_activations,
-            dropout=c.net_dropout,
-            batch_norm=c.batch_norm,
-        )
+        else:
+            self.pooling = POOLINGS[c.seq_pooling_type](width, slots)
+            pooled_width = self.pooling.output_width
+        self.dnn = c.dnn(sum(self.embedding.widths(self.head_field)) + pooled_width)
         self.initialise()
 
     def forward(self, batch: Batch, real_history: Tensor | None = None) -> Tensor:
@@ -143,17 +128,12 @@ class FESeq(CTRModel):
         x = torch.cat(parts, dim=1)
         if c.seq_pooling_type == "target" and events.real is None:
             pooled = self.transformer(x, events, last_only=True)
-            return self._head(batch, pooled)
-        x = self.transformer(x, events)
-        if c.seq_pooling_type == "weighted_sum":
+        elif c.seq_pooling_type == "weighted_sum":
             item = self.item_interaction(self.item_embedding.rows(batch, c.query_field))
-            pooled, _ = self.attention_pooling(x, item, events)
+            pooled, _ = self.attention_pooling(self.transformer(x, events), item, events)
         else:
-            pooled = pool(c.seq_pooling_type, x, events, self.slots)
-        return self._head(batch, pooled)
-
-    def _head(self, batch: Batch, pooled: Tensor) -> Tensor:
-        head = torch.cat([self.embedding.rows(batch, self.head_field), pooled], dim=1)
+            pooled = self.pooling(self.transformer(x, events), events)
+        head = torch.cat([embedding.rows(batch, self.head_field), pooled], dim=1)
         logits: Tensor = self.dnn(head).squeeze(1)
         return logits
 

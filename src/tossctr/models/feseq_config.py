@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tossctr.config.schema import HiddenUnits, ModelConfig, Width
+from tossctr.config.schema import Width
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
 from tossctr.models.fields import (
     COLUMNS,
     SEQUENCES,
-    Activations,
     Names,
     check_fields,
-    longest_history,
+    max_len_of,
 )
 from tossctr.models.layers.interaction import InteractionName
-from tossctr.models.layers.pooling import ScoreName
+from tossctr.models.layers.pooling import POOLINGS, ScoreName
+from tossctr.models.layers.registry import one_of
+from tossctr.models.options import TransformerOptions
 
 
-class FESeqConfig(ModelConfig):
+class FESeqConfig(TransformerOptions):
     """The options of `FESeq`. The defaults of `position_init` and `seq_pooling_type` are not the
     public implementation's (normal, mean), which learn more slowly: see docs/feseq.md.
 
@@ -44,21 +45,12 @@ class FESeqConfig(ModelConfig):
     use_time_emb: bool = False
     num_time_embeddings: int = Field(4001, ge=2)  # rows of the time table, the last unused
     time_log_base: float = -1  # -1: linear buckets of one time unit
-    num_heads: Width = 2
     stacked_transformer_layers: int = Field(1, ge=0)
-    use_causal_mask: bool = False
-    layer_norm: bool = True
-    use_residual: bool = True
-    attention_dropout: float = Field(0.0, ge=0, lt=1)
-    net_dropout: float = Field(0.0, ge=0, lt=1)
     fi_dropout: float = Field(0.0, ge=0, lt=1)  # in the interaction blocks
-    seq_pooling_type: Literal["mean", "sum", "target", "concat", "weighted_sum"] = "weighted_sum"
+    seq_pooling_type: Annotated[str, one_of(POOLINGS, "weighted_sum")] = "weighted_sum"
     seq_pooling_attn_type: ScoreName = "bilinear_attention"
     use_pooling_attn_scale: bool = True
     rel_score_hidden_dim: Width = 128
-    dnn_hidden_units: HiddenUnits = (256, 128, 64)
-    dnn_activations: Activations = "relu"
-    batch_norm: bool = False
 
     @property
     def query_field(self) -> tuple[str, ...]:
@@ -100,7 +92,5 @@ class FESeqConfig(ModelConfig):
         if self.use_time_emb:
             check_fields(features, "time_keys", self.time_keys[:1], ("time",))
             check_fields(features, "time_keys", self.time_keys[1:], ("time_sequence",))
-        needs = "use_position_emb" if self.use_position_emb else None
-        if self.seq_pooling_type == "concat":
-            needs = "concat pooling"
-        longest_history(features, self.sequence_field, needs)
+        needed_by = "use_position_emb" if self.use_position_emb else self.pooling_needing_max_len
+        max_len_of(features, self.sequence_field, needed_by)

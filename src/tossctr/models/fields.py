@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import torch
 from pydantic import AfterValidator, BeforeValidator
@@ -132,16 +132,28 @@ def one_width(widths: Sequence[int], what: str) -> int:
     return widths[0]
 
 
-def longest_history(features: FeatureMap, sequences: Sequence[str], what: str | None) -> int | None:
-    """The `max_len` that the sequence fields share.
+@overload
+def max_len_of(features: FeatureMap, sequences: Sequence[str], needed_by: str) -> int: ...
+
+
+@overload
+def max_len_of(
+    features: FeatureMap, sequences: Sequence[str], needed_by: str | None = None
+) -> int | None: ...
+
+
+def max_len_of(
+    features: FeatureMap, sequences: Sequence[str], needed_by: str | None = None
+) -> int | None:
+    """The `max_len` that the sequence fields share; None if it is neither set nor needed.
 
     Args:
         features: the fields.
         sequences: names of sequence fields.
-        what: what cannot do without it; None where nothing needs it.
+        needed_by: the option or layer that needs it.
 
     Raises:
-        UserError: they differ in it, or it is needed and not set.
+        UserError: the fields differ in it, or it is needed and not set.
     """
     lengths = {features[name].max_len for name in sequences}
     if len(lengths) > 1:
@@ -151,9 +163,11 @@ def longest_history(features: FeatureMap, sequences: Sequence[str], what: str | 
             value=sorted(lengths, key=str),
             remedy="give them one max_len",
         )
-    (length,) = lengths
-    if length is None and what is not None:
-        raise UserError(f"is not set, but {what} needs it", key="max_len", remedy="set max_len")
+    length = lengths.pop()
+    if length is None and needed_by is not None:
+        raise UserError(
+            f"is not set, but {needed_by} needs it", key="max_len", remedy="set max_len"
+        )
     return length
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tossctr.config.schema import NumericEmbedding
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap, Field
 from tossctr.errors import UserError
-from tossctr.models.layers.numeric import NUMERIC, NumericEmbedding
+from tossctr.models.layers.numeric import NUMERIC
 
 TABLE_STD = 1e-4
 _IDS = ("categorical", "sequence")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-NumericEmbedding = Literal["linear", "piecewise", "periodic"]
 
 BINS = 16
 FREQUENCIES = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +15,76 @@ from tossctr.models.layers.packed import (
     segment_softmax,
     segment_sum,
 )
+from tossctr.models.layers.registry import one_of
 
-PoolingName = Literal["mean", "sum", "target", "concat"]
 ScoreName = Literal["dot_attention", "bilinear_attention", "din_attention"]
 
 
-def pool(name: PoolingName, x: Tensor, events: Events, slots: int) -> Tensor:
-    """Packed (M, D) -> (B, D), or (B, slots * D) for `concat`.
+class Pooling(nn.Module):
+    """Base of the poolings: packed (M, width) -> (B, `output_width`).
 
-    `concat` lays a row's events into `slots` slots, the target last; slots without an event
-    are zero. (Where the events hold padding, as in the public implementation, it is laid there.)
+    Args:
+        width: of an event.
+        slots: `max_len` + 1, as many events as a row has at most; 1 if `max_len` is not set.
     """
-    match name:
-        case "mean":
-            return segment_mean(x, events)
-        case "sum":
-            return segment_sum(x if events.real is None else x * events.real[:, None], events)
-        case "target":
-            return x[events.last]
-        case "concat":
-            slot = events.row * slots + (slots - 1 - events.age)
-            laid = x.new_zeros(events.rows * slots, x.shape[1]).index_copy(0, slot, x)
-            return laid.view(events.rows, -1)
+
+    needs_max_len: ClassVar[bool] = False
+
+    def __init__(self, width: int, slots: int) -> None:
+        super().__init__()
+        self.slots = slots
+        self.output_width = width
+
+    def forward(self, x: Tensor, events: Events) -> Tensor:
+        raise NotImplementedError
+
+
+class MeanPooling(Pooling):
+    """The mean of a row's events."""
+
+    def forward(self, x: Tensor, events: Events) -> Tensor:
+        return segment_mean(x, events)
+
+
+class SumPooling(Pooling):
+    """The sum of a row's events."""
+
+    def forward(self, x: Tensor, events: Events) -> Tensor:
+        return segment_sum(x if events.real is None else x * events.real[:, None], events)
+
+
+class TargetPooling(Pooling):
+    """The last event of each row, the target."""
+
+    def forward(self, x: Tensor, events: Events) -> Tensor:
+        return x[events.last]
+
+
+class ConcatPooling(Pooling):
+    """A row's events side by side, the target last; slots without an event are zero.
+
+    If the events include padding, as in the public implementation, its slots hold that instead.
+    """
+
+    needs_max_len = True
+
+    def __init__(self, width: int, slots: int) -> None:
+        super().__init__(width, slots)
+        self.output_width = slots * width
+
+    def forward(self, x: Tensor, events: Events) -> Tensor:
+        slot = events.row * self.slots + (self.slots - 1 - events.age)
+        padded = x.new_zeros(events.rows * self.slots, x.shape[1]).index_copy(0, slot, x)
+        return padded.view(events.rows, -1)
+
+
+POOLINGS: dict[str, type[Pooling]] = {
+    "mean": MeanPooling,
+    "sum": SumPooling,
+    "target": TargetPooling,
+    "concat": ConcatPooling,
+}
+PoolingName = Annotated[str, one_of(POOLINGS)]
 
 
 class AttentionPooling(nn.Module):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tossctr.config.schema import NumericEmbedding
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.layers.embedding import FieldEmbedding
-from tossctr.models.layers.numeric import NumericEmbedding
 from tossctr.models.layers.packed import segment_mean, segment_sum, without_target
 
 

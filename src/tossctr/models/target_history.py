@@ -1,0 +1,85 @@
+"""Base of the models of a target and its history: BST, DIN and SASRec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tossctr.config.schema import ModelConfig
+from tossctr.data.batch import Batch
+from tossctr.data.features import FeatureMap
+from tossctr.models.base import CTRModel
+from tossctr.models.fields import (
+    COLUMNS,
+    SEQUENCES,
+    Groups,
+    check_fields,
+    check_histories,
+    check_pairs,
+)
+from tossctr.models.layers.embedding import FieldEmbedding
+from tossctr.models.layers.mlp import MLP
+from tossctr.models.layers.packed import Events, append_target, with_target
+
+
+class TargetHistoryModel(CTRModel):
+    """Embeds all columns, and pairs of target fields and sequence fields; ends in an MLP.
+
+    A subclass assigns `dnn`.
+
+    Args:
+        features: the fields, with the lengths chosen for training.
+        config: an instance of the class's `Config`.
+        targets: groups of target fields.
+        sequences: for each of them the group of sequence fields that precede it.
+        prefix: of the options `target_field` and `sequence_field`, for messages.
+
+    Raises:
+        UserError: fields that are unknown, of another type, or not as wide as their partner.
+    """
+
+    dnn: MLP
+
+    def __init__(
+        self,
+        features: FeatureMap,
+        config: ModelConfig,
+        targets: Groups,
+        sequences: Groups,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(features, config)
+        option = f"{prefix}target_field"
+        self.pairs = tuple(zip(targets, sequences, strict=True))
+        self.columns = features.names(*COLUMNS)
+        for target, sequence in self.pairs:
+            check_fields(features, option, target, COLUMNS)
+            check_fields(features, f"{prefix}sequence_field", sequence, SEQUENCES)
+        histories = [name for _, sequence in self.pairs for name in sequence]
+        self.embedding = FieldEmbedding(
+            features,
+            (*self.columns, *histories),
+            config.embedding_dim,
+            numeric=config.numeric_embedding,
+        )
+        for target, sequence in self.pairs:
+            check_pairs(self.embedding, target, sequence, option)
+
+    def width(self, names: Sequence[str]) -> int:
+        """The width of the named fields' embeddings side by side."""
+        return sum(self.embedding.widths(names))
+
+    def target_last(self, batch: Batch, pair: int, max_len: int | None) -> tuple[Tensor, Events]:
+        """Each row's history followed by its target, for one pair: packed (M, width)."""
+        target, sequence = self.pairs[pair]
+        check_histories(batch, sequence, max_len)
+        events = with_target(batch.sequences[sequence[0]])
+        history = self.embedding.events(batch, sequence)
+        return append_target(history, self.embedding.rows(batch, target), events), events
+
+    def score(self, parts: list[Tensor]) -> Tensor:
+        """Logits (B,): the MLP's output for vectors (B, ...) side by side."""
+        logits: Tensor = self.dnn(torch.cat(parts, dim=1)).squeeze(1)
+        return logits
