@@ -20,14 +20,13 @@ from tossctr.location import Location
 from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
 from tossctr.progress import say
-from tossctr.report import bars, figures, tables
+from tossctr.report import tables
 from tossctr.report.collect import collect
-from tossctr.report.distributions import Distributions
 from tossctr.report.findings import Finding, findings, shared
 from tossctr.report.run_report import RunReport
 from tossctr.report.sample import Scored
-from tossctr.report.svg import SERIES, Plot
-from tossctr.report.tables import Table
+from tossctr.report.sections import sections
+from tossctr.report.svg import SERIES
 from tossctr.runs.run_folder import Run
 
 
@@ -48,19 +47,6 @@ class Score:
     low: str
     high: str | None
     note: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A chapter of the page; `tables` are folded away below its plots."""
-
-    id: str
-    title: str
-    lead: str
-    plots: Sequence[Plot] = ()
-    tables: Sequence[Table] = ()
-    open_tables: Sequence[Table] = ()
-    folded: str = "The numbers as tables"
 
 
 def write_report(
@@ -149,7 +135,7 @@ def render(reports: Sequence[RunReport]) -> str:
         scores=tables.scores(reports),
         common=common,
         findings=[(r.name, found) for r, found in zip(reports, apart, strict=True)],
-        sections=_sections(reports),
+        sections=sections(reports),
         svg=Markup,
     )
     return printable(page)  # names and values in it are others' text
@@ -239,81 +225,3 @@ def _card(reports: Sequence[RunReport], key: str) -> Score:
             "logloss": "as the model predicts, nats; lower is better",
         }[key],
     )
-
-
-def _sections(reports: Sequence[RunReport]) -> list[Section]:
-    """The chapters that there is something to say in."""
-    several = len(reports) > 1
-    fields = list(dict.fromkeys(name for r in reports for name in r.slices))
-    told = [
-        n for n in fields if any(np.isfinite(s.auc) for r in reports for s in r.slices.get(n, ()))
-    ]
-    made = [r for r in reports if r.members is not None]
-    explained = [r for r in reports if r.importance]
-    boosted = [r for r in reports if r.gain]
-    attention = bars.attended(reports)
-    differing, config = tables.config(reports)
-    parts = {name: run for r in reports for name, run in r.parts.items()}
-    # Runs on the same data share these.
-    stored = [(r, r.stored.distributions) for r in reports if r.stored]
-    datasets = {r.runs[0].encoder.hash: (r.name, found) for r, found in reversed(stored)}
-    about = [p for i, (_, found) in enumerate(datasets.values()) for p in _data_plots(found, i)]
-    return [s for s in (
-        Section(
-            "parts", "What it is made of", "Each part's own score, and its weight in the whole.",
-            open_tables=[tables.members(r) for r in made],
-        ),
-        Section(
-            "learning", "Learning", "How validation went while the model learnt.",
-            figures.learning(reports),
-            [tables.history(r) for r in reports if r.history],
-        ),
-        Section(
-            "ranking", "Ranking", "How well clicks are told from non-clicks, at every threshold.",
-            figures.ranking(reports),
-        ),
-        Section(
-            "reliability", "Reliability", "Whether what is predicted is what happens.",
-            figures.calibration(reports),
-        ),
-        Section(
-            "where", "Where it works", "The same model, apart for each value of a field."
-            + ("" if told else " There are too few clicks to tell."),
-            [bars.sliced(reports, field, f"slice-{i}") for i, field in enumerate(told)],
-            [tables.sliced(r, field) for field in fields for r in reports if field in r.slices],
-        ),
-        Section(
-            "why", "What it looks at", "Which fields and which events the predictions rest on.",
-            [*([bars.importances(reports)] if explained else []),
-             *([attention] if attention else []), *([bars.gains(reports)] if boosted else [])],
-            [*map(tables.importances, explained), *map(tables.gains, boosted)],
-        ),
-        Section(
-            "data", "The data", "What the histories hold, and whether test looks like train.",
-            about, [tables.drifts(*one) for one in datasets.values()],
-        ),
-        Section(
-            "cost", "Time and memory", "What each step took.",
-            open_tables=[tables.steps(reports)],
-        ),
-        Section(
-            "config", "Settings and files",
-            "Everything needed to do it again."
-            + (" The runs have the same settings." if several and differing is None else ""),
-            tables=[config, *(tables.fields(*part) for part in parts.items()),
-                    *map(tables.hashes, reports)],
-            open_tables=[differing] if several and differing else [],
-            folded="All settings, fields and hashes",
-        ),
-    ) if s.plots or s.tables or s.open_tables]  # fmt: skip
-
-
-def _data_plots(found: Distributions, number: int) -> list[Plot]:
-    plots = [
-        bars.lengths(found, field, f"lengths-{number}-{i}")
-        for i, field in enumerate(list(found.lengths)[:1])  # those of one history are alike
-    ]
-    plots += [
-        bars.tokens(found, field, f"tokens-{number}-{i}") for i, field in enumerate(found.tokens)
-    ]
-    return [*plots, bars.drifted(found, f"drift-{number}")] if found.drift else plots
