@@ -27,7 +27,7 @@ import harness
 import optuna
 
 from tossctr.data.synthetic import synthesize
-from tossctr.tuning.study import DONE, HOME
+from tossctr.tuning.study import DONE, NUMBER
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -91,10 +91,10 @@ def main() -> None:
         if any(process.returncode for process in at_work):
             raise SystemExit("a search failed")
         # One without a number was killed before all its values were drawn; it was drawn again.
-        found = [t for t in trials_of(study) if HOME in t.user_attrs]
-        homes = [t.user_attrs[HOME] for t in found if t.state in DONE]
-        values = {t.user_attrs[HOME]: json.dumps(t.params, sort_keys=True) for t in found}
-        drawn = [t.user_attrs[HOME] for t in found]
+        found = [t for t in trials_of(study) if NUMBER in t.user_attrs]
+        homes = [t.user_attrs[NUMBER] for t in found if t.state in DONE]
+        values = {t.user_attrs[NUMBER]: json.dumps(t.params, sort_keys=True) for t in found}
+        drawn = [t.user_attrs[NUMBER] for t in found]
     harness.finish(
         {
             "trials": len(homes),

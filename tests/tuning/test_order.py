@@ -1,4 +1,4 @@
-"""Which trials a search makes: the experiment first, and the same ones whatever was killed."""
+"""The order of trials: the unchanged experiment first, then the same trials after any kill."""
 
 import json
 
@@ -13,7 +13,7 @@ optuna = pytest.importorskip("optuna", reason="the extra tune is not installed")
 from tossctr.tuning import study  # noqa: E402
 from tossctr.tuning.result import write_result  # noqa: E402
 from tossctr.tuning.space import read_space  # noqa: E402
-from tossctr.tuning.study import HOME, Search  # noqa: E402
+from tossctr.tuning.study import NUMBER, Search  # noqa: E402
 
 CONFIGS = {
     "dataset_config.yaml": """
@@ -37,11 +37,11 @@ OWN = {"num_leaves": 7, "lambda_l2": 10.0, "half_lives": [4.0, 16.0, 64.0], "min
 
 
 class Killed(BaseException):
-    """Nothing handles it, as nothing handles a kill."""
+    """Stands for SIGKILL: no `except Exception` catches it."""
 
 
 class Trained:
-    """What a training gives, for its values: several validations, and then the monitor."""
+    """A fake run whose monitor is a function of the trial's values."""
 
     def __init__(self, experiment):
         options = experiment.hyperparameters
@@ -61,7 +61,7 @@ def root(tmp_path):
 
 @pytest.fixture(autouse=True)
 def trainings(monkeypatch):
-    """Stands in for `train`; what is trained by it, by folder."""
+    """Replaces `train` with a fake; the folders' numbers in the order of training."""
     made = []
 
     def train(experiment, data, device, folder, *, after_validation):
@@ -82,20 +82,22 @@ def search_in(root, name="study", **options):
     return Search(config, "mine", [], space, root / name, **options)
 
 
-def told(search):
-    """Of all trials that ended."""
+def summaries(search):
+    """Number, state, value, parameters and validations of each finished trial."""
     return [
-        (t.user_attrs[HOME], t.state, t.value, t.params, t.intermediate_values)
+        (t.user_attrs[NUMBER], t.state, t.value, t.params, t.intermediate_values)
         for t in search.finished()
     ]
 
 
-def test_the_experiment_itself_is_the_first_trial_and_nothing_worse_is_saved(root):
+def test_trial_0_is_the_unchanged_experiment_and_a_worse_one_is_not_saved(root):
     search = search_in(root)
     search.run(1, None, CPU)
     result = write_result(search)
     assert result["best"]["value"] == pytest.approx(0.7 - 0.02 - 0.01 + 0.03)
-    assert result["best"]["values"] == OWN  # min_gain_to_split too, which the space lacks
+    assert (
+        result["best"]["values"] == OWN
+    )  # also min_gain_to_split, whose value is outside the space
     saved = load_experiment(root / "configs", "mine_tuned")
     itself = load_experiment(root / "configs", "mine")
     assert saved.hyperparameters == itself.hyperparameters
@@ -108,7 +110,7 @@ def test_the_experiment_itself_is_the_first_trial_and_nothing_worse_is_saved(roo
 
 
 @pytest.mark.parametrize(("monitor", "best"), [("AUC", max), ("logloss", min)])
-def test_the_best_trial_is_the_first_of_the_table(root, monitor, best):
+def test_the_table_starts_with_the_best_trial(root, monitor, best):
     config = root / "configs"
     keys = [f"monitor={monitor}"]
     space = read_space(root / "space.yaml", load_experiment(config, "mine", keys))
@@ -122,7 +124,7 @@ def test_the_best_trial_is_the_first_of_the_table(root, monitor, best):
 
 
 class _Kill:
-    """Ends the process at its n-th call, before or after what it stands for."""
+    """Wraps a method: raises Killed at its n-th call, before or after the call itself."""
 
     def __init__(self, call, at, after):
         self.call, self.at, self.after, self.calls = call, at, after, 0
@@ -150,7 +152,7 @@ KILLS = [
         (TRIAL, "set_user_attr", (1, 2, 3)),
         (TRIAL, "report", (1, 3)),
         (STUDY, "tell", (1,)),
-        (STUDY, "tell", (3,)),  # beyond those drawn at random
+        (STUDY, "tell", (3,)),  # after the random startup trials
         (STUDY, "ask", (2,)),
         (TRIAL, "suggest_float", (2,)),
         (TRIAL, "report", (2,)),
@@ -160,8 +162,8 @@ KILLS = [
 ]
 
 
-def test_a_killed_search_ends_as_an_uninterrupted_one(root, monkeypatch):
-    """Killed before and after each kind of write to the study, one kill after the other."""
+def test_an_interrupted_search_ends_with_the_same_trials(root, monkeypatch):
+    """Killed once before and once after each kind of write to the study."""
     trials = 12
     whole = search_in(root, "whole")
     whole.run(trials, None, CPU)
@@ -174,14 +176,14 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(root, monkeypatch):
     search = search_in(root)
     assert study.STARTUP_TRIALS < len(search.finished()) < trials
     search.run(trials, None, CPU)
-    assert told(search) == told(whole)
-    assert [t[0] for t in told(search)] == list(range(trials))
+    assert summaries(search) == summaries(whole)
+    assert [t[0] for t in summaries(search)] == list(range(trials))
     kept = [f.name for f in (search.folder / "trials").iterdir()]
-    assert kept == [str(search.best.user_attrs[HOME])]
+    assert kept == [str(search.best.user_attrs[NUMBER])]
     assert not list((search.folder / "workers").iterdir())
 
 
-def test_only_what_belongs_to_the_values_is_pruned(root, monkeypatch):
+def test_invalid_values_are_pruned_and_other_errors_end_the_search(root, monkeypatch):
     fake = study.train
 
     def train(experiment, *arguments, **named):
@@ -203,14 +205,12 @@ def test_only_what_belongs_to_the_values_is_pruned(root, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         search.run(12, None, CPU)
     assert len(search.finished()) == 8
-    monkeypatch.setattr(study, "train", fake)  # there is space again
+    monkeypatch.setattr(study, "train", fake)  # the disk has space again
     search_in(root).run(12, None, CPU)
     assert len(search.finished()) == 12
 
 
-def test_values_that_do_not_go_together_are_pruned_but_a_config_that_is_gone_ends_it(
-    root, monkeypatch
-):
+def test_invalid_combinations_are_pruned_and_a_missing_config_ends_the_search(root, monkeypatch):
     def check_model(experiment):
         if experiment.hyperparameters.num_leaves != 7:
             raise UserError("num_leaves must be seven", key="num_leaves")
@@ -240,7 +240,7 @@ def test_values_that_do_not_go_together_are_pruned_but_a_config_that_is_gone_end
         ("{choices: [mean, target]}", "max", None),
     ],
 )
-def test_what_a_space_holds(root, dimension, value, stored):
+def test_which_values_are_inside_a_dimension(root, dimension, value, stored):
     (root / "space.yaml").write_text(f"num_leaves: {dimension}\n")
     space = read_space(root / "space.yaml", load_experiment(root / "configs", "mine"))
     found = space["num_leaves"].stored(value)

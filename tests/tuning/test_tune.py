@@ -1,4 +1,4 @@
-"""A search over tiny data: in two processes, killed, gone on with, and no trial lost."""
+"""A search over tiny data, in two processes of which one is killed; its files and refusals."""
 
 import json
 import os
@@ -21,7 +21,7 @@ optuna = pytest.importorskip("optuna", reason="the extra tune is not installed")
 
 from tossctr.tuning.result import check_results, write_result  # noqa: E402
 from tossctr.tuning.space import read_space  # noqa: E402
-from tossctr.tuning.study import HOME, Search  # noqa: E402
+from tossctr.tuning.study import NUMBER, Search  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")
@@ -65,13 +65,13 @@ def started(root, rounds, trials):
     )  # fmt: skip
 
 
-def test_two_processes_one_killed_and_gone_on_with(root):
+def test_two_processes_of_which_one_is_killed_finish_every_trial(root):
     rounds, trials = 40, 6
     data = prepare(load_experiment(root / "configs", "LightGBM_toy", keys(root, rounds)).dataset)
     search = search_in(root, rounds)
     killed, other = started(root, rounds, trials), started(root, rounds, trials)
     deadline = time.monotonic() + 240
-    while True:  # until the one to be killed is amid a trial
+    while True:  # until the process to kill is running a trial
         assert time.monotonic() < deadline
         assert killed.poll() is None
         running = search.study.get_trials(states=[optuna.trial.TrialState.RUNNING])
@@ -85,28 +85,28 @@ def test_two_processes_one_killed_and_gone_on_with(root):
     killed.communicate()
     _, said = other.communicate(timeout=240)
     assert other.returncode == 0, said
-    search.run(trials, data, CPU)  # nothing is left to do
+    search.run(trials, data, CPU)  # all trials are finished
 
     found = search.study.get_trials()
-    ended = [t.user_attrs[HOME] for t in found if t.state in (
+    ended = [t.user_attrs[NUMBER] for t in found if t.state in (
         optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)]  # fmt: skip
     assert len(ended) == len(set(ended)) == trials
-    lost = mine[0].user_attrs[HOME]
-    again = [t for t in found if t.user_attrs[HOME] == lost]
+    lost = mine[0].user_attrs[NUMBER]
+    again = [t for t in found if t.user_attrs[NUMBER] == lost]
     assert len(again) == 2
     assert again[0].params == again[1].params
     assert again[0].state == optuna.trial.TrialState.FAIL
     assert lost in ended
     assert all(t.state.is_finished() for t in found)
-    # No two trials are alike, whichever process drew them.
+    # All trials have different values, whichever process drew them.
     assert len({json.dumps(t.params) for t in found}) == trials
     result = json.loads((root / "study" / "tune.json").read_text())
     assert len(result["trials"]) == trials
     assert result["importance"].keys() == {"num_leaves", "lambda_l2", "half_lives"}
-    assert "lambda_l2" in (root / "study" / "importance.svg").read_text()
+    assert "| lambda_l2 | 0." in (root / "study" / "tune.md").read_text()
 
 
-def test_the_best_is_an_experiment_of_its_own(root):
+def test_the_best_trial_is_saved_as_an_experiment(root):
     search = search_in(root)
     data = prepare(search.experiment.dataset)
     search.run(3, data, CPU)
@@ -119,12 +119,12 @@ def test_the_best_is_an_experiment_of_its_own(root):
         assert found == (tuple(value) if isinstance(value, list) else value)
     assert tuned.hyperparameters.num_boost_round == 6
     # The best run is kept, the others are not.
-    home = search.study.best_trial.user_attrs[HOME]
+    number = search.study.best_trial.user_attrs[NUMBER]
     kept = [f.name for f in (search.folder / "trials").iterdir() if f.is_dir()]
-    assert kept == [str(home)]
-    metrics = json.loads((search.folder / "trials" / str(home) / "metrics.json").read_text())
+    assert kept == [str(number)]
+    metrics = json.loads((search.folder / "trials" / str(number) / "metrics.json").read_text())
     assert metrics["best"]["monitor"] == result["best"]["value"]
-    # Asked for as many as there are, nothing more is tried; for more, the rest is.
+    # The number of trials is the study's total.
     again = search_in(root)
     again.run(3, data, CPU)
     assert len(again.finished()) == 3
@@ -132,7 +132,7 @@ def test_the_best_is_an_experiment_of_its_own(root):
     assert len(again.finished()) == 4
 
 
-def test_a_tuned_experiment_of_the_users_own_is_kept(root):
+def test_a_users_own_tuned_experiment_is_kept(root):
     search = search_in(root)
     path = root / "configs" / "model_config" / f"{search.expid}_tuned.yaml"
     path.parent.mkdir(exist_ok=True)
@@ -143,23 +143,23 @@ def test_a_tuned_experiment_of_the_users_own_is_kept(root):
     assert path.read_text() == "# mine\n"
 
 
-def test_files_that_no_search_made_are_not_touched(root):
+def test_files_that_tune_did_not_make_are_kept(root):
     own = root / "study" / "trials" / "clinical.csv"
     own.parent.mkdir(parents=True)
     own.write_text("mine")
     for fresh in (False, True):
-        with pytest.raises(UserError, match="trials: is in the way, and not what tune made"):
+        with pytest.raises(UserError, match="trials: is in the way, and was not made by tune"):
             search_in(root, fresh=fresh)
     assert own.read_text() == "mine"
 
 
-def test_the_best_experiment_of_another_study_is_kept(root):
+def test_another_studys_tuned_experiment_is_kept(root):
     search = search_in(root)
     data = prepare(search.experiment.dataset)
     search.run(1, data, CPU)
     file = Path(write_result(search)["experiment"])
     first = file.read_text()
-    assert Path(write_result(search)["experiment"]) == file  # of the same study: replaced
+    assert Path(write_result(search)["experiment"]) == file  # the same study replaces it
     search.folder = root / "another"
     search.folder.mkdir()
     write_result(search)
@@ -173,7 +173,7 @@ def test_the_best_experiment_of_another_study_is_kept(root):
 def test_a_study_of_another_space_is_refused_unless_fresh(root):
     search_in(root)
     (root / "space.yaml").write_text("num_leaves: {low: 2, high: 5}\n")
-    with pytest.raises(UserError, match="another config or space"):
+    with pytest.raises(UserError, match="another config, search space or version"):
         search_in(root)
     assert not search_in(root, fresh=True).finished()
 
@@ -182,30 +182,30 @@ def test_a_study_of_another_space_is_refused_unless_fresh(root):
     ("text", "message"),
     [
         ("num_leafs: {low: 2, high: 5}", "num_leaves"),
-        ("max_rows: {low: 2, high: 5}", "max_rows is no key"),
-        ("seed: {low: 2, high: 5}", "seed is no key"),
+        ("max_rows: {low: 2, high: 5}", "max_rows is not a tunable key"),
+        ("seed: {low: 2, high: 5}", "seed is not a tunable key"),
         ("num_leaves: {low: 5, high: 2}", "low is above high"),
         ("num_leaves: {low: 5}", "give low and high, or choices"),
         ("lambda_l2: {low: 0, high: 1, log: true}", "log needs low above 0"),
         ("lambda_l2: {lo: 0, high: 1}", "lo"),
-        ("", "no key to search"),
+        ("", "search space is empty"),
     ],
 )
-def test_a_wrong_space_is_one_line(tmp_path, text, message):
+def test_an_invalid_space_is_refused(tmp_path, text, message):
     (tmp_path / "space.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         read_space(tmp_path / "space.yaml", load_experiment(CONFIGS, "LightGBM_toy"))
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "tune").glob("*.yaml")), ids=lambda f: f.stem)
-def test_the_spaces_that_come_with_the_project_are_of_their_models(file):
+def test_the_projects_spaces_are_valid(file):
     space = read_space(file, load_experiment(CONFIGS, f"{file.stem}_toy"))
-    for key, dimension in space.items():  # each end is a value that the config takes
+    for key, dimension in space.items():  # the ends of a range are valid values
         for value in dimension.choices or (dimension.low, dimension.high):
             load_experiment(CONFIGS, f"{file.stem}_toy", [f"{key}={json.dumps(value)}"])
 
 
-def test_a_bad_trial_is_pruned_on_the_monitor(root):
+def test_a_trial_with_a_bad_monitor_is_pruned(root):
     search = search_in(root)
     trial = search.study.ask()
     for _ in range(6):
@@ -213,6 +213,6 @@ def test_a_bad_trial_is_pruned_on_the_monitor(root):
         for step in range(3):
             done.report(0.9, step)
         search.study.tell(done, 0.9)
-    report = search._pruner(trial, own=False)
+    report = search._pruner(trial, baseline=False)
     with pytest.raises(optuna.TrialPruned):
         report(0, 0.1)

@@ -1,1 +1,1 @@
-"""`tossctr tune`: a search over an experiment's keys that survives kills and shares its work."""
+"""`tossctr tune`: a hyperparameter search that is safe to kill and can run in several processes."""

@@ -1,8 +1,7 @@
-"""What a search found: the best experiment as a file, every trial, and which keys mattered."""
+"""The results of a search: the best experiment, all trials and the importance of each key."""
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,36 +20,35 @@ from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
 from tossctr.redaction import redacted
 from tossctr.tuning.space import as_overrides, chosen_values
-from tossctr.tuning.study import HOME, Search
+from tossctr.tuning.study import NUMBER, Search
 
-RESULTS = ("tune.json", "tune.md", "importance.svg")
+RESULTS = ("tune.json", "tune.md")
 
 
 def check_results(search: Search, *, force: bool = False) -> None:
     """Raises:
-    UserError: a file that `write_result` would write is there, and TossCTR did not write it.
+    UserError: `write_result` would replace a file that TossCTR did not write.
     """
     for path in (_experiment_file(search), *(search.folder / name for name in RESULTS)):
         check_output(path, force=force)
 
 
 def write_result(search: Search, *, force: bool = False) -> dict[str, Any]:
-    """Write tune.json, tune.md, importance.svg and `<config>/model_config/<expid>_tuned.yaml`.
+    """Write tune.json, tune.md and `<config>/model_config/<expid>_tuned.yaml`.
 
-    The latter holds the experiment's keys with the best values; keys of its data set that
-    overrides changed are not in it.
+    The YAML holds the experiment's keys with the best values, without overrides of data set keys.
 
     Args:
-        search: what ended.
+        search: the finished search.
         force: replace files that TossCTR did not write.
 
     Returns:
-        The content of tune.json; without any finished trial, `best` is None and no experiment is
+        The content of tune.json. If no trial completed, `best` is None and no experiment is
         written.
     """
     trials = [
         {
-            "trial": trial.user_attrs[HOME],
+            "trial": trial.user_attrs[NUMBER],
             "state": trial.state.name.lower(),
             "value": trial.value if trial.state == TrialState.COMPLETE else None,
             "validations": len(trial.intermediate_values),
@@ -72,9 +70,7 @@ def write_result(search: Search, *, force: bool = False) -> dict[str, Any]:
         result["best"] = {"value": best.value, "values": search.values_of(best)}
         result["experiment"] = str(_write_experiment(search, best, force=force))
     content = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    for name, text in zip(
-        RESULTS, (content, _table(result, search.sign), _bars(result)), strict=True
-    ):
+    for name, text in zip(RESULTS, (content, _table(result, search.sign)), strict=True):
         with output_file(search.folder / name, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return result
@@ -97,34 +93,34 @@ def _write_experiment(search: Search, best: FrozenTrial, *, force: bool) -> Path
     values = apply_overrides(
         values, [o for o in given if o.path[0] in own], Place(file, search.expid)
     )
-    # A secret that was given with --set is not written: the key is left out.
+    # A key with a secret given by --set is left out.
     values = {k: v for k, v in values.items() if not isinstance(v, str) or redacted(v) == v}
     path = _experiment_file(search)
-    by = f" trials of {search.folder}: "
-    if path.is_file() and by not in path.read_text(encoding="utf-8").partition("\n")[0]:
+    source = f" trials of {search.folder}: "
+    if path.is_file() and source not in path.read_text(encoding="utf-8").partition("\n")[0]:
         check_output(path, force=force)
-        keep_earlier(path)  # another study's
+        keep_earlier(path)  # written by another study
     with output_file(path, force=force) as temporary:
         text = yaml.safe_dump({expid: values}, sort_keys=False, default_flow_style=None, width=100)
-        head = f"# The best of {len(search.finished())}{by}monitor {best.value:.6f}.\n"
+        head = f"# The best of {len(search.finished())}{source}monitor {best.value:.6f}.\n"
         temporary.write_text(head + text, encoding="utf-8")
     return path
 
 
 def _importance(search: Search, complete: int) -> dict[str, float]:
-    """Share of the monitor's variance that each key explains (fANOVA); none from too few trials."""
+    """Share of the monitor's variance that each key explains (fANOVA); empty below 4 trials."""
     if complete < 4 or len({t.value for t in search.finished()}) < 2:
         return {}
     found: Mapping[str, float] = optuna.importance.get_param_importances(
         search.study,
-        params=list(search.space),  # the experiment's own values may be outside of it
+        params=list(search.space),  # trial 0 may have values outside the space
         evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
     )
     return dict(found)
 
 
 def _table(result: Mapping[str, Any], sign: float) -> str:
-    """Trials by their monitor, the best first, and the importance of each key."""
+    """Markdown tables: trials sorted by monitor, best first, and the importance of each key."""
     keys = sorted({key for trial in result["trials"] for key in trial["values"]})
     head = ["trial", "state", "monitor", "validations", *keys]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
@@ -145,21 +141,3 @@ def _table(result: Mapping[str, Any], sign: float) -> str:
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
-
-
-def _bars(result: Mapping[str, Any]) -> str:
-    """Importance as horizontal bars."""
-    rows = list(result["importance"].items()) or [("too few trials to tell", 0.0)]
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{30 * len(rows) + 40}" '
-        'font-family="sans-serif" font-size="13" role="img">',
-        f'<text x="10" y="20">importance of each key, {html.escape(result["expid"])}</text>',
-    ]
-    for number, (key, share) in enumerate(rows):
-        y = 30 * number + 36
-        lines += [
-            f'<text x="10" y="{y + 15}">{html.escape(key)}</text>',
-            f'<rect x="240" y="{y}" width="{320 * share:.1f}" height="20" fill="#3b6ea5"/>',
-            f'<text x="{246 + 320 * share:.1f}" y="{y + 15}">{share:.2f}</text>',
-        ]
-    return "\n".join([*lines, "</svg>"]) + "\n"

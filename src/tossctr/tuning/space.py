@@ -1,5 +1,4 @@
-"""A search space in YAML: a key of the experiment -> a range or a list of choices; and values of
-its keys."""
+"""The search space: YAML that maps keys of the experiment to a range or a list of choices."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from tossctr.errors import UserError
 
 
 class Dimension(BaseModel):
-    """`{low: 1.e-4, high: 1.e-2, log: true}`, whole numbers where both ends are, or
-    `{choices: [...]}` of any values."""
+    """`{low: 1.e-4, high: 1.e-2, log: true}` or `{choices: [...]}`; a range of integers if both
+    ends are integers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -30,7 +29,7 @@ class Dimension(BaseModel):
     choices: tuple[Any, ...] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
+    def _range_or_choices(self) -> Self:
         if (self.choices is None) == (self.low is None or self.high is None):
             raise ValueError("give low and high, or choices")
         if self.low is not None and self.high is not None:
@@ -41,9 +40,9 @@ class Dimension(BaseModel):
         return self
 
     def stored(self, value: Any) -> Any | None:
-        """A value as Optuna's storage keeps it; None where it is not one to choose among."""
+        """A value in the form that Optuna stores; None if it is outside this dimension."""
         if self.choices is not None:
-            flag = isinstance(value, bool)  # in Python 1 == True
+            flag = isinstance(value, bool)  # 1 == True in Python
             same = [c for c in self.choices if c == value and isinstance(c, bool) == flag]
             return _as_text(same[0]) if same else None
         if self.low is None or self.high is None or type(value) not in (int, float):
@@ -54,7 +53,7 @@ class Dimension(BaseModel):
         return value if whole else float(value)
 
     def suggest(self, trial: optuna.Trial, key: str) -> Any:
-        """The trial's value of this key."""
+        """Draw the trial's value of `key`."""
         if self.low is None or self.high is None:
             texts = list(map(_as_text, self.choices or ()))
             return json.loads(trial.suggest_categorical(key, texts))
@@ -64,7 +63,7 @@ class Dimension(BaseModel):
 
 
 def _as_text(choice: Any) -> str:
-    """The storage keeps numbers and texts, not lists: a choice is JSON text."""
+    """A choice as JSON text: Optuna stores numbers and strings, but no lists."""
     return json.dumps(choice, sort_keys=True)
 
 
@@ -72,7 +71,7 @@ def read_space(file: Path, experiment: Experiment) -> dict[str, Dimension]:
     """Read a search space for an experiment.
 
     Raises:
-        UserError: no such file, a key that the experiment does not have, or no range.
+        UserError: the file is missing or empty, a key is unknown, or a range is invalid.
     """
     options = type(experiment.hyperparameters)
     known = {*type(experiment.training).model_fields, *options.model_fields}
@@ -81,18 +80,18 @@ def read_space(file: Path, experiment: Experiment) -> dict[str, Dimension]:
     for key, value in read_mapping(file).items():
         if key.split(".")[0] not in known - {"seed", "model_root"}:
             raise UserError(
-                f"{key} is no key of {experiment.model} to search over",
+                f"{key} is not a tunable key of {experiment.model}",
                 file=file,
                 remedy=suggestion(key, known),
             )
         space[key] = validated(Dimension, value, Place(file, key))
     if not space:
-        raise UserError("names no key to search over", file=file)
+        raise UserError("the search space is empty", file=file)
     return space
 
 
 def values_of(experiment: Experiment, space: Mapping[str, Dimension]) -> dict[str, Any]:
-    """The experiment's values of the keys to search over; None of a part that it lacks."""
+    """The experiment's own values of the keys in the search space; None for a key that it lacks."""
     content: dict[str, Any] = {
         **experiment.training.model_dump(mode="json"),
         **experiment.hyperparameters.model_dump(mode="json"),
@@ -107,12 +106,12 @@ def values_of(experiment: Experiment, space: Mapping[str, Dimension]) -> dict[st
 
 
 def as_overrides(chosen: Mapping[str, Any]) -> list[str]:
-    """Values as `--set` takes them."""
+    """Values as arguments of `--set`."""
     return [f"{key}={json.dumps(value)}" for key, value in chosen.items()]
 
 
 def chosen_values(trial: FrozenTrial, space: Mapping[str, Dimension]) -> dict[str, Any]:
-    """A trial's values by key."""
+    """The values drawn for a trial, by key."""
     return {
         key: json.loads(value) if space[key].choices is not None else value
         for key, value in trial.params.items()

@@ -1,7 +1,7 @@
-"""The processes that work on a study: a lock file for each, and one that all take for moments.
+"""The processes that work on a study, each known by a lock file that it holds while it runs.
 
-<folder>/lock        held while the study is changed
-<folder>/workers/    one file a process, which holds its lock as long as it lives
+<folder>/lock        held briefly, whenever the study is changed
+<folder>/workers/    one lock file per process
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tossctr.files import locked, opened_lock
 
 
 class Workers:
-    """Those of the study in `folder`, this process among them."""
+    """The processes that work on the study in `folder`, including this one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.own: str | None = None  # this process's name, while it is at work
+        self.own: str | None = None  # this process's name, while it is registered
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """No other process changes the study meanwhile."""
-        # Not `files.locked`, which says that it waits: here all do, for moments.
+    def exclusive(self) -> Iterator[None]:
+        """Hold the study's lock: no other process changes the study."""
+        # Not `files.locked`, which logs that it waits: these waits are short and frequent.
         handle = opened_lock(self._folder / "lock")
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX)
@@ -35,11 +35,11 @@ class Workers:
             os.close(handle)
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """This process is one of them meanwhile; files that dead ones left are removed."""
+    def registered(self) -> Iterator[None]:
+        """Register this process as a worker; lock files left by dead processes are removed."""
         self.own = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         with ExitStack() as stack:
-            with self.alone():
+            with self.exclusive():
                 for file in self._folder.glob("workers/*"):
                     _is_held(file)
                 stack.enter_context(locked(self._file(self.own), f"the worker {self.own}"))
@@ -47,8 +47,8 @@ class Workers:
         self.own = None
 
     def is_alive(self, worker: str) -> bool:
-        """Whether the process of that name is at work."""
-        # Its own lock, a process must not try: to close the file would let go of it.
+        """Whether the process of that name is running."""
+        # A process must not test its own lock: closing the file would release it.
         return worker == self.own or _is_held(self._file(worker))
 
     def _file(self, worker: str) -> Path:
@@ -56,7 +56,8 @@ class Workers:
 
 
 def _is_held(file: Path) -> bool:
-    """Whether a process holds a lock file; the system lets go of a dead one's, which is removed."""
+    """Whether a process holds a lock file. The system releases a dead process's lock; its file is
+    removed."""
     try:
         with file.open("r+") as handle:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
