@@ -45,9 +45,9 @@ def features(max_len: int) -> FeatureMap:
         dataset_id="benchmark",
         label=schema.LABEL,
         fields=(
-            *(Field(name=n, kind="categorical", vocab_size=v) for n, v in VOCABULARY.items()),
-            *(Field(name=f"number_{i}", kind="numeric") for i in range(N_NUMERIC)),
-            Field(name="seq", kind="sequence", vocab_size=LAST_ID + 2, max_len=max_len),
+            *(Field(name=n, type="categorical", vocab_size=v) for n, v in VOCABULARY.items()),
+            *(Field(name=f"number_{i}", type="numeric") for i in range(N_NUMERIC)),
+            Field(name="seq", type="sequence", vocab_size=LAST_ID + 2, max_len=max_len),
         ),
     )
 

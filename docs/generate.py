@@ -33,7 +33,7 @@ from tossctr.config import schema
 from tossctr.models import MODELS
 from tossctr.trees.config import LightGBMConfig
 
-DATA = (schema.DatasetConfig, schema.FeatureSpec, schema.LabelSpec, schema.ValidSplit)
+DATA = (schema.DatasetConfig, schema.FeatureConfig, schema.LabelSpec, schema.ValidSplit)
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 

@@ -44,7 +44,7 @@ def cases(draw):
 def test_processes_see_every_row_once_in_shares_alike(case):
     lengths, batch_size, processes, epoch = case
     n = len(lengths)
-    field = Field(name="s", kind="sequence", vocab_size=9)
+    field = Field(name="s", type="sequence", vocab_size=9)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     rows = EncodedRows(
         features=FeatureMap(dataset_id="d", label="y", fields=(field,)),

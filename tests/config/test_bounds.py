@@ -13,7 +13,7 @@ from tossctr.models import MODELS
 from tossctr.trees import TREES
 
 CLASSES = [
-    schema.DatasetConfig, schema.FeatureSpec, schema.ValidSplit, schema.TrainingConfig,
+    schema.DatasetConfig, schema.FeatureConfig, schema.ValidSplit, schema.TrainingConfig,
     *(model.Config for model in MODELS.values()), *TREES.values(),
 ]  # fmt: skip
 FREE = {"fill_na"}  # a value of the column, not a size

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tossctr.config.schema import (
     DatasetConfig,
     Experiment,
-    FeatureSpec,
+    FeatureConfig,
     LabelSpec,
     TrainingConfig,
     ValidSplit,
@@ -37,7 +37,7 @@ FILL = st.none() | st.text(max_size=5) | st.integers() | FINITE
 PATH = TEXT.map(lambda text: Path("/data") / text.replace("/", "_"))
 
 FEATURES = st.builds(
-    FeatureSpec,
+    FeatureConfig,
     name=TEXT,
     type=st.sampled_from(["categorical", "numeric", "sequence", "time", "meta"]),
     dtype=st.sampled_from(["str", "int", "float"]),

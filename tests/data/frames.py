@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tossctr.config.schema import DatasetConfig, FeatureSpec, LabelSpec
+from tossctr.config.schema import DatasetConfig, FeatureConfig, LabelSpec
 
 
-def feature(name: str, kind: str, dtype: str, **options: Any) -> FeatureSpec:
-    if kind == "sequence":
+def feature(name: str, type: str, dtype: str, **options: Any) -> FeatureConfig:
+    if type == "sequence":
         options.setdefault("splitter", ",")
-    return FeatureSpec(name=name, type=kind, dtype=dtype, **options)  # type: ignore[arg-type]
+    return FeatureConfig(name=name, type=type, dtype=dtype, **options)  # type: ignore[arg-type]
 
 
-def dataset(root: Path, train: Path, *features: FeatureSpec, **options: Any) -> DatasetConfig:
+def dataset(root: Path, train: Path, *features: FeatureConfig, **options: Any) -> DatasetConfig:
     return DatasetConfig(
         dataset_id="ds",
         data_root=root,

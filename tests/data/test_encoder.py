@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from tossctr.config.schema import DatasetConfig, FeatureSpec
+from tossctr.config.schema import DatasetConfig, FeatureConfig
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.statistics import Stats
 from tossctr.data.rows import EncodedRows
@@ -25,7 +25,7 @@ from tossctr.errors import UserError
 HERE = Path()
 
 
-def config(*features: FeatureSpec, **options: Any) -> DatasetConfig:
+def config(*features: FeatureConfig, **options: Any) -> DatasetConfig:
     return dataset(HERE, HERE / "train.parquet", *features, **options)
 
 
@@ -35,7 +35,7 @@ def batch(**columns: Any) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"clicked": pa.array([0] * rows), **arrays})
 
 
-def fit(data: pa.RecordBatch, *features: FeatureSpec, **options: Any) -> Encoder:
+def fit(data: pa.RecordBatch, *features: FeatureConfig, **options: Any) -> Encoder:
     return Encoder.fit(config(*features, **options), [data])
 
 
@@ -408,7 +408,7 @@ def test_a_number_filled_with_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "encoder.json"
     content = json.loads(file.read_text())
     for column in content["columns"]:
-        if column["kind"] == "numeric":
+        if column["type"] == "numeric":
             column["fill"] = "\x00"
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"filled with what is not a number"):
@@ -459,7 +459,7 @@ def test_choices_of_training_stay_out_of_the_encoder() -> None:
         ),
     ],
 )
-def test_contradicting_options_are_one_line(features: list[FeatureSpec], problem: str) -> None:
+def test_contradicting_options_are_one_line(features: list[FeatureConfig], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         Stats.of(config(*features))
 

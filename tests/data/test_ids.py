@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tossctr.config.nulls import NA_VALUES, as_na_values
-from tossctr.config.schema import DatasetConfig, FeatureSpec
+from tossctr.config.schema import DatasetConfig, FeatureConfig
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.ids import AmbiguousIdError, id_array, id_text, row_ids, same_ids
 from tossctr.data.health.check import check
@@ -41,11 +41,11 @@ def batch(**columns: pa.Array) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"clicked": pa.array([0] * rows), **columns})
 
 
-def config(*features: FeatureSpec, **options: Any) -> DatasetConfig:
+def config(*features: FeatureConfig, **options: Any) -> DatasetConfig:
     return dataset(Path(), Path("train.parquet"), *features, **options)
 
 
-def fit(data: pa.RecordBatch, *features: FeatureSpec, **options: Any) -> Encoder:
+def fit(data: pa.RecordBatch, *features: FeatureConfig, **options: Any) -> Encoder:
     return Encoder.fit(config(*features, **options), [data])
 
 

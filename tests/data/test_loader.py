@@ -22,9 +22,9 @@ def rows_of(lengths, max_len=None, truncating="pre"):
         dataset_id="d",
         label="y",
         fields=(
-            Field(name="c", kind="categorical", vocab_size=10),
-            Field(name="x", kind="numeric"),
-            Field(name="s", kind="sequence", vocab_size=9, max_len=max_len, truncating=truncating),
+            Field(name="c", type="categorical", vocab_size=10),
+            Field(name="x", type="numeric"),
+            Field(name="s", type="sequence", vocab_size=9, max_len=max_len, truncating=truncating),
         ),
     )
     n = len(lengths)

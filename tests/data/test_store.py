@@ -145,7 +145,7 @@ def test_rows_of_another_type_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("version",), 2),
+        (("version",), 3),
         (("format",), "other"),
         (("rows",), 39),
         (("rows",), -1),

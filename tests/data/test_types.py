@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from frames import dataset, feature
 
-from tossctr.config.schema import FeatureSpec
+from tossctr.config.schema import FeatureConfig
 from tossctr.data.encoder import Encoder
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.opening import open_source
@@ -87,7 +87,7 @@ def written(path: Path, array: pa.Array, **options: Any) -> Path:
     return path / "rows.parquet"
 
 
-def encoded(path: Path, spec: FeatureSpec) -> tuple[Encoder, EncodedRows]:
+def encoded(path: Path, spec: FeatureConfig) -> tuple[Encoder, EncodedRows]:
     data = dataset(path.parent, path, spec)
     source = open_source(path)
     (batch,) = source.batches()

@@ -167,7 +167,7 @@ def test_own_recording_comes_back_in_both_executions(recorded):
     path, _ = recorded
     recording = read_recording(path)
     assert recording.features["items"].share_embedding == "item"
-    assert recording.features["prices"].kind == "numeric_sequence"
+    assert recording.features["prices"].type == "numeric_sequence"
     assert recording.ragged.sequences["prices"].lengths.tolist() == [0, 4, 1, 3, 2]
     assert recording.ragged.sequences["prices"].values.min() >= 0
     for errors in compare(recording).values():

@@ -120,7 +120,7 @@ class Row:
         for name in names:
             ragged = self.batch.sequences[name]
             values = ragged.values[ragged.offsets[self.b] : ragged.offsets[self.b + 1]]
-            if self.features[name].kind == "sequence":
+            if self.features[name].type == "sequence":
                 parts.append(embedding.table(name).weight[values])
             else:
                 parts.append(values[:, None] * embedding.vector(name))

@@ -20,9 +20,9 @@ def medium(**options):
         dataset_id="test",
         label="clicked",
         fields=(
-            *(Field(name=n, kind="categorical", vocab_size=9) for n in (*DEFAULT, "slot")),
-            *(Field(name=f"n{i}", kind="numeric") for i in range(75)),
-            Field(name="seq", kind="sequence", vocab_size=500, max_len=MAX_LEN),
+            *(Field(name=n, type="categorical", vocab_size=9) for n in (*DEFAULT, "slot")),
+            *(Field(name=f"n{i}", type="numeric") for i in range(75)),
+            Field(name="seq", type="sequence", vocab_size=500, max_len=MAX_LEN),
         ),
     )
     config = FESeqConfig(

@@ -37,7 +37,7 @@ def experiment(root, expid, *keys):
 
 
 def valid_rows(label, user):
-    features = FeatureMap(dataset_id="d", label="y", fields=(Field(name="user", kind="meta"),))
+    features = FeatureMap(dataset_id="d", label="y", fields=(Field(name="user", type="meta"),))
     return EncodedRows(
         features=features,
         categorical=np.empty((len(label), 0), np.uint8),

@@ -63,7 +63,7 @@ def replaced_weights(folder, change):
 
 
 def huge_vocabulary(content):
-    fields = [f for f in content["fields"] if f["kind"] == "sequence"]
+    fields = [f for f in content["fields"] if f["type"] == "sequence"]
     fields[0]["vocab_size"] = 10**12
 
 

@@ -15,7 +15,7 @@ from tossctr.models.base import CTRModel
 from tossctr.training.losses import Loss
 from tossctr.training.module import CTRModule
 
-FEATURES = FeatureMap(dataset_id="d", label="y", fields=(Field(name="x", kind="numeric"),))
+FEATURES = FeatureMap(dataset_id="d", label="y", fields=(Field(name="x", type="numeric"),))
 
 
 class Linear(CTRModel):

@@ -21,7 +21,7 @@ from tossctr.training.network import _trainer, precision
 FEATURES = FeatureMap(
     dataset_id="d",
     label="y",
-    fields=(Field(name="x", kind="numeric"), Field(name="s", kind="sequence", vocab_size=9)),
+    fields=(Field(name="x", type="numeric"), Field(name="s", type="sequence", vocab_size=9)),
 )
 
 

@@ -25,12 +25,12 @@ def rows_of(count=ROWS, seed=0, max_len=None, truncating="pre"):
         dataset_id="d",
         label="y",
         fields=(
-            Field(name="slot", kind="categorical", vocab_size=SLOTS),
-            Field(name="number", kind="numeric"),
-            Field(name="colour", kind="categorical", vocab_size=COLOURS),
-            Field(name="seq", kind="sequence", vocab_size=IDS, max_len=max_len,
+            Field(name="slot", type="categorical", vocab_size=SLOTS),
+            Field(name="number", type="numeric"),
+            Field(name="colour", type="categorical", vocab_size=COLOURS),
+            Field(name="seq", type="sequence", vocab_size=IDS, max_len=max_len,
                   truncating=truncating),
-            Field(name="prices", kind="numeric_sequence"),
+            Field(name="prices", type="numeric_sequence"),
         ),
     )  # fmt: skip
     offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 9, count))])

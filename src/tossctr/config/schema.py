@@ -64,7 +64,7 @@ class _Frozen(BaseModel):
         return self
 
 
-class FeatureSpec(_Frozen):
+class FeatureConfig(_Frozen):
     """One input column, as declared under `feature_cols` (a list of names is expanded).
 
     `type: sequence` with `dtype: str|int` is a sequence of ids, with `dtype: float` one of numbers.
@@ -144,7 +144,7 @@ class DatasetConfig(_Frozen):
     valid_split: ValidSplit = ValidSplit()
     label_col: Annotated[LabelSpec, BeforeValidator(_only_one)]
     objective: Objective = "logloss"  # what predictions are calibrated for; changes no weight
-    feature_cols: tuple[FeatureSpec, ...]
+    feature_cols: tuple[FeatureConfig, ...]
 
     @property
     def encoded(self) -> bool:
@@ -157,7 +157,7 @@ class DatasetConfig(_Frozen):
         return [path for key in _FILES if (path := getattr(self, key)) is not None]
 
     @property
-    def features(self) -> tuple[FeatureSpec, ...]:
+    def features(self) -> tuple[FeatureConfig, ...]:
         """The active features, in the order declared."""
         return tuple(f for f in self.feature_cols if f.active)
 

@@ -10,7 +10,7 @@ from tossctr.config import fuxictr
 from tossctr.config.entries import absolute, own_keys, read_entry
 from tossctr.config.messages import Place, suggestion, validated
 from tossctr.config.overrides import Override, apply_overrides
-from tossctr.config.schema import DatasetConfig, FeatureSpec
+from tossctr.config.schema import DatasetConfig, FeatureConfig
 from tossctr.location import form_of, located
 
 DATASET_KEYS = frozenset(DatasetConfig.model_fields) - {"dataset_id", "vocabulary"}
@@ -65,11 +65,11 @@ def _check_form(dataset: DatasetConfig, place: Place) -> None:
             )
 
 
-def _features(entries: Any, place: Place) -> list[FeatureSpec]:
+def _features(entries: Any, place: Place) -> list[FeatureConfig]:
     """`feature_cols`, an entry with a list of names as one feature for each."""
     if not isinstance(entries, list):
         raise place.error("feature_cols", "must be a list of features", value=entries)
-    features: list[FeatureSpec] = []
+    features: list[FeatureConfig] = []
     for index, entry in enumerate(entries):
         inside = place.inside(f"feature_cols[{index}]")
         if not isinstance(entry, Mapping):
@@ -79,13 +79,13 @@ def _features(entries: Any, place: Place) -> list[FeatureSpec]:
             if name is not None:
                 inside = place.inside(f"feature_cols[{name}]")
             spec = {**entry, "name": name} if name is not None else entry
-            translated, _ = fuxictr.FEATURE.translate(spec, FeatureSpec.model_fields, inside)
-            features.append(validated(FeatureSpec, translated, inside))
+            translated, _ = fuxictr.FEATURE.translate(spec, FeatureConfig.model_fields, inside)
+            features.append(validated(FeatureConfig, translated, inside))
     return features
 
 
 def _check_features(dataset: DatasetConfig, place: Place) -> None:
-    features: dict[str, FeatureSpec] = {}
+    features: dict[str, FeatureConfig] = {}
     for feature in dataset.features:
         if feature.name in features:
             raise place.error(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tossctr.artefact import ENCODER_BYTES, read_artefact
 from tossctr.config.schema import DatasetConfig, Dtype
-from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.fields import FieldEncoding
 from tossctr.data.encoding.redundancy import redundant
 from tossctr.data.encoding.report import EncodingReport
 from tossctr.data.encoding.state import EncoderState, Scaler
@@ -133,9 +133,9 @@ class Encoder:
     def of_encoded(self) -> Encoder:
         """The encoder for files of what this one made: indices, scaled numbers, group ids."""
 
-        def encoded(column: Column) -> Column:
+        def encoded(column: FieldEncoding) -> FieldEncoding:
             kept = {"fill": None, "normalizer": None}
-            if column.kind == "meta":
+            if column.type == "meta":
                 return column.model_copy(update={**kept, "dtype": "int"})
             if not column.has_vocabulary:
                 return column.model_copy(update=kept)
@@ -207,10 +207,10 @@ class Encoder:
         return cls(read_artefact(file, EncoderState, limit=ENCODER_BYTES, remedy="prepare again"))
 
 
-def _telling(stats: Stats) -> tuple[Column, ...]:
+def _telling(stats: Stats) -> tuple[FieldEncoding, ...]:
     """The columns without those that say nothing, where these were looked for."""
-    kinds = {column.name: column.kind for column in stats.columns}
-    constant, duplicates = redundant(stats.hashes, kinds)
+    types = {column.name: column.type for column in stats.columns}
+    constant, duplicates = redundant(stats.hashes, types)
     if constant:
         say(f"left out, having one value only: {', '.join(constant)}")
     for name, original in duplicates.items():
@@ -219,7 +219,7 @@ def _telling(stats: Stats) -> tuple[Column, ...]:
 
 
 def _totals(
-    columns: tuple[Column, ...], stats: Stats, dataset: DatasetConfig
+    columns: tuple[FieldEncoding, ...], stats: Stats, dataset: DatasetConfig
 ) -> dict[str, dict[str, int]]:
     """How often each token occurs, by the owner of a vocabulary.
 

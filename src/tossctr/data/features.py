@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tossctr.config.schema import DatasetConfig
 
-FieldKind = Literal[
+FieldType = Literal[
     "categorical", "numeric", "sequence", "numeric_sequence", "time", "time_sequence", "meta"
 ]
 
@@ -16,17 +16,17 @@ FieldKind = Literal[
 class Field(BaseModel):
     """One encoded column.
 
-    `vocab_size` counts PAD (index 0) and OOV (the last index); it is None for kinds without a
+    `vocab_size` counts PAD (index 0) and OOV (the last index); it is None for types without a
     vocabulary. From `embedding_dim` on they are choices of training, not of preparing: the encoder
     leaves them alone and `FeatureMap.with_lengths` sets them. `missing` is what networks take a
-    missing number for, after scaling; without it (`fill_na` is given, other kinds) none is missing.
+    missing number for, after scaling; without it (`fill_na` is given, other types) none is missing.
     `grouped`: a category whose raw values are kept too, as those of a `meta` field are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: FieldKind
+    type: FieldType
     vocab_size: int | None = None
     share_embedding: str | None = None
     embedding_dim: int | None = None
@@ -38,7 +38,7 @@ class Field(BaseModel):
 
 
 class FeatureMap(BaseModel):
-    """The fields in declaration order. A `Batch` holds its columns in this order, kind by kind."""
+    """The fields in declaration order. A `Batch` holds its columns in this order, type by type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +78,7 @@ class FeatureMap(BaseModel):
         """Names of the columns of `EncodedRows.meta`: `meta` fields, then `grouped` ones."""
         return (*self.names("meta"), *(f.name for f in self.fields if f.grouped))
 
-    def names(self, *kinds: FieldKind) -> tuple[str, ...]:
-        """Names of the fields of these kinds, in order: `names("categorical")` are the columns
+    def names(self, *types: FieldType) -> tuple[str, ...]:
+        """Names of the fields of these types, in order: `names("categorical")` are the columns
         of `Batch.categorical`, `names("numeric")` those of `Batch.numeric`."""
-        return tuple(f.name for f in self.fields if f.kind in kinds)
+        return tuple(f.name for f in self.fields if f.type in types)

@@ -44,7 +44,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["tossctr-store"] = "tossctr-store"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     rows: int = Field(ge=0)
     encoder: str
     features: FeatureMap
@@ -63,7 +63,7 @@ def layout(features: FeatureMap) -> dict[str, tuple[np.dtype[Any], int | None]]:
         "label": (np.dtype(np.float32), None),
     }
     for field in features.fields:
-        match field.kind:
+        match field.type:
             case "sequence":
                 dtype = smallest_unsigned(field.vocab_size or 0)
             case "numeric_sequence":

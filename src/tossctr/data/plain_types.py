@@ -11,40 +11,40 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 _UUID_GROUPS = np.r_[0:8, 9:13, 14:18, 19:23, 24:36]  # places of its digits between the hyphens
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
+def plain_type(dtype: pa.DataType) -> pa.DataType:
     """What `plain` makes of a column of this type.
 
     Text and bytes of every layout become `string` (`large_string` stays) and `binary`, a UUID its
     text, lists of every layout `list` or `large_list`; times are in microseconds, whole days
     `date32`. A dictionary stays one only of texts. Structs, maps and unions are left as they are.
     """
-    if isinstance(kind, pa.UuidType):
+    if isinstance(dtype, pa.UuidType):
         return pa.string()
-    if isinstance(kind, pa.BaseExtensionType):
-        return plain_type(kind.storage_type)
-    if of.is_dictionary(kind):
-        value = plain_type(kind.value_type)
+    if isinstance(dtype, pa.BaseExtensionType):
+        return plain_type(dtype.storage_type)
+    if of.is_dictionary(dtype):
+        value = plain_type(dtype.value_type)
         texts = of.is_string(value) or of.is_large_string(value)
-        return pa.dictionary(kind.index_type, value) if texts else value
-    if of.is_list(kind) or of.is_fixed_size_list(kind) or of.is_list_view(kind):
-        return pa.list_(plain_type(kind.value_type))
-    if of.is_large_list(kind) or of.is_large_list_view(kind):
-        return pa.large_list(plain_type(kind.value_type))
-    if of.is_string_view(kind):
+        return pa.dictionary(dtype.index_type, value) if texts else value
+    if of.is_list(dtype) or of.is_fixed_size_list(dtype) or of.is_list_view(dtype):
+        return pa.list_(plain_type(dtype.value_type))
+    if of.is_large_list(dtype) or of.is_large_list_view(dtype):
+        return pa.large_list(plain_type(dtype.value_type))
+    if of.is_string_view(dtype):
         return pa.string()
-    if of.is_binary_view(kind) or of.is_large_binary(kind) or of.is_fixed_size_binary(kind):
+    if of.is_binary_view(dtype) or of.is_large_binary(dtype) or of.is_fixed_size_binary(dtype):
         return pa.binary()
-    if of.is_timestamp(kind):
-        return pa.timestamp("us", kind.tz)
-    if of.is_time(kind):
+    if of.is_timestamp(dtype):
+        return pa.timestamp("us", dtype.tz)
+    if of.is_time(dtype):
         return pa.time64("us")
-    if of.is_duration(kind):
+    if of.is_duration(dtype):
         return pa.duration("us")
-    if of.is_date(kind):
+    if of.is_date(dtype):
         return pa.date32()
-    if of.is_decimal32(kind) or of.is_decimal64(kind):
-        return pa.decimal128(kind.precision, kind.scale)
-    return kind
+    if of.is_decimal32(dtype) or of.is_decimal64(dtype):
+        return pa.decimal128(dtype.precision, dtype.scale)
+    return dtype
 
 
 def plain(array: pa.Array) -> pa.Array:
@@ -57,12 +57,12 @@ def plain(array: pa.Array) -> pa.Array:
         return _uuid_texts(array)
     if isinstance(array.type, pa.BaseExtensionType):
         return plain(array.storage)
-    kind = plain_type(array.type)
-    if array.type == kind:
+    dtype = plain_type(array.type)
+    if array.type == dtype:
         return array
     if isinstance(array, pa.FixedSizeListArray | pa.ListViewArray | pa.LargeListViewArray):
         return _lists(array)
-    return array.cast(kind, safe="[ns" not in str(array.type))
+    return array.cast(dtype, safe="[ns" not in str(array.type))
 
 
 def _lists(array: pa.Array) -> pa.Array:
@@ -91,10 +91,10 @@ def _uuid_texts(array: pa.Array) -> pa.Array:
     return texts.take(places)
 
 
-def to_single_values(kind: pa.DataType) -> str:
+def to_single_values(dtype: pa.DataType) -> str:
     """What to do about a column of this nested type where each row is to have one value."""
-    if of.is_struct(kind):
+    if of.is_struct(dtype):
         return "write each of its fields as a column of its own"
-    if (of.is_list(kind) or of.is_large_list(kind)) and not of.is_nested(kind.value_type):
+    if (of.is_list(dtype) or of.is_large_list(dtype)) and not of.is_nested(dtype.value_type):
         return "declare it as type: sequence, or write one value a row"
     return "write one value, or one list of values, a row"

@@ -16,7 +16,7 @@ from tossctr.artefact import read_artefact
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoded.source import require_vocabulary
 from tossctr.data.encoder import Encoder
-from tossctr.data.encoding.columns import resolve
+from tossctr.data.encoding.fields import field_encodings
 from tossctr.data.encoding.report import EncodingReport
 from tossctr.data.encoding.statistics import Stats
 from tossctr.data.manifest import read_manifest
@@ -93,7 +93,7 @@ def prepare(
         paths["valid"] = dataset.valid_data
     for path in paths.values():
         require_form(path, dataset.data_format)
-    types = {c.name: c.read_as for c in resolve(dataset)} | {dataset.label_col.name: "str"}
+    types = {c.name: c.read_as for c in field_encodings(dataset)} | {dataset.label_col.name: "str"}
     sources = {
         part: open_source(path, types, encoded=dataset.encoded, na_values=dataset.na_values)
         for part, path in paths.items()
@@ -229,7 +229,7 @@ def _made_from(dataset: DatasetConfig, inputs: Inputs) -> dict[str, Any]:
 
 def _group(dataset: DatasetConfig) -> str | None:
     """The category whose raw values are kept."""
-    return next((column.name for column in resolve(dataset) if column.grouped), None)
+    return next((column.name for column in field_encodings(dataset) if column.grouped), None)
 
 
 def _is_of(made: FitRecord, dataset: DatasetConfig, inputs: Inputs) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tossctr.config.schema import DatasetConfig
 from tossctr.data import schema
-from tossctr.data.encoding.columns import resolve
+from tossctr.data.encoding.fields import field_encodings
 from tossctr.data.synthetic import SyntheticFiles, may_hold_synthetic, synthesize
 from tossctr.errors import UserError
 from tossctr.location import Location, exists
@@ -39,7 +39,7 @@ def _synthetic_folder(dataset: DatasetConfig) -> Path | None:
         return None
     files = SyntheticFiles.of(train.parent)
     named = (dataset.test_data or files.test, dataset.sample_submission or files.sample_submission)
-    columns = {column.name for column in resolve(dataset)} | {dataset.label_col.name}
+    columns = {column.name for column in field_encodings(dataset)} | {dataset.label_col.name}
     fits = (
         train == files.train
         and dataset.valid_data is None

@@ -101,7 +101,7 @@ def _fits(name: str, manifest: Manifest) -> Callable[[Array, Array], bool]:
     if name.endswith("/offsets"):
         return lambda values, last: bool((np.diff(values, prepend=last) >= 0).all())
     field = name.removesuffix("/values")
-    if name.endswith("/values") and features[field].kind == "sequence":
+    if name.endswith("/values") and features[field].type == "sequence":
         return _below([_size(features, field)])
     return lambda values, last: True
 

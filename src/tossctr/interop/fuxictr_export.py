@@ -56,7 +56,7 @@ class Export:
         features = data.encoder.features.with_lengths(dataset, max_len)
         fields = tuple(_bounded(f, (data.train, data.valid)) for f in features.fields)
         unbounded = tuple(
-            f.name for f in features.fields if f.kind.endswith("sequence") and f.max_len is None
+            f.name for f in features.fields if f.type.endswith("sequence") and f.max_len is None
         )
         bounded = features.model_copy(update={"fields": fields})
         return cls(data.encoder, bounded, dataset, unbounded)
@@ -65,7 +65,7 @@ class Export:
         """Write `feature_map.json` and `feature_vocab.json`. Times and sequences of numbers are
         not in them: FuxiCTR has none, and passes over columns that they do not name."""
         sources = {spec.name: spec.source for spec in self.dataset.features}
-        known = tuple(f for f in self.features.fields if f.kind in _IN_FUXICTR)
+        known = tuple(f for f in self.features.fields if f.type in _IN_FUXICTR)
         others = [f.name for f in self.features.fields if f not in known]
         if others:
             say(f"FuxiCTR has no features like {', '.join(others)}, and will pass over them")
@@ -210,15 +210,15 @@ def feature_map(
 
 
 def _feature(field: Field, source: str) -> FuxiFeature:
-    kind = field.kind.removesuffix("_sequence")
-    ragged = field.kind.endswith("sequence")
+    fuxi_type = field.type.removesuffix("_sequence")
+    ragged = field.type.endswith("sequence")
     return FuxiFeature(
-        type=kind,
+        type=fuxi_type,
         source=source,
-        feature_encoder=field.feature_encoder or (_POOLING if field.kind == "sequence" else None),
+        feature_encoder=field.feature_encoder or (_POOLING if field.type == "sequence" else None),
         embedding_dim=field.embedding_dim,
         share_embedding=field.share_embedding,
-        padding_idx=0 if kind in WITH_VOCABULARY else None,
+        padding_idx=0 if fuxi_type in WITH_VOCABULARY else None,
         max_len=field.max_len if ragged else None,
         vocab_size=field.vocab_size,
     )
@@ -256,7 +256,7 @@ def _ranges(rows: int) -> Iterator[Array]:
 
 
 def _bounded(field: Field, parts: Sequence[EncodedRows]) -> Field:
-    if not field.kind.endswith("sequence") or field.max_len is not None:
+    if not field.type.endswith("sequence") or field.max_len is not None:
         return field
     ragged = [{**part.sequences, **part.time_sequences}[field.name] for part in parts]
     longest = max(int(array.lengths.max(initial=0)) for array in ragged)

@@ -26,14 +26,14 @@ _CHUNK_BYTES = 1 << 20  # of an H5 column: read and compressed as one
 
 
 def columns_of(batch: Batch, features: FeatureMap) -> dict[str, Array]:
-    """B rows as columns of FuxiCTR's kind: (B,) ids int32, numbers float32, groups int64, times
+    """B rows as FuxiCTR's columns: (B,) ids int32, numbers float32, groups int64, times
     float64; (B, max_len) for a sequence, padded at the end that it is cut at: ids int32 with 0,
     numbers and times with NaN."""
     categorical = features.names("categorical")
     numeric = features.names("numeric")
     columns: dict[str, Array] = {}
     for field in features.fields:
-        match field.kind:
+        match field.type:
             case "categorical":
                 ids = batch.categorical[:, categorical.index(field.name)]
                 columns[field.name] = ids.numpy().astype(np.int32)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tossctr.data.batch import Batch, Ragged
-from tossctr.data.features import FeatureMap, Field, FieldKind
+from tossctr.data.features import FeatureMap, Field, FieldType
 from tossctr.errors import UserError
 from tossctr.interop.fuxictr_weights import load_public, to_public
 from tossctr.models.feseq import FESeq
@@ -183,7 +183,7 @@ def _features(options: Mapping[str, Any], inputs: Mapping[str, NDArray[Any]]) ->
         fields.append(
             Field(
                 name=name,
-                kind=_kind(name, spec, times),
+                type=_field_type(name, spec, times),
                 vocab_size=None if shared else spec.get("vocab_size"),
                 share_embedding=shared,
                 embedding_dim=spec.get("embedding_dim"),
@@ -194,7 +194,7 @@ def _features(options: Mapping[str, Any], inputs: Mapping[str, NDArray[Any]]) ->
     return FeatureMap(dataset_id="recording", label=label, fields=tuple(fields))
 
 
-def _kind(name: str, spec: Mapping[str, Any], times: list[str]) -> FieldKind:
+def _field_type(name: str, spec: Mapping[str, Any], times: list[str]) -> FieldType:
     if name in times:
         return "time_sequence" if name == times[1] else "time"
     match spec["type"]:
@@ -217,9 +217,9 @@ def _padded(
     options: Mapping[str, Any],
     inputs: Mapping[str, NDArray[Any]],
 ) -> tuple[Batch, Tensor]:
-    def columns(kind: FieldKind) -> NDArray[Any]:
+    def columns(field_type: FieldType) -> NDArray[Any]:
         rows = len(inputs[features.label])
-        names = features.names(kind)
+        names = features.names(field_type)
         return np.stack([inputs[n] for n in names], 1) if names else np.empty((rows, 0))
 
     def flat(name: str, dtype: torch.dtype) -> Ragged:
@@ -228,7 +228,7 @@ def _padded(
         return Ragged(values, torch.arange(rows + 1) * length, length)
 
     first = config.sequence_field[0]
-    is_id = features[first].kind == "sequence"
+    is_id = features[first].type == "sequence"
     padding = 0 if is_id else options["features"][first].get("padding_idx", -1)
     # Left padding is the leading run; real events are counted from its end.
     real = np.cumsum(inputs[first] != padding, axis=1).astype(bool).sum(axis=1)

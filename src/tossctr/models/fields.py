@@ -10,13 +10,13 @@ from pydantic import AfterValidator, BeforeValidator
 
 from tossctr.config.messages import suggestion
 from tossctr.data.batch import Batch
-from tossctr.data.features import FeatureMap, FieldKind
+from tossctr.data.features import FeatureMap, FieldType
 from tossctr.errors import UserError
 from tossctr.models.layers.embedding import FieldEmbedding
 from tossctr.models.layers.mlp import activation
 
-COLUMNS: tuple[FieldKind, ...] = ("categorical", "numeric")
-SEQUENCES: tuple[FieldKind, ...] = ("sequence", "numeric_sequence")
+COLUMNS: tuple[FieldType, ...] = ("categorical", "numeric")
+SEQUENCES: tuple[FieldType, ...] = ("sequence", "numeric_sequence")
 
 
 def _flat(value: Any) -> Any:
@@ -50,17 +50,17 @@ Activations = Annotated[str | tuple[str, ...], AfterValidator(_known_activations
 
 
 def check_fields(
-    features: FeatureMap, option: str, names: Iterable[str], kinds: tuple[FieldKind, ...]
+    features: FeatureMap, option: str, names: Iterable[str], types: tuple[FieldType, ...]
 ) -> None:
-    """Check that an option names fields of certain kinds.
+    """Check that an option names fields of certain types.
 
     Raises:
         UserError: it names something else.
     """
     for name in names:
-        if name not in features or features[name].kind not in kinds:
+        if name not in features or features[name].type not in types:
             problem = (
-                f"names a {features[name].kind} feature"
+                f"names a {features[name].type} feature"
                 if name in features
                 else "names an unknown feature"
             )
@@ -68,7 +68,7 @@ def check_fields(
                 problem,
                 key=option,
                 value=name,
-                remedy=suggestion(name, features.names(*kinds)),
+                remedy=suggestion(name, features.names(*types)),
             )
 
 

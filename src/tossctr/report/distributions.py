@@ -77,7 +77,7 @@ def distributions(run: Run, prepared: Prepared) -> Distributions:
     encoder, features = run.encoder, prepared.train.features
     drift = {}
     for field in features.fields:
-        if field.kind in ("categorical", "numeric", "sequence"):
+        if field.type in ("categorical", "numeric", "sequence"):
             columns = [_column(field.name, [train], encoder), _column(field.name, parts, encoder)]
             index = stability_index(*columns)
             if index is not None:
@@ -124,16 +124,16 @@ def _lengths(parts: list[EncodedRows], name: str) -> Array:
 
 def _column(name: str, parts: list[EncodedRows], encoder: Encoder) -> ColumnHealth:
     """A field's values as `tossctr check` compares them."""
-    kind = encoder.features[name].kind
+    field_type = encoder.features[name].type
     rows = sum(map(len, parts))
-    if kind == "numeric":
+    if field_type == "numeric":
         at = encoder.features.names("numeric").index(name)
         numbers, row = ColumnHealth(name, "", "numbers", rows=rows), 0
         for part in parts:
             numbers.add_sample(part.numeric[:, at], row)
             row += len(part)
         return numbers
-    if kind == "categorical":
+    if field_type == "categorical":
         texts = ColumnHealth(name, "", "texts", rows=rows)
         texts.counts = _counted([part.ids(name) for part in parts])
         return texts

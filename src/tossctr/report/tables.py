@@ -209,10 +209,10 @@ def fields(name: str, run: Run) -> Table:
     """The fields as the model sees them."""
     return Table(
         f"Fields of {name}",
-        ("Field", "Kind", "Vocabulary", "Events seen"),
+        ("Field", "Type", "Vocabulary", "Events seen"),
         tuple(
-            (f.name, f.kind.replace("_", " "), f"{f.vocab_size:,}" if f.vocab_size else "",
-             "" if "sequence" not in f.kind else f"{f.max_len:,}" if f.max_len else "all")
+            (f.name, f.type.replace("_", " "), f"{f.vocab_size:,}" if f.vocab_size else "",
+             "" if "sequence" not in f.type else f"{f.max_len:,}" if f.max_len else "all")
             for f in run.features.fields
         ),
     )  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tossctr.config.schema import Experiment, TrainingConfig
-from tossctr.data.encoding.columns import resolve
+from tossctr.data.encoding.fields import field_encodings
 from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
@@ -41,7 +41,7 @@ def check_model(experiment: Experiment, processes: int = 1) -> None:
         require_mlflow()
     dataset = experiment.dataset
     # Vocabularies are not known yet, and no option depends on their sizes.
-    fields = tuple(c.field(3 if c.has_vocabulary else None) for c in resolve(dataset))
+    fields = tuple(c.field(3 if c.has_vocabulary else None) for c in field_encodings(dataset))
     features = FeatureMap(
         dataset_id=dataset.dataset_id, label=dataset.label_col.name, fields=fields
     ).with_lengths(dataset, experiment.training.max_len)

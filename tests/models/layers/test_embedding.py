@@ -12,13 +12,13 @@ def feature_map(*fields):
 
 
 FEATURES = feature_map(
-    Field(name="a", kind="categorical", vocab_size=5),
-    Field(name="x", kind="numeric"),
-    Field(name="y.z", kind="numeric"),
-    Field(name="w", kind="numeric", embedding_dim=2),
-    Field(name="items", kind="categorical", vocab_size=6, embedding_dim=3),  # a ModuleDict method
-    Field(name="h", kind="sequence", vocab_size=5, share_embedding="a"),
-    Field(name="xs", kind="numeric_sequence", share_embedding="x"),
+    Field(name="a", type="categorical", vocab_size=5),
+    Field(name="x", type="numeric"),
+    Field(name="y.z", type="numeric"),
+    Field(name="w", type="numeric", embedding_dim=2),
+    Field(name="items", type="categorical", vocab_size=6, embedding_dim=3),  # a ModuleDict method
+    Field(name="h", type="sequence", vocab_size=5, share_embedding="a"),
+    Field(name="xs", type="numeric_sequence", share_embedding="x"),
 )
 BATCH = Batch(
     categorical=torch.tensor([[1, 5], [0, 2]]),
@@ -67,15 +67,15 @@ def test_padding_row_is_zero_and_stays_so():
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        (Field(name="h", kind="sequence", vocab_size=5, share_embedding="b"), "h: share_embedding"),
-        (Field(name="h", kind="sequence", vocab_size=5, share_embedding="h"), "h: share_embedding"),
-        (Field(name="h", kind="sequence", vocab_size=9, share_embedding="a"), "9 ids.*table of 5"),
-        (Field(name="h", kind="numeric_sequence", share_embedding="a"), "cannot share"),
-        (Field(name="h", kind="sequence", vocab_size=5, share_embedding="t"), "cannot share"),
+        (Field(name="h", type="sequence", vocab_size=5, share_embedding="b"), "h: share_embedding"),
+        (Field(name="h", type="sequence", vocab_size=5, share_embedding="h"), "h: share_embedding"),
+        (Field(name="h", type="sequence", vocab_size=9, share_embedding="a"), "9 ids.*table of 5"),
+        (Field(name="h", type="numeric_sequence", share_embedding="a"), "cannot share"),
+        (Field(name="h", type="sequence", vocab_size=5, share_embedding="t"), "cannot share"),
     ],
 )
 def test_sharing_that_does_not_fit_is_refused(field, message):
-    first = Field(name="a", kind="categorical", vocab_size=5)
-    features = feature_map(first, Field(name="t", kind="time"), field)
+    first = Field(name="a", type="categorical", vocab_size=5)
+    features = feature_map(first, Field(name="t", type="time"), field)
     with pytest.raises(UserError, match=message):
         FieldEmbedding(features, ["h"], 4)

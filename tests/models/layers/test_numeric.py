@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tossctr.data.batch import Batch, Ragged
-from tossctr.data.encoding.columns import resolve
+from tossctr.data.encoding.fields import field_encodings
 from tossctr.data.features import FeatureMap, Field
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
@@ -56,10 +56,10 @@ def test_fields_and_events_that_share_have_one_curve(numeric):
         dataset_id="d",
         label="y",
         fields=(
-            Field(name="a", kind="numeric"),
-            Field(name="b", kind="numeric", embedding_dim=3),
-            Field(name="c", kind="numeric"),
-            Field(name="as", kind="numeric_sequence", share_embedding="a"),
+            Field(name="a", type="numeric"),
+            Field(name="b", type="numeric", embedding_dim=3),
+            Field(name="c", type="numeric"),
+            Field(name="as", type="numeric_sequence", share_embedding="a"),
         ),
     )
     numbers = torch.tensor([[0.1, 0.2, 0.7], [0.4, 0.5, 0.1]])
@@ -90,7 +90,7 @@ def test_every_model_takes_it(expid, numeric):
     features = FeatureMap(
         dataset_id="d",
         label="clicked",
-        fields=tuple(c.field(30 if c.has_vocabulary else None) for c in resolve(dataset)),
+        fields=tuple(c.field(30 if c.has_vocabulary else None) for c in field_encodings(dataset)),
     ).with_lengths(dataset, 4)
     before, model = (build_model(e.model, features, e.hyperparameters, seed=1)
                      for e in (plain, other))  # fmt: skip

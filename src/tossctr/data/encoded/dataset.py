@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tossctr.config.messages import Place, suggestion, validated
-from tossctr.config.schema import FeatureSpec
+from tossctr.config.schema import FeatureConfig
 from tossctr.data.encoded.feature_map import MAP, FuxiFeature, FuxiMap
 from tossctr.data.encoded.source import vocab_size
 from tossctr.data.sources.opening import open_source
@@ -37,7 +37,7 @@ def completed(values: Mapping[str, Any], train_data: Location, place: Place) -> 
             "train_data", "indices in an object store are not read", remedy="copy them here"
         )
     fuxi = FuxiMap.read(train_data.parent / MAP)
-    declared: list[FeatureSpec] = values.get("feature_cols") or []
+    declared: list[FeatureConfig] = values.get("feature_cols") or []
     if declared:
         features = [_declared(spec, fuxi, place) for spec in declared]
     else:
@@ -51,7 +51,7 @@ def completed(values: Mapping[str, Any], train_data: Location, place: Place) -> 
     }
 
 
-def _declared(spec: FeatureSpec, fuxi: FuxiMap, place: Place) -> FeatureSpec:
+def _declared(spec: FeatureConfig, fuxi: FuxiMap, place: Place) -> FeatureConfig:
     """What the map says of a declared feature, with what the config chooses of it."""
     key = f"feature_cols[{spec.name}]"
     feature = fuxi.features.get(spec.name)
@@ -70,7 +70,7 @@ def _declared(spec: FeatureSpec, fuxi: FuxiMap, place: Place) -> FeatureSpec:
     return _of_map(spec.name, feature, place).model_copy(update=chosen)
 
 
-def _of_map(name: str, feature: FuxiFeature, place: Place) -> FeatureSpec:
+def _of_map(name: str, feature: FuxiFeature, place: Place) -> FeatureConfig:
     if feature.type not in _DTYPES:
         raise place.error(
             f"feature_cols[{name}].type",
@@ -94,4 +94,4 @@ def _of_map(name: str, feature: FuxiFeature, place: Place) -> FeatureSpec:
             "share_embedding": feature.share_embedding,
             "max_len": feature.max_len,
         }
-    return validated(FeatureSpec, spec, place.inside(f"feature_cols[{name}]"))
+    return validated(FeatureConfig, spec, place.inside(f"feature_cols[{name}]"))

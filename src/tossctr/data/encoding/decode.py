@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.fields import FieldEncoding
 from tossctr.data.encoding.ids import categories, dictionary_of
 from tossctr.data.encoding.lists import as_text, flat_list, is_list, split_text
 from tossctr.data.encoding.numbers import as_floats
@@ -52,9 +52,9 @@ def labels(batch: pa.RecordBatch, name: str, where: Where) -> NDArray[np.float32
     return values.astype(np.float32)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_text(dtype: pa.DataType) -> bool:
+    dtype = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
 
 
 def _texts_as_labels(array: pa.Array, name: str, where: Where) -> Array:
@@ -73,7 +73,9 @@ def _as_label(text: str) -> float:
         return np.nan
 
 
-def meta(array: pa.Array, column: Column, na: Collection[str], where: Where) -> NDArray[np.int64]:
+def meta(
+    array: pa.Array, column: FieldEncoding, na: Collection[str], where: Where
+) -> NDArray[np.int64]:
     """A group id as (B,) int64: with `dtype: int` an integer of 64 bits is itself, any other id the
     first 8 bytes of its text's BLAKE2b hash; a missing value is `MISSING_META`."""
     codes, texts = categories(array, column.dtype, na, column.name, where)
@@ -92,7 +94,7 @@ def text_hash(text: str) -> int:
 
 
 def flat_numbers(
-    array: pa.Array, column: Column, na: Collection[str], where: Where
+    array: pa.Array, column: FieldEncoding, na: Collection[str], where: Where
 ) -> tuple[Array, Array]:
     """A sequence of numbers per row -> values (M,) float, NaN where missing, and offsets (N + 1,).
 

@@ -125,8 +125,8 @@ def dictionary_of(
         array = array.cast(pa.string())
     if not pa.types.is_dictionary(array.type):
         array = pc.dictionary_encode(array)
-    kind = array.dictionary.type
-    bits = kind.bit_width if pa.types.is_floating(kind) else 64
+    arrow_type = array.dictionary.type
+    bits = arrow_type.bit_width if pa.types.is_floating(arrow_type) else 64
     codes = pc.fill_null(array.indices.cast(pa.int32()), -1).to_numpy(zero_copy_only=False)
     texts: list[str] = []
     for code, value in enumerate(array.dictionary.to_pylist()):
@@ -232,8 +232,8 @@ def row_ids(array: pa.Array, na: Collection[str], column: str, where: Where) -> 
     if ids.null_count:
         at = pc.index(ids.is_null(), True).as_py()
         raise where.error("the id is missing", column, at, None, "give each row its id")
-    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    arrow_type = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    is_text = pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type)
     return array.cast(pa.large_string()) if is_text else ids
 
 

@@ -39,13 +39,13 @@ class JoinedIntegers:
             return None
         if array.null_count:
             array = pc.fill_null(array, "")
-        kind = np.int64 if pa.types.is_large_string(array.type) else np.int32
+        offset_type = np.int64 if pa.types.is_large_string(array.type) else np.int32
         _, starts, data = array.buffers()
         if len(array) == 0 or starts is None:
-            return cls(np.zeros(0, np.uint8), np.zeros(len(array) + 1, kind), separator[0])
+            return cls(np.zeros(0, np.uint8), np.zeros(len(array) + 1, offset_type), separator[0])
         return cls(
             np.frombuffer(data or b"", np.uint8),
-            np.frombuffer(starts, kind)[array.offset : array.offset + len(array) + 1],
+            np.frombuffer(starts, offset_type)[array.offset : array.offset + len(array) + 1],
             separator[0],
         )
 

@@ -58,15 +58,15 @@ def as_text(array: pa.Array, column: str, where: Where) -> pa.Array:
     Raises:
         UserError: a column of neither text nor numbers, or a float that is no one id.
     """
-    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return array if array.type == kind else array.cast(kind)
-    if pa.types.is_integer(kind) or pa.types.is_binary(kind) or pa.types.is_null(kind):
-        return array.cast(kind).cast(pa.string())
-    if pa.types.is_floating(kind):
+    dtype = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
+        return array if array.type == dtype else array.cast(dtype)
+    if pa.types.is_integer(dtype) or pa.types.is_binary(dtype) or pa.types.is_null(dtype):
+        return array.cast(dtype).cast(pa.string())
+    if pa.types.is_floating(dtype):
         return id_array(array, (), column, where)
     raise where.error(
-        f"holds {kind}, not joined text or lists",
+        f"holds {dtype}, not joined text or lists",
         column,
         None,
         None,

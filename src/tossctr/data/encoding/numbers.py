@@ -33,19 +33,19 @@ def as_floats(array: pa.Array, column: str, where: Where, na: Collection[str] = 
     """
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
-    kind = array.type
-    if pa.types.is_temporal(kind):
-        micros = array.cast(_in_microseconds(kind), safe=False).cast(pa.int64())
+    dtype = array.type
+    if pa.types.is_temporal(dtype):
+        micros = array.cast(_in_microseconds(dtype), safe=False).cast(pa.int64())
         array = pc.divide(micros.cast(pa.float64(), safe=False), 1e6)
-    elif pa.types.is_boolean(kind):
+    elif pa.types.is_boolean(dtype):
         array = array.cast(pa.uint8()).cast(pa.float64())
-    elif pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+    elif pa.types.is_integer(dtype) or pa.types.is_decimal(dtype) or pa.types.is_float16(dtype):
         array = array.cast(pa.float64(), safe=False)
-    elif pa.types.is_null(kind):
+    elif pa.types.is_null(dtype):
         array = array.cast(pa.float64())
-    elif not pa.types.is_floating(kind):
+    elif not pa.types.is_floating(dtype):
         raise where.error(
-            f"holds {kind}, not numbers", column, None, None, _other_than_numbers(kind)
+            f"holds {dtype}, not numbers", column, None, None, _other_than_numbers(dtype)
         )
     if array.null_count:
         array = pc.fill_null(array, float("nan"))
@@ -68,20 +68,20 @@ def _markers(na: Collection[str], dtype: np.dtype[Any]) -> Array:
     return finite
 
 
-def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_time(kind):
+def _in_microseconds(dtype: pa.DataType) -> pa.DataType:
+    if pa.types.is_time(dtype):
         return pa.time64("us")
-    if pa.types.is_duration(kind):
+    if pa.types.is_duration(dtype):
         return pa.duration("us")
-    return pa.timestamp("us", getattr(kind, "tz", None))
+    return pa.timestamp("us", getattr(dtype, "tz", None))
 
 
-def _other_than_numbers(kind: pa.DataType) -> str:
+def _other_than_numbers(dtype: pa.DataType) -> str:
     """What to do about a column of such a type that is declared to hold numbers."""
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
         return "write it as numbers or time stamps, or declare it as type: categorical"
-    if pa.types.is_nested(kind):
-        return to_single_values(kind)
+    if pa.types.is_nested(dtype):
+        return to_single_values(dtype)
     return "write it as numbers"
 
 

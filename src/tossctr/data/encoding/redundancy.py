@@ -54,16 +54,16 @@ def text_bits(codes: Array, texts: list[str], missing: str | None) -> NDArray[np
 
 
 def redundant(
-    hashes: Mapping[str, ColumnHash], kinds: Mapping[str, str]
+    hashes: Mapping[str, ColumnHash], types: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Constant columns, and duplicates by name of the earlier column of their kind that they
+    """Constant columns, and duplicates by name of the earlier column of their type that they
     repeat."""
     constant = [name for name, of in hashes.items() if of.is_constant]
     first: dict[tuple[str, int], str] = {}
     duplicates: dict[str, str] = {}
     for name, of in hashes.items():
         if not of.is_constant:
-            original = first.setdefault((kinds[name], of.total), name)
+            original = first.setdefault((types[name], of.total), name)
             if original != name:
                 duplicates[name] = original
     return constant, duplicates

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tossctr.config.schema import LabelSpec
-from tossctr.data.encoding.columns import Column
+from tossctr.data.encoding.fields import FieldEncoding
 from tossctr.data.encoding.numbers import signed_log
 from tossctr.data.encoding.quantiles import Quantiles
 
@@ -33,22 +33,22 @@ class EncoderState(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["tossctr-encoder"] = "tossctr-encoder"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     dataset_id: str
     label: LabelSpec
     na_values: tuple[str, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[FieldEncoding, ...]
     vocabularies: dict[str, tuple[str, ...]]
     index_sizes: dict[str, int]
     scalers: dict[str, Scaler]
     quantiles: dict[str, Quantiles]
 
-    def shift_and_scale(self, column: Column) -> tuple[float, float]:
+    def shift_and_scale(self, column: FieldEncoding) -> tuple[float, float]:
         """(shift, scale) of a column of numbers: x -> (x - shift) * scale."""
         scaler = self.scalers.get(column.owner)
         return (scaler.shift, scaler.scale) if scaler else (0.0, 1.0)
 
-    def encoded_fill(self, column: Column) -> float:
+    def encoded_fill(self, column: FieldEncoding) -> float:
         """What a missing number is taken for, normalised and scaled."""
         fill = np.array(column.fill_number)
         if column.normalizer == "quantile":
@@ -58,7 +58,7 @@ class EncoderState(BaseModel):
         shift, scale = self.shift_and_scale(column)
         return (float(fill) - shift) * scale
 
-    def missing(self, column: Column) -> float | None:
+    def missing(self, column: FieldEncoding) -> float | None:
         """What networks take a missing number for, as encoded; None where none is kept."""
         return float(np.float32(self.encoded_fill(column))) if column.keeps_missing else None
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tossctr.config.schema import DatasetConfig
-from tossctr.data.encoding.columns import Column, resolve
 from tossctr.data.encoding.decode import flat_numbers, labels
+from tossctr.data.encoding.fields import FieldEncoding, field_encodings
 from tossctr.data.encoding.ids import categories
 from tossctr.data.encoding.lists import as_text, is_list
 from tossctr.data.encoding.numbers import NumberStats, as_floats, signed_log
@@ -44,7 +44,7 @@ class Stats:
         label_counts: rows of label 0 and of label 1.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[FieldEncoding, ...]
     label: str
     na: frozenset[str]
     tokens: dict[str, TokenCounts] = field(default_factory=dict)
@@ -61,12 +61,12 @@ class Stats:
         Raises:
             UserError: the features' options contradict each other.
         """
-        stats = cls(resolve(dataset), dataset.label_col.name, frozenset(dataset.na_values))
+        stats = cls(field_encodings(dataset), dataset.label_col.name, frozenset(dataset.na_values))
         if dataset.drop_redundant:
             owners = {c.owner for c in stats.columns if c.owner != c.name}
             for column in stats.columns:
                 shares = column.name in owners or column.owner != column.name
-                if column.kind in ("categorical", "numeric") and not shares:
+                if column.type in ("categorical", "numeric") and not shares:
                     stats.hashes[column.name] = ColumnHash()
         return stats.like()
 
@@ -79,7 +79,7 @@ class Stats:
                 stats.samples.setdefault(column.owner, QuantileSample())
             if column.has_vocabulary:
                 stats.tokens[column.name] = TokenCounts()
-            elif column.kind in ("numeric", "numeric_sequence"):
+            elif column.type in ("numeric", "numeric_sequence"):
                 stats.numbers.setdefault(
                     column.owner, NumberStats(column.normalizer in _STANDARDISED)
                 )
@@ -134,12 +134,12 @@ class Stats:
 
     def _count(
         self,
-        column: Column,
+        column: FieldEncoding,
         array: pa.Array,
         where: Where,
         row_hashes: NDArray[np.uint64],
     ) -> None:
-        match column.kind:
+        match column.type:
             case "categorical":
                 codes, texts = self._count_categories(column, array, where)
                 if column.name in self.hashes:
@@ -160,14 +160,14 @@ class Stats:
                 values, offsets = flat_numbers(array, column, self.na, where)
                 self._count_numbers(column, values, where.of_values(offsets))
 
-    def _count_numbers(self, column: Column, values: NDArray[Any], where: Where) -> None:
+    def _count_numbers(self, column: FieldEncoding, values: NDArray[Any], where: Where) -> None:
         fill = column.fill_number
         if column.normalizer == "signed_log":
             values, fill = signed_log(values), float(signed_log(np.array(fill)))
         self.numbers[column.owner].update(values, fill, column.name, where)
 
     def _count_categories(
-        self, column: Column, array: pa.Array, where: Where
+        self, column: FieldEncoding, array: pa.Array, where: Where
     ) -> tuple[NDArray[np.int32], list[str]]:
         codes, texts = categories(array, column.dtype, self.na, column.name, where)
         if not column.remap:
@@ -179,7 +179,7 @@ class Stats:
             counts.add(column.fill, missing)
         return codes, texts
 
-    def _count_tokens(self, column: Column, array: pa.Array, where: Where) -> None:
+    def _count_tokens(self, column: FieldEncoding, array: pa.Array, where: Where) -> None:
         counts = self.tokens[column.name]
         text = not is_list(array)
         if text:
@@ -207,12 +207,12 @@ class Stats:
                 _check_indices(column, tokens.codes, tokens.texts, where.of_values(tokens.offsets))
             counts.add_texts(tokens.codes, tokens.texts)
 
-    def _lengthen(self, column: Column, events: int) -> None:
+    def _lengthen(self, column: FieldEncoding, events: int) -> None:
         self.longest[column.name] = max(self.longest.get(column.name, 0), events)
 
 
 def _check_indices(
-    column: Column, codes: NDArray[np.int32], texts: list[str], where: Where
+    column: FieldEncoding, codes: NDArray[np.int32], texts: list[str], where: Where
 ) -> None:
     negative = np.array([text.startswith("-") for text in texts] + [False])[codes]
     if negative.any():
@@ -220,7 +220,7 @@ def _check_indices(
         raise _no_index(column, at, texts[codes[at]], where)
 
 
-def _no_index(column: Column, at: int, value: object, where: Where) -> UserError:
+def _no_index(column: FieldEncoding, at: int, value: object, where: Where) -> UserError:
     return where.error(
         "remap: false, but not an index", column.name, at, int(str(value)), "indices count from 0"
     )

@@ -141,16 +141,16 @@ def _null_integers(na: Collection[str]) -> list[int]:
 
 def _as_int64(flat: pa.Array, dtype: Literal["str", "int"]) -> pa.Array | None:
     """Whole numbers as int64, null where missing; None where some value is none, or too large."""
-    kind = flat.type
-    if pa.types.is_float32(kind) or pa.types.is_float64(kind):
-        flat = pc.if_else(pc.is_nan(flat), pa.scalar(None, kind), flat)
+    arrow_type = flat.type
+    if pa.types.is_float32(arrow_type) or pa.types.is_float64(arrow_type):
+        flat = pc.if_else(pc.is_nan(flat), pa.scalar(None, arrow_type), flat)
         largest = pc.max(pc.abs(flat)).as_py()
-        if largest is not None and largest >= 2 ** FLOAT_DIGITS[kind.bit_width]:
+        if largest is not None and largest >= 2 ** FLOAT_DIGITS[arrow_type.bit_width]:
             return None
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type):
         if dtype == "str":
             return None
-    elif not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+    elif not (pa.types.is_integer(arrow_type) or pa.types.is_null(arrow_type)):
         return None
     try:
         return flat.cast(pa.int64())

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tossctr.data.encoding.columns import Column
 from tossctr.data.encoding.decode import MISSING_META, flat_numbers, labels, meta
+from tossctr.data.encoding.fields import FieldEncoding
 from tossctr.data.encoding.ids import categories
 from tossctr.data.encoding.lists import as_text, is_list
 from tossctr.data.encoding.numbers import as_floats, refuse_infinite, scale_into, signed_log
@@ -57,9 +57,9 @@ class Transform:
             with self.where.reading(column.name):
                 groups[:, j] = self._groups(column)
         sequences = {
-            c.name: self._ids(c) if c.kind == "sequence" else self._number_lists(c, np.float32)
+            c.name: self._ids(c) if c.type == "sequence" else self._number_lists(c, np.float32)
             for c in self.state.columns
-            if c.kind in ("sequence", "numeric_sequence")
+            if c.type in ("sequence", "numeric_sequence")
         }
         return EncodedRows(
             features=self.features,
@@ -74,10 +74,10 @@ class Transform:
             label=labels(self.batch, self.state.label.name, self.where) if labelled else None,
         )
 
-    def _of(self, kind: str) -> list[Column]:
-        return [c for c in self.state.columns if c.kind == kind]
+    def _of(self, field_type: str) -> list[FieldEncoding]:
+        return [c for c in self.state.columns if c.type == field_type]
 
-    def _array(self, column: Column) -> pa.Array:
+    def _array(self, column: FieldEncoding) -> pa.Array:
         try:
             return self.batch.column(column.name)
         except KeyError:
@@ -85,7 +85,7 @@ class Transform:
                 "no such column", column.name, None, None, "give a file that has it"
             ) from None
 
-    def _categories(self, column: Column) -> Array:
+    def _categories(self, column: FieldEncoding) -> Array:
         vocabulary = self.vocabularies[column.owner]
         array = self._array(column)
         codes, texts = categories(array, column.dtype, self.na, column.name, self.where)
@@ -101,18 +101,18 @@ class Transform:
         )
         return indices
 
-    def _groups(self, column: Column) -> Array:
+    def _groups(self, column: FieldEncoding) -> Array:
         found = meta(self._array(column), column, self.na, self.where)
-        if column.kind == "categorical" and not column.remap:
+        if column.type == "categorical" and not column.remap:
             # An index stands for a value, but the last one for all that the vocabulary lacks.
             found[found == self.vocabularies[column.owner].oov] = MISSING_META
         return found
 
-    def _ids(self, column: Column) -> RaggedArray:
+    def _ids(self, column: FieldEncoding) -> RaggedArray:
         with self.where.reading(column.name):
             return self._indices(column)
 
-    def _indices(self, column: Column) -> RaggedArray:
+    def _indices(self, column: FieldEncoding) -> RaggedArray:
         vocabulary = self.vocabularies[column.owner]
         array = self._array(column)
         if not is_list(array):
@@ -142,19 +142,19 @@ class Transform:
         )
         return RaggedArray(indices, tokens.offsets)
 
-    def _numbers(self, column: Column, out: Array) -> None:
+    def _numbers(self, column: FieldEncoding, out: Array) -> None:
         with self.where.reading(column.name):
             values = as_floats(self._array(column), column.name, self.where, self.na)
         self._scale(column, values, out, self.where)
 
-    def _number_lists(self, column: Column, dtype: type[np.floating[Any]]) -> RaggedArray:
+    def _number_lists(self, column: FieldEncoding, dtype: type[np.floating[Any]]) -> RaggedArray:
         with self.where.reading(column.name):
             values, offsets = flat_numbers(self._array(column), column, self.na, self.where)
         out = np.empty(len(values), dtype)
         self._scale(column, values, out, self.where.of_values(offsets))
         return RaggedArray(out, offsets)
 
-    def _scale(self, column: Column, values: Array, out: Array, where: Where) -> None:
+    def _scale(self, column: FieldEncoding, values: Array, out: Array, where: Where) -> None:
         shift, scale = self.state.shift_and_scale(column)
         missing = np.nan if column.keeps_missing else self.state.encoded_fill(column)
         if column.normalizer == "quantile":

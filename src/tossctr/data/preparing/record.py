@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from tossctr.artefact import Artefact, Sha256
 from tossctr.data.verification import Stamps
 
-VERSION = 4
+VERSION = 5
 
 Input = dict[str, int | str]  # `Inputs.as_dict` of one part
 
@@ -17,7 +17,7 @@ Input = dict[str, int | str]  # `Inputs.as_dict` of one part
 class FitRecord(Artefact):
     """`fit.json`: hash of the config, and the raw files."""
 
-    version: Literal[4]
+    version: Literal[5]
     config: Sha256
     inputs: dict[str, Input]
     group: str | None  # the category whose raw values are kept

@@ -54,20 +54,20 @@ def row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
 
 
 def _sizes(array: pa.Array) -> NDArray[np.int64] | int:
-    kind = array.type
-    if pa.types.is_dictionary(kind):
+    dtype = array.type
+    if pa.types.is_dictionary(dtype):
         texts = pc.binary_length(array.dictionary).take(array.indices)
         return _filled(texts) + 4
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_binary(dtype):
         return _filled(pc.binary_length(array)) + 4
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
         lengths, inner = _filled(pc.list_value_length(array)), _sizes(array.flatten())
         if isinstance(inner, int):
             return lengths * inner
         ends = np.cumsum(np.append(0, lengths))
         in_rows: NDArray[np.int64] = np.diff(np.append(0, np.cumsum(inner))[ends])
         return in_rows
-    return max(int(kind.bit_width) // 8, 1) if pa.types.is_primitive(kind) else 8
+    return max(int(dtype.bit_width) // 8, 1) if pa.types.is_primitive(dtype) else 8
 
 
 def _filled(lengths: pa.Array) -> NDArray[np.int64]:

@@ -88,19 +88,19 @@ class FieldEmbedding(nn.Module):
         }
         self._column = {
             name: i
-            for kind in ("categorical", "numeric")
-            for i, name in enumerate(features.names(kind))
+            for field_type in ("categorical", "numeric")
+            for i, name in enumerate(features.names(field_type))
         }
-        self._kind = {name: features[name].kind for name in self._owner}
+        self._type = {name: features[name].type for name in self._owner}
         self.tables = nn.ModuleDict()
         self._vector: dict[str, int] = {}
         vectors: dict[int, int] = {}
         for name, owner in self._owner.items():
             width = self._width[name]
-            if owner.kind in _IDS and _key(owner) not in self.tables:
+            if owner.type in _IDS and _key(owner) not in self.tables:
                 assert owner.vocab_size is not None
                 self.tables[_key(owner)] = new_table(owner.vocab_size, width, padding_idx=0)
-            elif owner.kind in _NUMBERS and owner.name not in self._vector:
+            elif owner.type in _NUMBERS and owner.name not in self._vector:
                 self._vector[owner.name] = vectors.get(width, 0)
                 vectors[width] = vectors.get(width, 0) + 1
         # Drawn as a bias-free linear map from 1 to `width` would be (Xavier-normal).
@@ -145,7 +145,7 @@ class FieldEmbedding(nn.Module):
             )
         return {
             name: (f"tables.{_key(owner)}.weight", None)
-            if owner.kind in _IDS
+            if owner.type in _IDS
             else (f"vectors.{self._width[name]}", self._vector[owner.name])
             for name, owner in self._owner.items()
         }
@@ -166,7 +166,7 @@ class FieldEmbedding(nn.Module):
         parts = []
         for name in names:
             values = batch.sequences[name].values
-            if self._kind[name] == "sequence":
+            if self._type[name] == "sequence":
                 parts.append(F.embedding(values, self.table(name).weight, padding_idx=0))
             else:
                 vector = [self._vector[self._owner[name].name]]
@@ -183,11 +183,11 @@ class FieldEmbedding(nn.Module):
     def _plan(self, names: tuple[str, ...]) -> list[str | _Numbers]:
         if names not in self._plans:
             plan: list[str | _Numbers] = []
-            for (kind, width), group in groupby(
-                names, key=lambda n: (self._kind[n], self._width[n])
+            for (field_type, width), group in groupby(
+                names, key=lambda n: (self._type[n], self._width[n])
             ):
                 run = list(group)
-                if kind == "categorical":
+                if field_type == "categorical":
                     plan += run
                 else:
                     owners = [self._vector[self._owner[name].name] for name in run]
@@ -200,7 +200,7 @@ def owner_of(features: FeatureMap, name: str) -> Field:
     """The field whose table or vector this one uses: itself, unless it shares another's.
 
     Raises:
-        UserError: the named field is missing, of another kind, too small, or shares in a circle.
+        UserError: the named field is missing, of another type, too small, or shares in a circle.
     """
     field = owner = features[name]
     seen = {name}
@@ -214,9 +214,9 @@ def owner_of(features: FeatureMap, name: str) -> Field:
             )
         owner = features[owner.share_embedding]
         seen.add(owner.name)
-    if (field.kind in _IDS) != (owner.kind in _IDS) or owner.kind not in (*_IDS, *_NUMBERS):
+    if (field.type in _IDS) != (owner.type in _IDS) or owner.type not in (*_IDS, *_NUMBERS):
         raise UserError(
-            f"a {field.kind} feature cannot share the embedding of a {owner.kind} one",
+            f"a {field.type} feature cannot share the embedding of a {owner.type} one",
             column=name,
             value=owner.name,
         )

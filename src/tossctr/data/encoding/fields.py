@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tossctr.config.schema import DatasetConfig, Dtype, FeatureSpec, Normalizer
+from tossctr.config.schema import DatasetConfig, Dtype, FeatureConfig, Normalizer
 from tossctr.data.encoding.ids import id_text, typed_text
 from tossctr.data.encoding.numbers import FLOAT32_MAX
-from tossctr.data.features import Field, FieldKind
+from tossctr.data.features import Field, FieldType
 from tossctr.errors import UserError
 
 
-class Column(BaseModel):
+class FieldEncoding(BaseModel):
     """One feature column as the encoder handles it.
 
     `owner` names the column whose vocabulary or scaler is used: itself, or what `share_embedding`
@@ -26,7 +26,7 @@ class Column(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: FieldKind
+    type: FieldType
     dtype: Dtype
     owner: str
     remap: bool = True
@@ -40,7 +40,7 @@ class Column(BaseModel):
 
     @property
     def has_vocabulary(self) -> bool:
-        return self.kind in ("categorical", "sequence")
+        return self.type in ("categorical", "sequence")
 
     @property
     def id_dtype(self) -> Literal["str", "int"]:
@@ -55,17 +55,17 @@ class Column(BaseModel):
     def read_as(self) -> Dtype:
         """The type to read it as from a file that has no types (CSV). A category is text, whatever
         its dtype, so that text means the same in every format."""
-        return "float" if self.kind in ("numeric", "time") else "str"
+        return "float" if self.type in ("numeric", "time") else "str"
 
     @property
     def keeps_missing(self) -> bool:
         """Whether a missing number stays one: trees tell it from every number."""
-        return self.kind == "numeric" and self.fill is None
+        return self.type == "numeric" and self.fill is None
 
     def field(self, vocab_size: int | None, missing: float | None = None) -> Field:
         return Field(
             name=self.name,
-            kind=self.kind,
+            type=self.type,
             vocab_size=vocab_size,
             share_embedding=self.share_embedding,
             missing=missing,
@@ -73,13 +73,13 @@ class Column(BaseModel):
         )
 
 
-def resolve(dataset: DatasetConfig) -> tuple[Column, ...]:
+def field_encodings(dataset: DatasetConfig) -> tuple[FieldEncoding, ...]:
     """The columns of a data set's active features, in order.
 
     Raises:
         UserError: no features, one declared twice, or options that contradict each other.
     """
-    specs: dict[str, FeatureSpec] = {}
+    specs: dict[str, FeatureConfig] = {}
     for spec in dataset.features:
         if spec.name in specs or spec.name == dataset.label_col.name:
             twice = "declared twice" if spec.name in specs else "both label and feature"
@@ -92,26 +92,26 @@ def resolve(dataset: DatasetConfig) -> tuple[Column, ...]:
 
 
 def _column(
-    spec: FeatureSpec, specs: dict[str, FeatureSpec], keep_nulls: bool, group_id: str | None
-) -> Column:
-    kind = _kind(spec)
-    has_vocabulary = kind in ("categorical", "sequence")
-    if kind == "meta" and spec.dtype == "float":
+    spec: FeatureConfig, specs: dict[str, FeatureConfig], keep_nulls: bool, group_id: str | None
+) -> FieldEncoding:
+    field_type = _field_type(spec)
+    has_vocabulary = field_type in ("categorical", "sequence")
+    if field_type == "meta" and spec.dtype == "float":
         raise _wrong(spec, "type: meta needs dtype: int or str")
-    if kind in ("numeric", "time") and spec.dtype == "str":
-        raise _wrong(spec, f"type: {kind} needs dtype: float or int")
+    if field_type in ("numeric", "time") and spec.dtype == "str":
+        raise _wrong(spec, f"type: {field_type} needs dtype: float or int")
     if has_vocabulary and not spec.remap and spec.dtype != "int":
         raise _wrong(spec, "remap: false needs dtype: int")
     if spec.vocab_size is not None and (spec.remap or not has_vocabulary):
         raise _wrong(spec, "vocab_size is for categories with remap: false")
-    if spec.normalizer is not None and kind not in ("numeric", "numeric_sequence"):
+    if spec.normalizer is not None and field_type not in ("numeric", "numeric_sequence"):
         raise _wrong(spec, f"normalizer does not apply to type: {spec.type}")
-    if spec.normalizer == "quantile" and kind != "numeric":
+    if spec.normalizer == "quantile" and field_type != "numeric":
         raise _wrong(spec, "normalizer: quantile is for single numbers")
     fill: str | float | None = None
-    if kind == "categorical" and spec.fill_na not in (None, ""):
+    if field_type == "categorical" and spec.fill_na not in (None, ""):
         fill = _fill(spec)
-    elif kind == "sequence" and spec.fill_na not in (None, ""):
+    elif field_type == "sequence" and spec.fill_na not in (None, ""):
         raise _wrong(spec, "fill_na does not apply to a sequence of ids: a missing one is empty")
     elif not has_vocabulary and spec.fill_na not in (None, ""):
         try:
@@ -121,23 +121,23 @@ def _column(
         if not abs(fill) <= FLOAT32_MAX:
             raise _wrong(spec, f"fill_na {spec.fill_na!r} is not a number that float32 can hold")
     owner = _owner(spec, specs)
-    return Column(
+    return FieldEncoding(
         name=spec.name,
-        kind=kind,
+        type=field_type,
         dtype=spec.dtype,
         owner=owner.name,
         remap=spec.remap,
         vocab_size=owner.vocab_size,
         share_embedding=spec.share_embedding,
         splitter=spec.splitter or ",",
-        keep_nulls=keep_nulls and kind == "sequence",
+        keep_nulls=keep_nulls and field_type == "sequence",
         fill=fill,
         normalizer=owner.normalizer,
-        grouped=kind == "categorical" and spec.name == group_id,
+        grouped=field_type == "categorical" and spec.name == group_id,
     )
 
 
-def _fill(spec: FeatureSpec) -> str:
+def _fill(spec: FeatureConfig) -> str:
     """`fill_na` of a category, as its column's values are written: 0.0 is '0'."""
     text = id_text(spec.fill_na, ())
     try:
@@ -146,7 +146,7 @@ def _fill(spec: FeatureSpec) -> str:
         return text  # a name among numbers
 
 
-def _kind(spec: FeatureSpec) -> FieldKind:
+def _field_type(spec: FeatureConfig) -> FieldType:
     match spec.type:
         case "sequence":
             return "numeric_sequence" if spec.dtype == "float" else "sequence"
@@ -156,7 +156,7 @@ def _kind(spec: FeatureSpec) -> FieldKind:
             return other
 
 
-def _owner(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> FeatureSpec:
+def _owner(spec: FeatureConfig, specs: dict[str, FeatureConfig]) -> FeatureConfig:
     """The feature whose vocabulary or scaler this one uses."""
     owner, seen = spec, {spec.name}
     while owner.share_embedding is not None:
@@ -168,7 +168,9 @@ def _owner(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> FeatureSpec:
         owner = specs[name]
         seen.add(name)
     groups = (("categorical", "sequence"), ("numeric", "numeric_sequence"))
-    if owner is not spec and not any({_kind(spec), _kind(owner)} <= set(kinds) for kinds in groups):
+    if owner is not spec and not any(
+        {_field_type(spec), _field_type(owner)} <= set(types) for types in groups
+    ):
         raise _wrong(
             spec, f"type: {spec.type} cannot share with {owner.name} of type: {owner.type}"
         )
@@ -177,5 +179,5 @@ def _owner(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> FeatureSpec:
     return owner
 
 
-def _wrong(spec: FeatureSpec, problem: str) -> UserError:
+def _wrong(spec: FeatureConfig, problem: str) -> UserError:
     return UserError(f"feature {spec.name!r}: {problem}")
