@@ -231,7 +231,7 @@ def test_one_line_of_each_form_runs(
     synthesize(Path("data/toy"), 3_000, 300, seed=3)
     shutil.copytree("data/toy", "data/raw")
     # Without a process for each training, which takes seconds to start.
-    monkeypatch.setattr(comparison, "_tossctr", lambda *line: finishes(line))
+    monkeypatch.setattr(comparison, "run_command", lambda *line: finishes(line))
     lines = executed()
     assert {line[0] for line in lines} == set(IN_ORDER.split())
     for line in lines:

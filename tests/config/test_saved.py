@@ -21,7 +21,7 @@ from tossctr.config.schema import (
 )
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment, read_experiment, save_experiment
-from tossctr.metrics.registry import METRICS
+from tossctr.metrics.registry import METRICS, default_metrics
 from tossctr.models import MODELS
 
 TEXT = st.text(min_size=1, max_size=20)
@@ -31,7 +31,7 @@ POSITIVE = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 COUNT = st.integers(1, 10**9)
 WIDTH = st.integers(1, 2**16)
 SEED = st.integers(0, 2**31 - 1)
-METRIC = st.sampled_from([*METRICS])
+METRIC = st.sampled_from(default_metrics())
 REGULARIZER = st.none() | FINITE | TEXT
 FILL = st.none() | st.text(max_size=5) | st.integers() | FINITE
 PATH = TEXT.map(lambda text: Path("/data") / text.replace("/", "_"))
@@ -73,8 +73,8 @@ TRAININGS = st.builds(
     monitor=st.fixed_dictionaries(
         {},
         optional={
-            n: POSITIVE if METRICS[n].better == "max" else POSITIVE.map(lambda x: -x)
-            for n in METRICS
+            n: POSITIVE if METRICS[n].higher_is_better else POSITIVE.map(lambda x: -x)
+            for n in default_metrics()
         },
     ).filter(bool),
     metrics=st.lists(METRIC, max_size=3).map(tuple),

@@ -20,7 +20,7 @@ from tossctr.errors import UserError
 from tossctr.experiments import compare as comparison
 from tossctr.experiments.compare import Row, Spread, as_markdown, compare, write_tables
 from tossctr.families.experiment import load_experiment
-from tossctr.metrics.registry import METRICS
+from tossctr.metrics.registry import default_metrics
 from tossctr.pipeline.evaluate import evaluate_run
 from tossctr.pipeline.train import run_folder
 from tossctr.runs.run_folder import load_run
@@ -54,7 +54,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         if arguments[0] == "train":
             train(experiment, data, resolve_device(CPU), run_folder(experiment))
 
-    monkeypatch.setattr(comparison, "_tossctr", here)
+    monkeypatch.setattr(comparison, "run_command", here)
     return ran
 
 
@@ -75,7 +75,7 @@ def test_a_comparison_in_processes_of_its_own(config: Path, tmp_path: Path) -> N
     assert run.experiment.training.seed == 7
     assert run.experiment.training.epochs == 1
     assert {name: spread.mean for name, spread in row.metrics.items()} == {
-        name: run.metrics["best"][name] for name in METRICS
+        name: run.metrics["best"][name] for name in default_metrics()
     }
     assert row.parameters == sum(p.numel() for p in run.model.parameters())
     assert row.rows_per_s == run.metrics["rows_per_s"] > 0
@@ -135,7 +135,7 @@ def test_a_labelled_file_is_scored_instead_of_the_validation_part(
     run = load_run(tmp_path / "seed_1" / "DeepFM_toy")
     expected = evaluate_run(run, data, device=resolve_device(CPU))
     assert {name: spread.values for name, spread in row.metrics.items()} == {
-        name: (expected[name],) for name in METRICS
+        name: (expected[name],) for name in default_metrics()
     }
     assert row.metrics["AUC"].mean != run.metrics["best"]["AUC"]
 
@@ -177,7 +177,7 @@ def test_a_failed_run_stops_the_comparison(
 
 
 def row(**changed: Any) -> Row:
-    metrics = {name: Spread.of([0.25, 0.75]) for name in METRICS}
+    metrics = {name: Spread.of([0.25, 0.75]) for name in default_metrics()}
     values: dict[str, Any] = {
         "expid": "A_toy",
         "model": "A",
@@ -200,10 +200,10 @@ def cells(line: str) -> list[str]:
 
 
 def test_the_table_in_markdown_and_json(tmp_path: Path) -> None:
-    alone = {name: Spread.of([0.25]) for name in METRICS}
+    alone = {name: Spread.of([0.25]) for name in default_metrics()}
     write_tables([row(), row(expid="B_toy", seeds=(1,), metrics=alone)], tmp_path)
     head, rule, first, second = (tmp_path / "compare.md").read_text().splitlines()
-    assert cells(head)[3:8] == [*METRICS]
+    assert cells(head)[3:8] == [*default_metrics()]
     assert len(cells(head)) == len(cells(rule)) == len(cells(first))
     assert cells(first)[:4] == ["A_toy", "A", "2", "0.5000 ± 0.3536"]
     assert cells(first)[8:] == ["12,345", "6,790", "432"]

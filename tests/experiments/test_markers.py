@@ -10,12 +10,12 @@ from tossctr.errors import UserError
 from tossctr.experiments.leaderboard import leaderboard
 from tossctr.experiments.marker import read_blend, read_folds
 from tossctr.experiments.opening import open_scorer
-from tossctr.metrics.registry import METRICS
+from tossctr.metrics.registry import default_metrics
 
 HASH = "a" * 64
 SPREAD = {"mean": 0.5, "std": 0.1, "error": 0.05}
 SCORES = dict.fromkeys(("competition_score", "AP", "WLL", "AUC"), SPREAD)
-VALUES = dict.fromkeys(METRICS, 0.5)
+VALUES = dict.fromkeys(default_metrics(), 0.5)
 BLEND = {
     "version": 2,
     "objective": "competition_score",
@@ -43,7 +43,7 @@ FOLDS = {
     "out_of_fold": HASH,
     "metrics": VALUES,
     "by_fold": [VALUES, VALUES],
-    "cross_validated": {name: {"mean": 0.5, "std": 0.1} for name in METRICS},
+    "cross_validated": {name: {"mean": 0.5, "std": 0.1} for name in default_metrics()},
     "standard_error": VALUES,
 }
 

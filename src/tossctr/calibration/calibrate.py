@@ -11,7 +11,7 @@ the score.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -148,12 +148,19 @@ def read_calibration(path: Path, source: str) -> CalibrationFile | None:
     return found if found.held_out == source else None
 
 
-def calibrate(held: HeldOut, objective: Objective) -> Calibration:
+def calibrate(
+    held: HeldOut, objective: Objective, metrics: Sequence[str] | None = None
+) -> Calibration:
     """Choose and fit the map for an objective on held-out predictions.
 
     Methods are compared by cross-validation over the held-out rows (stratified). The simplest whose
     loss is at most one standard error of the difference above the best is chosen. With fewer than
     `MIN_CLICKS` clicks (or non-clicks) there is only the exact shift.
+
+    Args:
+        held: the predictions.
+        objective: what to calibrate for.
+        metrics: names of those to measure before and after; None takes the default metrics.
     """
     z, label, weight = _inputs(held, objective)
     clicks = int(label.sum())
@@ -173,8 +180,9 @@ def calibrate(held: HeldOut, objective: Objective) -> Calibration:
         rows=len(label),
         clicks=clicks,
         losses=losses,
-        before=evaluate(label, held.logit),
-        after=_after(label, held.logit, out_of_fold),
+        before=evaluate(label, held.logit, metrics, group=held.group),
+        # The ranking is that of one map for all rows, which is the raw one.
+        after=evaluate(label, out_of_fold, metrics, group=held.group, ranked_by=held.logit),
         reliability={
             name: asdict(
                 reliability(label, expit(values), balanced=balanced and 0 < clicks < len(label))
@@ -200,14 +208,6 @@ def _inputs(held: HeldOut, objective: Objective) -> tuple[Floats, Floats, Floats
 
 def _shift(held: HeldOut, objective: Objective) -> float:
     return float(logit(held.prior)) if AIMS[objective].balanced else 0.0
-
-
-def _after(label: Floats, raw: Floats, out_of_fold: Floats) -> dict[str, float]:
-    """Losses out of fold; the ranking is that of one map for all rows, which is the raw one."""
-    ranking = evaluate(label, raw, ["AUC", "AP"])
-    losses = evaluate(label, out_of_fold, ["logloss", "WLL"])
-    score = 0.5 * ranking["AP"] + 0.5 / (1 + losses["WLL"])
-    return {**ranking, **losses, "competition_score": score}
 
 
 def balanced_weights(label: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What each objective of a data set means: its metric, and how much a click counts in it."""
+"""How each objective of a data set is judged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tossctr.config.choices import Objective
+from tossctr.metrics.registry import METRICS
 
 
 @dataclass(frozen=True)
@@ -13,24 +14,31 @@ class Aim:
     """How predictions are judged.
 
     Attributes:
-        metric: a name in `METRICS`.
-        sign: 1 where more of it is better, -1 where less is.
-        balanced: clicks and non-clicks weigh 50:50, whatever the share of clicks.
-        scores: the metrics that tables of it show, its own first.
+        scores: names in `METRICS` that tables show; predictions are judged by the first.
     """
 
-    metric: str
-    sign: int
-    balanced: bool
     scores: tuple[str, ...]
 
+    @property
+    def metric(self) -> str:
+        """The metric that predictions are judged by."""
+        return self.scores[0]
 
-_LOGLOSS = Aim("logloss", -1, False, ("logloss", "AP", "AUC"))
+    @property
+    def sign(self) -> int:
+        """1 if a higher metric is better, else -1."""
+        return 1 if METRICS[self.metric].higher_is_better else -1
+
+    @property
+    def balanced(self) -> bool:
+        """Whether clicks and non-clicks weigh 50:50 in the metric."""
+        return METRICS[self.metric].class_balanced
+
+
+_LOGLOSS = Aim(("logloss", "AP", "AUC"))
 
 AIMS: Mapping[Objective, Aim] = {
-    "competition_score": Aim(
-        "competition_score", 1, True, ("competition_score", "AP", "WLL", "AUC")
-    ),
+    "competition_score": Aim(("competition_score", "AP", "WLL", "AUC")),
     "logloss": _LOGLOSS,
-    "raw": _LOGLOSS,  # judged alike, but never calibrated
+    "raw": _LOGLOSS,  # judged the same way, but never calibrated
 }

@@ -24,9 +24,8 @@ from tossctr.config.messages import suggestion
 from tossctr.config.nulls import NA_VALUES, as_na_values
 from tossctr.errors import UserError
 from tossctr.location import Form, Location, same_place
-from tossctr.metrics.grouped import NAMES, is_grouped
 from tossctr.metrics.monitor import Mode, mode_of, modes_of
-from tossctr.metrics.registry import METRICS, better_when, is_metric
+from tossctr.metrics.registry import METRICS, PARAMETRIZED, find_metric, is_metric
 from tossctr.redaction import redacted
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
@@ -264,9 +263,9 @@ class TrainingConfig(_Frozen):
                 if not is_metric(name):
                     raise UserError(
                         "names an unknown metric", key=key, value=name,
-                        remedy=suggestion(name, (*METRICS, *NAMES)),
+                        remedy=suggestion(name, (*METRICS, *PARAMETRIZED)),
                     )  # fmt: skip
-                if is_grouped(name) and self.group_id is None:
+                if find_metric(name).needs_groups and self.group_id is None:
                     raise UserError(
                         f"names {name}, which needs groups", key=key,
                         remedy="give group_id, a feature",
@@ -282,8 +281,11 @@ class TrainingConfig(_Frozen):
                 remedy="give a metric the weight 1",
             )  # fmt: skip
         if len(modes) == 2:
-            signs = {"max": "", "min": "-"}
-            right = (f"{n}: {signs[better_when(n)]}{abs(w):g}" for n, w in self.monitor.items())
+            signs = {True: "", False: "-"}
+            right = (
+                f"{n}: {signs[find_metric(n).higher_is_better]}{abs(w):g}"
+                for n, w in self.monitor.items()
+            )
             raise UserError(
                 "adds metrics that are better large to ones that are better small", key="monitor",
                 value=self.monitor, remedy=f"write {{{', '.join(right)}}}",

@@ -19,7 +19,7 @@ from tossctr.data.prepare import open_prepared
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment, overrides_by_experiment, read_experiment
 from tossctr.folders import made_from_of
-from tossctr.metrics.registry import METRICS
+from tossctr.metrics.registry import default_metrics
 from tossctr.outputs import check_output, output_file
 from tossctr.pipeline.evaluate import evaluate_run
 from tossctr.printable import printable
@@ -106,7 +106,7 @@ def compare(
             )  # fmt: skip
     # Here rather than in the first training, whose peak memory it would count towards.
     for expid in {e.dataset.dataset_id: expid for expid, e in experiments.items()}.values():
-        _tossctr("prepare", "--expid", expid, "--config", str(config), *_set(given[expid]))
+        run_command("prepare", "--expid", expid, "--config", str(config), *_set(given[expid]))
 
     runs: dict[str, list[Path]] = {expid: [] for expid in experiments}
     for seed in seeds:
@@ -117,7 +117,7 @@ def compare(
             wanted = load_experiment(config, expid, chosen)
             if not _is_finished(root / expid, wanted):
                 say(f"{expid}, seed {seed}")
-                _tossctr(
+                run_command(
                     "train", "--expid", expid, "--config", str(config), *_set(chosen), *_gpu(gpu)
                 )
             runs[expid].append(root / expid)
@@ -131,7 +131,7 @@ def compare(
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """The table in Markdown, metrics as mean ± standard deviation (of one seed, the value)."""
-    head = ["experiment", "model", "seeds", *METRICS, "parameters", "rows/s", "peak MB"]
+    head = ["experiment", "model", "seeds", *default_metrics(), "parameters", "rows/s", "peak MB"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
         metrics = [
@@ -205,14 +205,16 @@ def _row(experiment: Experiment, seeds: Sequence[int], results: Sequence[Mapping
         expid=experiment.expid,
         model=experiment.model,
         seeds=tuple(seeds),
-        metrics={name: Spread.of([r["metrics"][name] for r in results]) for name in METRICS},
+        metrics={
+            name: Spread.of([r["metrics"][name] for r in results]) for name in default_metrics()
+        },
         parameters=results[0]["parameters"],
         rows_per_s=statistics.fmean(result["rows_per_s"] for result in results),
         peak_mb=max(result["peak_mb"] for result in results),
     )
 
 
-def _tossctr(*arguments: str) -> None:
+def run_command(*arguments: str) -> None:
     """Run a command in a fresh process, whose peak memory is then that run's alone."""
     done = subprocess.run(
         [sys.executable, "-m", "tossctr", *arguments], stdout=subprocess.DEVNULL, check=False

@@ -24,7 +24,7 @@ from tossctr.families.experiment import read_experiment
 from tossctr.folders import is_made, is_unfinished
 from tossctr.inference.held_out import OUT_OF_FOLD, VALIDATION
 from tossctr.location import resolved
-from tossctr.metrics.registry import METRICS
+from tossctr.metrics.registry import default_metrics
 from tossctr.progress import say
 from tossctr.runs.marker import RunMarker, TrainingMetrics
 
@@ -151,12 +151,12 @@ def _of_run(marker: Path, name: str) -> Entry:
         verified(folder / file, hashes.get(file, ""))
     experiment = read_experiment(folder / "experiment.json")
     training = read_artefact(folder / "metrics.json", TrainingMetrics)
-    missing = [key for key in METRICS if key not in training.best]
+    missing = [key for key in default_metrics() if key not in training.best]
     if missing:
         raise UserError(
             f"does not give {missing[0]}", file=folder / "metrics.json", remedy="train again"
         )
-    metrics = {key: training.best[key] for key in METRICS}
+    metrics = {key: training.best[key] for key in default_metrics()}
     return Entry(
         name=name,
         kind="run",

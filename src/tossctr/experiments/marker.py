@@ -12,7 +12,7 @@ from tossctr.artefact import SMALL_BYTES, Artefact, Sha256, read_artefact, sha25
 from tossctr.calibration.objectives import AIMS
 from tossctr.config.choices import FoldMethod, Method, Objective
 from tossctr.errors import UserError
-from tossctr.metrics.registry import METRICS
+from tossctr.metrics.registry import default_metrics
 
 MAX_RUNS = 1_000  # of folds and seeds
 MAX_MEMBERS = 100  # of a blend
@@ -50,7 +50,7 @@ class FoldsMarker(Artefact):
         if len(self.by_fold) != len(expected):
             raise ValueError("by_fold is not of the runs")
         for metrics in (self.metrics, self.cross_validated, *self.by_fold):
-            _require(metrics, METRICS)
+            _require(metrics, default_metrics())
         return self
 
 
@@ -111,7 +111,7 @@ class BlendMarker(Artefact):
         if len(self.combination.weights) != len(names):
             raise ValueError("weights are not those of the members")
         _require(self.methods, [self.combination.method])
-        _require(self.metrics, METRICS)
+        _require(self.metrics, default_metrics())
         for scores in (*self.singles.values(), *self.methods.values(), self.gain):
             _require(scores, AIMS[self.objective].scores)
             if any(spread.error is None for spread in scores.values()):

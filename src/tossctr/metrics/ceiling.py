@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from tossctr.metrics.registry import evaluate
+from tossctr.metrics.registry import METRICS, default_metrics, evaluate
 
 
 def read_truth(truth: Path, split: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -24,17 +24,16 @@ def read_truth(truth: Path, split: str) -> tuple[NDArray[np.int64], NDArray[np.f
 
 
 def ceiling(label: NDArray[np.int64], probability: NDArray[np.float64]) -> dict[str, float]:
-    """The metrics of the true probabilities: no model does better in expectation.
+    """The default metrics of the true probabilities: no model does better in expectation.
 
-    WLL and the competition score weigh clicks and non-clicks 50:50, so for them the probabilities
-    are shifted to a balanced prior (the ranking stays as it is).
+    For class-balanced metrics the probabilities are shifted to a balanced prior, which leaves the
+    ranking as it is.
     """
     natural = logit(probability)
-    prior = label.mean()
-    balanced = natural - logit(prior)
+    balanced = natural - logit(label.mean())
     return {
-        **evaluate(label, natural, ["AUC", "logloss", "AP"]),
-        **evaluate(label, balanced, ["WLL", "competition_score"]),
+        name: evaluate(label, balanced if METRICS[name].class_balanced else natural, [name])[name]
+        for name in default_metrics()
     }
 
 

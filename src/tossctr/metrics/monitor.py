@@ -1,4 +1,4 @@
-"""The monitor: a weighted sum of metrics, by which the weights of a training are chosen."""
+"""The monitor: the weighted sum of metrics that picks the best weights of a training."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from tossctr.metrics.registry import better_when, is_metric
+from tossctr.metrics.registry import find_metric, is_metric
 
 Mode = Literal["max", "min"]
 
 MIN_IMPROVEMENT = 1e-6
-_OPPOSITE: Mapping[Mode, Mode] = {"max": "min", "min": "max"}
 
 
 def modes_of(monitor: Mapping[str, float]) -> set[Mode]:
-    """How each weighted metric, and so the sum, is better: one way unless they contradict."""
+    """The direction of each weighted metric; both where they contradict each other."""
     return {
-        better_when(name) if weight > 0 else _OPPOSITE[better_when(name)]
+        "max" if find_metric(name).higher_is_better == (weight > 0) else "min"
         for name, weight in monitor.items()
         if weight and is_metric(name)
     }
 
 
 def mode_of(monitor: Mapping[str, float]) -> Mode:
-    """Which way the sum is better, where its metrics do not contradict each other."""
+    """The direction of the sum, if its metrics do not contradict each other."""
     return "min" if modes_of(monitor) == {"min"} else "max"
 
 
 def sign_of(mode: Mode) -> float:
-    """What makes a larger monitor the better one when it is multiplied by this."""
+    """The factor that makes a higher monitor the better one."""
     return 1.0 if mode == "max" else -1.0
 
 
 class Validations:
-    """The validations of a training in their order, and the best of them.
+    """The validations of a training in order, and the best one.
 
     Attributes:
-        history: one row a validation: epoch, step, metrics, monitor, learning rate.
-        best_row: the row whose monitor is best; None before any that is a number.
+        history: one row per validation: epoch, step, metrics, monitor, learning rate.
+        best_row: the row with the best monitor; None while every monitor was NaN.
     """
 
     def __init__(self, monitor: Mapping[str, float], mode: Mode) -> None:
@@ -52,7 +51,7 @@ class Validations:
         """Append a validation.
 
         Returns:
-            Whether it is the best one, by more than 1e-6; never where the monitor is NaN.
+            Whether it is the best so far, by more than 1e-6; False if the monitor is NaN.
         """
         value = sum(weight * metrics[name] for name, weight in self._monitor.items())
         self.history.append(

@@ -1,131 +1,179 @@
-"""Metrics under FuxiCTR's names, and the competition's own, in float64 from logits."""
+"""Every metric: its name, function and direction. To add one, enter it in `METRICS`.
+
+Names are FuxiCTR's where it has the metric. All are computed in float64 from logits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tossctr.metrics.grouped import Groups, is_grouped
+from tossctr.metrics.predictions import Floats, LabelledPredictions
 
-Floats = NDArray[np.float64]
-EPS = 1e-7  # probabilities are kept this far from 0 and 1, as FuxiCTR does
+EPS = 1e-7  # probabilities are clipped this far from 0 and 1, as FuxiCTR does
 
 
-def auc(label: Floats, probability: Floats) -> float:
+@dataclass(frozen=True)
+class Metric:
+    """Attributes:
+    title: its heading in reports.
+    function: the metric of N rows; NaN where it is undefined.
+    higher_is_better: its direction.
+    needs_groups: whether each row needs a group (`group_id`).
+    shown_by_default: whether every run computes it and tables show it; else only runs that name
+        it in `metrics` or `monitor`. False for metrics that need groups.
+    ranking: whether it depends on the order of the predictions alone, which calibration keeps.
+    class_balanced: whether clicks and non-clicks weigh 50:50 in it, however rare clicks are.
+    """
+
+    title: str
+    function: Callable[[LabelledPredictions], float]
+    higher_is_better: bool
+    needs_groups: bool = False
+    shown_by_default: bool = False
+    ranking: bool = False
+    class_balanced: bool = False
+
+
+def auc(rows: LabelledPredictions) -> float:
     """Area under the ROC curve; NaN where only one class is present."""
     from sklearn.metrics import roc_auc_score  # here, as every reader of a config imports this file
 
-    return float(roc_auc_score(label, probability)) if _both_classes(label) else float("nan")
+    return float(roc_auc_score(rows.label, rows.score)) if rows.has_both_classes else float("nan")
 
 
-def logloss(label: Floats, probability: Floats) -> float:
+def logloss(rows: LabelledPredictions) -> float:
     """Mean binary cross entropy in nats."""
-    return float(_cross_entropy(label, probability).mean())
+    return float(_cross_entropy(rows).mean())
 
 
-def average_precision(label: Floats, probability: Floats) -> float:
+def average_precision(rows: LabelledPredictions) -> float:
     """Average precision (area under the precision-recall steps); NaN without a positive."""
     from sklearn.metrics import average_precision_score
 
-    if not label.any():
+    if not rows.label.any():
         return float("nan")
-    return float(average_precision_score(label, probability))
+    return float(average_precision_score(rows.label, rows.score))
 
 
-def weighted_logloss(label: Floats, probability: Floats) -> float:
+def weighted_logloss(rows: LabelledPredictions) -> float:
     """Log loss with clicks and non-clicks weighted 50:50; NaN where only one class is present."""
-    if not _both_classes(label):
+    if not rows.has_both_classes:
         return float("nan")
-    loss = _cross_entropy(label, probability)
-    positive = label > 0.5
+    loss = _cross_entropy(rows)
+    positive = rows.label > 0.5
     return float(0.5 * loss[positive].mean() + 0.5 * loss[~positive].mean())
 
 
-def competition_score(label: Floats, probability: Floats) -> float:
+def competition_score(rows: LabelledPredictions) -> float:
     """0.5 x AP + 0.5 x 1 / (1 + WLL), as the Toss NEXT ML Challenge ranks."""
-    ap = average_precision(label, probability)
-    return 0.5 * ap + 0.5 / (1 + weighted_logloss(label, probability))
+    return 0.5 * average_precision(rows) + 0.5 / (1 + weighted_logloss(rows))
 
 
-class Metric(NamedTuple):
-    """A function of labels (N,) and probabilities (N,), and which way it is better."""
+def _cross_entropy(rows: LabelledPredictions) -> Floats:
+    p = np.clip(rows.probability, EPS, 1 - EPS)
+    loss: Floats = -(rows.label * np.log(p) + (1 - rows.label) * np.log1p(-p))
+    return loss
 
-    of: Callable[[Floats, Floats], float]
-    better: Literal["max", "min"]
+
+def _within_groups(title: str, function: Callable[[LabelledPredictions], float]) -> Metric:
+    return Metric(title, function, higher_is_better=True, needs_groups=True, ranking=True)
 
 
-# Computed of every run and shown in every table. Metrics within groups are computed where asked for
-# (they need a group for each row), and of all of them larger is better.
-METRICS: Mapping[str, Metric] = {
-    "AUC": Metric(auc, "max"),
-    "logloss": Metric(logloss, "min"),
-    "AP": Metric(average_precision, "max"),
-    "WLL": Metric(weighted_logloss, "min"),
-    "competition_score": Metric(competition_score, "max"),
+def ndcg(k: int) -> Metric:
+    """NDCG of the first k rows of each group."""
+    return _within_groups(f"NDCG@{k}", lambda rows: rows.grouped.ndcg(k))
+
+
+METRICS: dict[str, Metric] = {
+    "AUC": Metric("AUC", auc, higher_is_better=True, shown_by_default=True, ranking=True),
+    "logloss": Metric("Log loss", logloss, higher_is_better=False, shown_by_default=True),
+    "AP": Metric(
+        "Average precision",
+        average_precision,
+        higher_is_better=True,
+        shown_by_default=True,
+        ranking=True,
+    ),
+    "WLL": Metric(
+        "WLL", weighted_logloss, higher_is_better=False, shown_by_default=True, class_balanced=True
+    ),
+    "competition_score": Metric(
+        "Competition score",
+        competition_score,
+        higher_is_better=True,
+        shown_by_default=True,
+        class_balanced=True,
+    ),
+    # Zhou et al., KDD 2018: weighted by the rows of a group.
+    "gAUC": _within_groups("gAUC", lambda rows: rows.grouped.mean_auc(weighted=True)),
+    "avgAUC": _within_groups("avgAUC", lambda rows: rows.grouped.mean_auc(weighted=False)),
+    "MRR": _within_groups("MRR", lambda rows: rows.grouped.reciprocal_rank()),
 }
+
+# Metrics with a positive integer N in their name.
+PARAMETRIZED: dict[str, Callable[[int], Metric]] = {"NDCG(k=N)": ndcg}
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of that name, such as `AUC` or `NDCG(k=5)`.
+
+    Raises:
+        KeyError: there is none.
+    """
+    found = re.fullmatch(r"(.+=)([1-9]\d*)(\))", name)
+    if found and (pattern := f"{found[1]}N{found[3]}") in PARAMETRIZED:
+        return PARAMETRIZED[pattern](int(found[2]))
+    return METRICS[name]
 
 
 def is_metric(name: str) -> bool:
-    """Whether `evaluate` knows a metric of that name."""
-    return name in METRICS or is_grouped(name)
+    """Whether there is a metric of that name."""
+    try:
+        find_metric(name)
+    except KeyError:
+        return False
+    return True
 
 
-def better_when(name: str) -> Literal["max", "min"]:
-    """Which way a metric is better.
-
-    Raises:
-        KeyError: an unknown metric name.
-    """
-    return "max" if is_grouped(name) else METRICS[name].better
+def default_metrics() -> tuple[str, ...]:
+    """The names of the metrics that every run computes and tables show."""
+    return tuple(name for name, metric in METRICS.items() if metric.shown_by_default)
 
 
-def reported(*more: Iterable[str]) -> tuple[str, ...]:
-    """The names in `METRICS`, which every table may show, then those asked for besides."""
-    return tuple(dict.fromkeys([*METRICS, *(name for names in more for name in names)]))
+def reported(*requested: Iterable[str]) -> tuple[str, ...]:
+    """The default metrics, then the requested ones, each once."""
+    return tuple(dict.fromkeys([*default_metrics(), *(n for names in requested for n in names)]))
 
 
 def evaluate(
     label: NDArray[Any],
     logit: NDArray[Any],
-    names: Sequence[str] = tuple(METRICS),
+    names: Sequence[str] | None = None,
     *,
     group: NDArray[Any] | None = None,
+    ranked_by: NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """The named metrics of predictions.
 
     Args:
         label: (N,) 0 or 1.
         logit: (N,) log odds; they rank more finely than float32 probabilities.
-        names: of `METRICS`, or grouped ones (`gAUC`, `avgAUC`, `MRR`, `NDCG(k=5)`).
-        group: (N,) the group of each row, which grouped metrics need.
+        names: None takes the default metrics.
+        group: (N,) the group of each row, for metrics within groups.
+        ranked_by: (N,) log odds before calibration, which ranking metrics use; None: `logit`.
 
     Raises:
         KeyError: an unknown metric name.
-        ValueError: a grouped metric without `group`.
+        ValueError: a metric within groups without `group`.
     """
-    from scipy.special import expit
-
-    label = np.asarray(label, np.float64)
     logit = np.asarray(logit, np.float64)
-    probability = expit(logit)
-    values = {name: METRICS[name].of(label, probability) for name in names if name in METRICS}
-    others = [name for name in names if name not in METRICS]
-    if others:
-        if group is None:
-            raise ValueError(f"{others} need a group for each row")
-        groups = Groups.of(label, logit, group)
-        values |= {name: groups.metric(name) for name in others}
-    return {name: values[name] for name in names}
-
-
-def _both_classes(label: Floats) -> bool:
-    return bool(label.min() != label.max()) if len(label) else False
-
-
-def _cross_entropy(label: Floats, probability: Floats) -> Floats:
-    p = np.clip(probability, EPS, 1 - EPS)
-    loss: Floats = -(label * np.log(p) + (1 - label) * np.log1p(-p))
-    return loss
+    ranked_by = logit if ranked_by is None else np.asarray(ranked_by, np.float64)
+    rows = LabelledPredictions(np.asarray(label, np.float64), logit, ranked_by, group)
+    names = default_metrics() if names is None else names
+    return {name: find_metric(name).function(rows) for name in names}

@@ -28,8 +28,8 @@ def standard_errors(
         seed: of the groups.
 
     Returns:
-        By metric; NaN for those that need clicks and non-clicks where there are fewer than 20 of
-        either.
+        By name of each default metric; NaN for ranking and class-balanced metrics if there are
+        fewer than 20 clicks or non-clicks.
     """
     label, logit = np.asarray(label), np.asarray(logit)
     group = np.random.default_rng(seed).permutation(len(label)) % GROUPS
@@ -38,11 +38,14 @@ def standard_errors(
     without = [evaluate(label[group != g], logit[group != g]) for g in range(GROUPS)]
     clicks = int((label > 0.5).sum())
     few = min(clicks, len(label) - clicks) < GROUPS
-    return {
-        name: float("nan") if few and name != "logloss"
-        else float(np.std([metrics[name] for metrics in without]) * math.sqrt(GROUPS - 1))
-        for name in METRICS
-    }  # fmt: skip
+
+    def error(name: str) -> float:
+        metric = METRICS[name]
+        if few and (metric.ranking or metric.class_balanced):
+            return float("nan")
+        return float(np.std([metrics[name] for metrics in without]) * math.sqrt(GROUPS - 1))
+
+    return {name: error(name) for name in without[0]}
 
 
 def interval(value: float, error: float, rows: int, test_rows: int) -> tuple[float, float]:

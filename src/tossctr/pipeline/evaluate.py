@@ -12,7 +12,7 @@ from tossctr.inference.held_out import held_out
 from tossctr.inference.predict import gather, predict_file
 from tossctr.inference.predictor import Scorer
 from tossctr.location import Location, name_of
-from tossctr.metrics.grouped import say_left_out
+from tossctr.metrics.grouped import warn_of_missing_groups
 from tossctr.metrics.registry import evaluate, reported
 from tossctr.runs.run_folder import Run
 
@@ -45,12 +45,10 @@ def evaluate_run(
         scored = predict_file(run, data, device=device, labelled=True, report=report)
         label, logit, group = gather(scored, data)
         report.say(name_of(data))
-        say_left_out(group, training.group_id)
+        warn_of_missing_groups(group, training.group_id)
         return evaluate(label, calibrator(logit), names, group=group)
     held = held_out(run, device)
-    say_left_out(held.group, training.group_id)
-    metrics = evaluate(held.label, held.logit, names, group=held.group)
+    warn_of_missing_groups(held.group, training.group_id)
     if objective == "raw":
-        return metrics
-    after = calibrate(held, objective).after  # a rising map leaves the ranking metrics as they are
-    return {name: after.get(name, value) for name, value in metrics.items()}
+        return evaluate(held.label, held.logit, names, group=held.group)
+    return dict(calibrate(held, objective, names).after)

@@ -31,7 +31,7 @@ from tossctr.inference.held_out import held_out
 from tossctr.inference.predictor import Scorer, marker_of, members_of, objective_of
 from tossctr.location import beside
 from tossctr.metrics.ceiling import ceiling
-from tossctr.metrics.registry import evaluate
+from tossctr.metrics.registry import METRICS, default_metrics, evaluate
 from tossctr.metrics.uncertainty import standard_errors
 from tossctr.progress import say
 from tossctr.report.distributions import distributions
@@ -171,11 +171,13 @@ def _half_widths(scored: Scored, calibration: Calibration) -> dict[str, float]:
 
 
 def _baseline(label: NDArray[np.float64]) -> dict[str, float]:
-    constant = np.full(len(label), float(logit(label.mean())))
-    return {
-        **evaluate(label, constant, ["AUC", "logloss", "AP"]),
-        **evaluate(label, np.zeros(len(label)), ["WLL", "competition_score"]),
-    }
+    """Default metrics of a constant: the share of clicks, 1/2 for class-balanced metrics."""
+    prior = float(logit(label.mean()))
+
+    def constant(name: str) -> NDArray[np.float64]:
+        return np.full(len(label), 0.0 if METRICS[name].class_balanced else prior)
+
+    return {name: evaluate(label, constant(name), [name])[name] for name in default_metrics()}
 
 
 def _truth(

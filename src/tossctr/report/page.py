@@ -17,6 +17,7 @@ from tossctr.errors import UserError
 from tossctr.experiments.opening import open_scorer
 from tossctr.inference.predictor import Scorer, marker_of, objective_of
 from tossctr.location import Location
+from tossctr.metrics.registry import METRICS
 from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
 from tossctr.progress import say
@@ -210,7 +211,7 @@ def _card(reports: Sequence[RunReport], key: str) -> Score:
     high = known[of] if known else best
     span = (high - low) or 1.0
     return Score(
-        name=tables.NAMES[of]
+        name=METRICS[of].title
         + (f", {'calibrated' if key != of else 'raw'}" if of == "logloss" else ""),
         values=tuple(f"{v:.4f}" for v in values),
         within=tuple(tables.within(r, key, 4) for r in reports),

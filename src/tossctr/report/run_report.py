@@ -96,7 +96,7 @@ class RunReport:
 
     @property
     def best(self) -> Mapping[str, float]:
-        """The metrics in `METRICS`, and as `calibrated` the objective's after calibration."""
+        """The default metrics, and as `calibrated` the objective's after calibration."""
         return {**self.metrics, "calibrated": self.calibration.after[self.aim.metric]}
 
     @property

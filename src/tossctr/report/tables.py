@@ -9,19 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from tossctr.metrics.registry import METRICS, default_metrics, find_metric, is_metric
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
 from tossctr.runs.run_folder import WEIGHTS, Run
 from tossctr.trees.lightgbm import BOOSTER
 
 UNKNOWN = "–"  # an older run did not record it
-NAMES = {
-    "AUC": "AUC",
-    "AP": "Average precision",
-    "logloss": "Log loss",
-    "WLL": "WLL",
-    "competition_score": "Competition score",
-}
 
 
 @dataclass(frozen=True)
@@ -51,21 +45,24 @@ def scores(reports: Sequence[RunReport]) -> Table:
 
 
 def metrics_of(report: RunReport) -> dict[str, str]:
-    """By key of `RunReport.best` what it is called: what its objective is judged by, and AUC, AP
-    and log loss."""
-    aim = report.aim
-    judged = ("WLL", "competition_score") if aim.balanced else ()
-    names = {key: NAMES[key] for key in ("AUC", "AP")}
-    names |= {key: f"{NAMES[key]}, raw" for key in ("logloss", *judged)}
+    """By key of `RunReport.best`, the titles of the default metrics that concern its objective:
+    ranking metrics, then those of probabilities, before and after calibration."""
+    shown = [name for name in default_metrics() if _concerns(report, name)]
+    shown.sort(key=lambda name: not METRICS[name].ranking)
+    names = {n: METRICS[n].title + ("" if METRICS[n].ranking else ", raw") for n in shown}
     if report.objective != "raw":
-        names["calibrated"] = f"{NAMES[aim.metric]}, calibrated"
+        names["calibrated"] = f"{METRICS[report.aim.metric].title}, calibrated"
     return names
+
+
+def _concerns(report: RunReport, name: str) -> bool:
+    """Whether a metric is shown: class-balanced ones only if the objective is one of them."""
+    return report.aim.balanced or not (is_metric(name) and find_metric(name).class_balanced)
 
 
 def history(report: RunReport) -> Table:
     """One row a validation."""
-    left_out = {"epoch", "step"} | (set() if report.aim.balanced else {"WLL", "competition_score"})
-    names = [n for n in report.history[0] if n not in left_out]
+    names = [n for n in report.history[0] if n not in ("epoch", "step") and _concerns(report, n)]
     of_trees = report.boosted  # whose steps are their rounds
     return Table(
         f"Validations of {report.name}",

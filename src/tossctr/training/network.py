@@ -22,7 +22,7 @@ from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.loader import BatchRows, batches, ending_workers
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable, UserError
-from tossctr.metrics.grouped import say_left_out
+from tossctr.metrics.grouped import warn_of_missing_groups
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
@@ -113,7 +113,7 @@ def fit_network(
     group = None
     if config.group_id is not None:
         group = valid_rows.groups(config.group_id)
-        say_left_out(np.asarray(group), config.group_id)
+        warn_of_missing_groups(np.asarray(group), config.group_id)
     valid_order = BatchRows(len(valid_rows), config.batch_size, shuffle=False)
     module = CTRModule(model, config, group, processes)
     module.micro_batch_events = parts.micro_batch_events

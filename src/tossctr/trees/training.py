@@ -18,7 +18,7 @@ from scipy.special import logit
 from tossctr.config.schema import Experiment, TrainingConfig
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable
-from tossctr.metrics.grouped import say_left_out
+from tossctr.metrics.grouped import warn_of_missing_groups
 from tossctr.metrics.monitor import Validations
 from tossctr.metrics.registry import evaluate, reported
 from tossctr.progress import say, track
@@ -74,7 +74,7 @@ def fit_trees(
     group = None
     if config.group_id is not None:
         group = valid_rows.groups(config.group_id)
-        say_left_out(np.asarray(group), config.group_id)
+        warn_of_missing_groups(np.asarray(group), config.group_id)
     seen = Validations(config.monitor, config.monitor_mode)
     validated = 0.0
     with track("boost (rows x rounds)", len(train_rows) * options.num_boost_round) as advance:
