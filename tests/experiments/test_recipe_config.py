@@ -9,6 +9,21 @@ from tossctr.errors import UserError
 from tossctr.experiments.recipe import load_recipe
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+DATASET = """\
+shop:
+    train_data: data/train.parquet
+    label_col: {name: clicked, dtype: float}
+    feature_cols:
+        - {name: [city, item], dtype: str, type: categorical}
+"""
+
+
+@pytest.fixture
+def config_dir(tmp_path: Path) -> Path:
+    """A config folder with data set `shop` and experiment `small`."""
+    (tmp_path / "dataset_config.yaml").write_text(DATASET)
+    (tmp_path / "model_config.yaml").write_text("small: {model: DeepFM, dataset_id: shop}\n")
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", read_mapping(CONFIGS / "recipes.yaml"))
@@ -34,7 +49,7 @@ def test_the_recipes_that_come_with_the_project(name):
 )
 def test_what_is_wrong_with_a_recipe_is_said(config_dir, entry, said):
     model, dataset = config_dir / "model_config.yaml", config_dir / "dataset_config.yaml"
-    model.write_text(model.read_text() + "other:\n    model: DeepFM\n    dataset_id: elsewhere\n")
+    model.write_text(model.read_text() + "other: {model: DeepFM, dataset_id: elsewhere}\n")
     shop = dataset.read_text()
     dataset.write_text(
         shop + shop.replace("shop:", "elsewhere:").replace("data/train", "data/other")
