@@ -59,7 +59,7 @@ class Batch:
         time_sequences: ragged float64 time stamps of histories by name.
         meta: (B,) int64 by name, for metrics; never a model input.
         label: (B,) float32, or None when scoring.
-        row: (B,) int64, the rows' positions in the set they come from.
+        row: (B,) int64, the rows' positions in their data set, or None.
     """
 
     categorical: Tensor
@@ -73,6 +73,28 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.categorical)
+
+    @property
+    def labels(self) -> Tensor:
+        """(B,) float32.
+
+        Raises:
+            ValueError: the rows have none.
+        """
+        if self.label is None:
+            raise ValueError("the rows have no labels")
+        return self.label
+
+    @property
+    def positions(self) -> Tensor:
+        """(B,) int64, the rows' positions in their data set.
+
+        Raises:
+            ValueError: they are unknown.
+        """
+        if self.row is None:
+            raise ValueError("the rows' positions are unknown")
+        return self.row
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch on another device (Lightning calls this too)."""

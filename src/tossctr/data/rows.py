@@ -79,6 +79,17 @@ class EncodedRows:
     def __len__(self) -> int:
         return len(self.categorical)
 
+    @property
+    def labels(self) -> Array:
+        """(N,) float32.
+
+        Raises:
+            ValueError: the rows have none.
+        """
+        if self.label is None:
+            raise ValueError("the rows have no labels")
+        return self.label
+
     def groups(self, name: str) -> Array:
         """(N,) int64 the raw values of a field that `group_id` names: an integer or the hash of a
         text, `NO_GROUP` where missing.

@@ -105,8 +105,7 @@ def train_folds(
         )
     with locked(folder.with_name(f".{folder.name}.lock"), f"the folds {folder}"):
         rows = data.train
-        assert rows.label is not None
-        label = np.asarray(rows.label)
+        label = np.asarray(rows.labels)
         group_id = experiment.training.group_id
         group = None if group_id is None else np.asarray(rows.groups(group_id))
         cut = experiment.dataset.valid_split.seed

@@ -44,14 +44,12 @@ def held_out_file(run: Run | Scorer) -> Path:
 def keep_validation(run: Run, data: Prepared, device: torch.device) -> HeldOut:
     """Predict a data set's validation part and keep that in the run's folder."""
     valid = replace(data.valid, features=run.features)
-    assert valid.label is not None
-    assert data.train.label is not None
     group_id = run.experiment.training.group_id
     held = HeldOut(
         row=np.arange(len(valid)),
-        label=np.asarray(valid.label),
+        label=np.asarray(valid.labels),
         logit=predict_rows(run, valid, device=device),
-        prior=float(np.asarray(data.train.label).mean(dtype=np.float64)),
+        prior=float(np.asarray(data.train.labels).mean(dtype=np.float64)),
         group=None if group_id is None else np.asarray(valid.groups(group_id)),
         run=sha256_of(marker_of(run)),
     )

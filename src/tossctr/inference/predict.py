@@ -208,8 +208,7 @@ def predict_rows(
     for start in range(0, len(rows), batch_rows):
         batch = dataset[np.arange(start, min(start + batch_rows, len(rows)))]
         for part in batch.split(limit):
-            assert part.row is not None
-            logits[part.row.numpy()] = model(part.to(device)).double().cpu().numpy()
+            logits[part.positions.numpy()] = model(part.to(device)).double().cpu().numpy()
     return logits
 
 

@@ -120,7 +120,6 @@ def _errors(
     model = FESeq(recording.features, recording.config).to(torch.float64)
     load_public(model, recording.weights)
     batch = replace(batch, numeric=batch.numeric.double())
-    assert batch.label is not None
     for module in model.modules():
         # Weights are recorded after the one training pass, the probability before it.
         if isinstance(module, nn.BatchNorm1d) and module.num_batches_tracked == 1:
@@ -131,7 +130,7 @@ def _errors(
     if not training:
         return Errors(worst, None, None, None)
     logits = model.train()(batch, real_history)
-    loss = binary_cross_entropy_with_logits(logits, batch.label.double())
+    loss = binary_cross_entropy_with_logits(logits, batch.labels.double())
     loss.backward()  # type: ignore[no-untyped-call]
     ours = to_public(model, {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     errors = gradient_errors(ours, recording.gradients)

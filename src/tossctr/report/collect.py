@@ -79,8 +79,7 @@ def collect(
         )
     valid = replace(prepared.valid, features=run.features)
     scored = score(run, valid, device)
-    assert prepared.train.label is not None
-    prior = float(np.mean(prepared.train.label, dtype=np.float64))
+    prior = float(np.mean(prepared.train.labels, dtype=np.float64))
     report = _report(run, name, scored, prior, prepared, objective)
     found, rows = importance(run, valid, scored, device)
     return replace(

@@ -90,8 +90,7 @@ def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
     if not os.path.lexists(held_out_file(run)):
         return None
     held = kept_of(run)
-    assert valid.label is not None
-    return held if np.array_equal(held.label, valid.label) else None
+    return held if np.array_equal(held.label, valid.labels) else None
 
 
 def from_kept(held: HeldOut) -> Scored:
@@ -115,7 +114,6 @@ def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
         valid: (N,) its data set's validation rows, with the run's features.
         device: where to compute.
     """
-    assert valid.label is not None
     kept = _kept(run, valid)
     if kept is not None:
         return from_kept(kept)
@@ -129,5 +127,5 @@ def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
             logit[start : start + len(part)] = predict_rows(run, subset(valid, part), device=device)
             advance(len(part))
     seconds = max(time.monotonic() - started, 1e-9)
-    label = np.asarray(valid.label[numbers], np.float64)
+    label = np.asarray(valid.labels[numbers], np.float64)
     return Scored(numbers, label, logit, len(valid), len(numbers) / seconds)

@@ -120,13 +120,12 @@ def check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
     Raises:
         UserError: it is NaN whatever the predictions are.
     """
-    assert valid_rows.label is not None
     group = None if config.group_id is None else valid_rows.groups(config.group_id)
     names = tuple(name for name, weight in config.monitor.items() if weight)
     scores = np.zeros(len(valid_rows))
-    for name, value in evaluate(valid_rows.label, scores, names, group=group).items():
+    for name, value in evaluate(valid_rows.labels, scores, names, group=group).items():
         if math.isnan(value):
-            clicks = int(np.count_nonzero(valid_rows.label))
+            clicks = int(np.count_nonzero(valid_rows.labels))
             of = f"{len(valid_rows):,} validation rows, {clicks:,} of them clicks"
             within = "" if group is None else f", in groups by {config.group_id}"
             raise UserError(

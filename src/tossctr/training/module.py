@@ -150,13 +150,13 @@ class CTRModule(pl.LightningModule):
                 if pairs is not None:
                     _set_generators(pairs.generators[n], self.device)
                 logit = self.model(part).float()
-                loss = self._loss.of_rows(logit, _label(part)) / rows
+                loss = self._loss.of_rows(logit, part.labels) / rows
                 if pairs is not None:
                     # Its gradient is that of the whole batch's pairs, its value the part's share.
                     own = (logit * pairs.gradients[n]).sum()
                     loss = loss + own - own.detach() + pairs.value * len(part) / rows
                 elif self._loss.pairs:
-                    loss = loss + self._loss.of_pairs(logit, _label(part))
+                    loss = loss + self._loss.of_pairs(logit, part.labels)
                 self.manual_backward(loss)
                 losses.append(loss.detach())
         except torch.OutOfMemoryError:
@@ -190,7 +190,7 @@ class CTRModule(pl.LightningModule):
             for part in parts:
                 generators.append(_generators(self.device))
                 logits.append(self.model(part).float())
-        label = torch.cat([_label(part) for part in parts])
+        label = torch.cat([part.labels for part in parts])
         value, gradient = self._loss.pair_gradient(torch.cat(logits), label)
         return _Pairs(generators, value, torch.split(gradient, [len(part) for part in parts]))
 
@@ -231,9 +231,8 @@ class CTRModule(pl.LightningModule):
     def validation_step(self, parts: list[Batch], batch_idx: int) -> None:
         for part in parts:
             self._logits.append(self.model(part).float().cpu())
-            self._labels.append(_label(part).cpu())
-            if part.row is not None:
-                self._rows.append(part.row.cpu())
+            self._labels.append(part.labels.cpu())
+            self._rows.append(part.positions.cpu())
 
     def on_validation_epoch_end(self) -> None:
         label, logit, row = (
@@ -269,10 +268,7 @@ def _not_finite(
     parts: list[Batch], losses: list[Tensor], mean: Tensor, processes: Processes
 ) -> UserError:
     bad = [part for part, loss in zip(parts, losses, strict=True) if not torch.isfinite(loss)]
-    own = [
-        [int(row) for part in some if part.row is not None for row in part.row]
-        for some in (bad, parts)
-    ]
+    own = [[int(row) for part in some for row in part.positions] for some in (bad, parts)]
     known, all_ = (
         [row for rows in of_processes for row in rows]
         for of_processes in zip(*processes.all_gather(own), strict=True)
@@ -303,8 +299,3 @@ def _set_generators(state: tuple[Tensor, Tensor | None], device: torch.device) -
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
-
-
-def _label(batch: Batch) -> Tensor:
-    assert batch.label is not None, "training needs labelled rows"
-    return batch.label

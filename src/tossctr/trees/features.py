@@ -90,11 +90,10 @@ class TreeFeatures:
         }
         clicks = {r.name: np.zeros((folds, r.keys, 2)) for r in self._all_rates()}
         total = np.zeros((folds, 2))
-        assert rows.label is not None
         with track("derive features", len(rows)) as advance:
             for start in range(0, len(rows), BLOCK_ROWS):
                 block = Block(rows, start, min(start + BLOCK_ROWS, len(rows)))
-                label = np.asarray(rows.label[block.rows], np.float64)
+                label = np.asarray(rows.labels[block.rows], np.float64)
                 fold = self._fold(block)
                 add_keys(np.zeros_like(fold), label, fold, total[:, None])
                 for name in self._sequences:

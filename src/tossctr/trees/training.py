@@ -49,20 +49,18 @@ def fit_trees(
     config = experiment.training
     options = experiment.hyperparameters
     assert isinstance(options, LightGBMConfig)
-    assert train_rows.label is not None
-    assert valid_rows.label is not None
     started = time.monotonic()
     features = TreeFeatures(train_rows.features, options).fit(train_rows, config.seed)
     parameters = _parameters(options, config)
     train = lgb.Dataset(
         Columns(features, train_rows, trained=True),
-        np.asarray(train_rows.label),
+        np.asarray(train_rows.labels),
         categorical_feature=features.categorical,
         params=parameters,
     ).construct()
     valid = lgb.Dataset(
         Columns(features, valid_rows, trained=False),
-        np.asarray(valid_rows.label),
+        np.asarray(valid_rows.labels),
         reference=train,
         params=parameters,
     ).construct()
@@ -124,7 +122,6 @@ def _metrics(
     group: NDArray[Any] | None,
     config: TrainingConfig,
 ) -> dict[str, float]:
-    assert rows.label is not None
     taken: list[NDArray[np.float64]] = []
 
     def take(probability: NDArray[np.float64], _: lgb.Dataset) -> tuple[str, float, bool]:
@@ -133,7 +130,7 @@ def _metrics(
 
     booster.eval_valid(take)
     names = reported(config.metrics, config.monitor)
-    return evaluate(rows.label, logit(taken[0]), names, group=group)
+    return evaluate(rows.labels, logit(taken[0]), names, group=group)
 
 
 def _parameters(options: LightGBMConfig, config: TrainingConfig) -> dict[str, Any]:
