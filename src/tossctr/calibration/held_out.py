@@ -22,6 +22,8 @@ from tossctr.artefact import HELD_OUT_BYTES, Artefact, Sha256, first_problem, op
 from tossctr.errors import UserError
 from tossctr.files import whole_file
 
+VALIDATION = "validation.parquet"  # of a run
+OUT_OF_FOLD = "oof.parquet"  # of folds or of a blend
 AGAIN = "train again"
 LARGEST_LOGIT = 1e9  # beyond all that a model gives; sums of squares stay finite
 MAX_FOLDS = 1_000

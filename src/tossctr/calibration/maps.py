@@ -17,9 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.isotonic import IsotonicRegression
 
 Floats = NDArray[np.float64]
 Parameters = tuple[float, ...]
@@ -54,6 +52,8 @@ def logistic(
     bounds: Sequence[tuple[float, float]],
 ) -> Floats:
     """(k,) coefficients within bounds that minimise the weighted cross entropy of x (N, k)."""
+    from scipy.optimize import minimize  # here, as reading a calibration imports this file
+
     weight = weight / weight.sum()
 
     def loss(w: Floats) -> tuple[float, Floats]:
@@ -92,6 +92,8 @@ def _beta_columns(z: Floats) -> Floats:
 
 def _fit_isotonic(z: Floats, label: Floats, weight: Floats) -> Parameters:
     """The polygon's knots: all places, then all heights (logits)."""
+    from sklearn.isotonic import IsotonicRegression
+
     fitted = IsotonicRegression(out_of_bounds="clip").fit(z, label, weight).predict(z)
     height, block = np.unique(fitted, return_inverse=True)
     place = np.bincount(block, weight * z) / np.bincount(block, weight)

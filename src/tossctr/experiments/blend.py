@@ -18,22 +18,21 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from tossctr.calibration.calibrate import balanced_weights, stratified
-from tossctr.calibration.held_out import HeldOut, write_held_out
+from tossctr.calibration.held_out import OUT_OF_FOLD, HeldOut, write_held_out
 from tossctr.calibration.maps import MAPS, Floats
 from tossctr.calibration.objectives import AIMS, Aim
 from tossctr.config.choices import METHODS, Method, Objective
 from tossctr.errors import UserError
 from tossctr.experiments.combination import Combination, fit_combination
-from tossctr.experiments.marker import MAX_MEMBERS
+from tossctr.experiments.marker import BLEND_MARKER, MAX_MEMBERS
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import is_made, new_unfinished, put_in_place, refuse_foreign, remove_made
-from tossctr.inference.held_out import OUT_OF_FOLD, held_out
+from tossctr.inference.held_out import held_out
 from tossctr.inference.predictor import Scorer, marker_of, objective_of
 from tossctr.metrics.registry import evaluate, reported
 from tossctr.runs.run_folder import Run
 
 VERSION = 2
-MARKER = "blend.json"
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def blend(
     with locked(folder.with_name(f".{folder.name}.lock"), f"the blend {folder}"):
         work = new_unfinished(folder, "blend")
         write_held_out(work / OUT_OF_FOLD, out)
-        write_json(work / MARKER, _content(result, members, work, out))
+        write_json(work / BLEND_MARKER, _content(result, members, work, out))
         if is_made(folder, "blend") and _same(work, folder):
             remove_made(work, "blend")
         else:
@@ -153,7 +152,7 @@ def _same(one: Path, other: Path) -> bool:
     """Whether two blends are of the same members, with the same result."""
     return all(
         (other / name).is_file() and sha256_of(one / name) == sha256_of(other / name)
-        for name in (OUT_OF_FOLD, MARKER)
+        for name in (OUT_OF_FOLD, BLEND_MARKER)
     )
 
 

@@ -15,19 +15,14 @@ from typing import Any
 from tossctr.artefact import read_artefact
 from tossctr.config.entries import entry_ids
 from tossctr.config.schema import Experiment
-from tossctr.data.prepare import open_prepared
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment, overrides_by_experiment, read_experiment
 from tossctr.folders import made_from_of
 from tossctr.metrics.registry import default_metrics
 from tossctr.outputs import check_output, output_file
-from tossctr.pipeline.evaluate import evaluate_run
 from tossctr.printable import printable
 from tossctr.progress import say
 from tossctr.runs.marker import TrainingMetrics
-from tossctr.runs.run_folder import load_run
-from tossctr.runs.train import rows_of
-from tossctr.training.device import resolve_device
 
 TABLE, DATA = "compare.md", "compare.json"
 
@@ -179,6 +174,9 @@ def _matching(config: Path, patterns: Sequence[str]) -> list[str]:
 
 def _is_finished(run: Path, wanted: Experiment) -> bool:
     """Whether a run is whole, of this config, and trained on the data as they are now prepared."""
+    from tossctr.data.prepare import open_prepared
+    from tossctr.runs.train import rows_of
+
     made_from = made_from_of(run, "run")
     try:
         return (
@@ -196,6 +194,10 @@ def _result(run: Path, data: Path | None, gpu: int | None) -> dict[str, Any]:
     about = read_artefact(run / "metrics.json", TrainingMetrics).model_dump(exclude_none=True)
     if data is None:
         return {**about, "metrics": about["best"]}
+    from tossctr.pipeline.evaluate import evaluate_run
+    from tossctr.runs.run_folder import load_run
+    from tossctr.training.device import resolve_device
+
     metrics = evaluate_run(load_run(run), data, device=resolve_device(gpu))
     return {**about, "metrics": metrics}
 

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from tossctr.artefact import HELD_OUT_BYTES
-from tossctr.calibration.held_out import HeldOut, write_held_out
+from tossctr.calibration.held_out import OUT_OF_FOLD, HeldOut, write_held_out
 from tossctr.config.choices import FoldMethod
 from tossctr.config.identity import identity
 from tossctr.config.schema import Experiment
@@ -34,7 +34,7 @@ from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.data.subset import subset
 from tossctr.errors import UserError
-from tossctr.experiments.marker import MAX_RUNS, read_folds, verified
+from tossctr.experiments.marker import FOLDS_MARKER, MAX_RUNS, read_folds, verified
 from tossctr.experiments.splits import split
 from tossctr.families.experiment import save_experiment
 from tossctr.files import locked, sha256_of, write_json
@@ -48,7 +48,6 @@ from tossctr.folders import (
     unfinished,
     write_made_from,
 )
-from tossctr.inference.held_out import OUT_OF_FOLD
 from tossctr.inference.predict import predict_rows
 from tossctr.inference.predictor import Scorer
 from tossctr.metrics.registry import evaluate, reported
@@ -58,7 +57,6 @@ from tossctr.runs.run_folder import Run, load_run
 from tossctr.runs.train import train
 
 VERSION = 1
-MARKER = "folds.json"
 
 
 def folds_of(run: Path) -> Path:
@@ -132,7 +130,7 @@ def train_folds(
             fold=fold,
             group=group,
         )
-        (work / MARKER).unlink(missing_ok=True)  # of the same folds with other seeds
+        (work / FOLDS_MARKER).unlink(missing_ok=True)  # of the same folds with other seeds
         write_held_out(work / OUT_OF_FOLD, held_out)
         save_experiment(experiment, work / "experiment.json")
         names = reported(experiment.training.metrics, experiment.training.monitor)
@@ -154,7 +152,7 @@ def load_folds(folder: Path) -> Scorer:
     Raises:
         UserError: not there, of another version, or changed since.
     """
-    marker = folder / MARKER
+    marker = folder / FOLDS_MARKER
     about = read_folds(marker)
     verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
     runs = tuple(
@@ -206,7 +204,7 @@ def _begin(
 
 def _finished(folder: Path, seeds: Sequence[int]) -> Scorer | None:
     try:
-        same_seeds = read_folds(folder / MARKER).seeds == tuple(seeds)
+        same_seeds = read_folds(folder / FOLDS_MARKER).seeds == tuple(seeds)
         return load_folds(folder) if same_seeds else None
     except UserError:
         return None  # not finished, or something has changed since
@@ -259,7 +257,7 @@ def _finish(
     by_fold = [measured(logit, rows) for logit in logits for rows in of_fold]
     runs = [f"seed_{seed}/fold_{k}" for seed in seeds for k in range(folds)]
     write_json(
-        folder / MARKER,
+        folder / FOLDS_MARKER,
         {
             "version": VERSION,
             "method": method,

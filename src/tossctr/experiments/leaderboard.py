@@ -13,16 +13,15 @@ from typing import Any, Literal
 
 from tossctr.artefact import HELD_OUT_BYTES, read_artefact, sha256_of_regular
 from tossctr.calibration.calibrate import read_calibration
+from tossctr.calibration.held_out import OUT_OF_FOLD, VALIDATION
 from tossctr.calibration.objectives import AIMS
 from tossctr.config.choices import OBJECTIVES, Objective
 from tossctr.config.identity import MANNER
 from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
-from tossctr.experiments import blend, folds
-from tossctr.experiments.marker import read_blend, read_folds, verified
+from tossctr.experiments.marker import BLEND_MARKER, FOLDS_MARKER, read_blend, read_folds, verified
 from tossctr.families.experiment import read_experiment
 from tossctr.folders import is_made, is_unfinished
-from tossctr.inference.held_out import OUT_OF_FOLD, VALIDATION
 from tossctr.location import resolved
 from tossctr.metrics.registry import default_metrics
 from tossctr.progress import say
@@ -85,7 +84,7 @@ def leaderboard(root: Path) -> list[Entry]:
 
 
 def _markers(root: Path) -> Iterator[Path]:
-    for name in ("run.json", folds.MARKER, blend.MARKER):
+    for name in ("run.json", FOLDS_MARKER, BLEND_MARKER):
         for path in sorted(root.rglob(name)):
             parents = path.relative_to(root).parents
             inside_folds = name == "run.json" and any(is_made(root / p, "folds") for p in parents)
@@ -95,9 +94,9 @@ def _markers(root: Path) -> Iterator[Path]:
 
 def _entry(marker: Path, root: Path) -> Entry:
     name = marker.parent.relative_to(root).as_posix()
-    if marker.name == blend.MARKER:
+    if marker.name == BLEND_MARKER:
         return _of_blend(marker, name)
-    return _of_folds(marker, name) if marker.name == folds.MARKER else _of_run(marker, name)
+    return _of_folds(marker, name) if marker.name == FOLDS_MARKER else _of_run(marker, name)
 
 
 def _of_blend(marker: Path, name: str) -> Entry:

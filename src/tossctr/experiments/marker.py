@@ -14,6 +14,7 @@ from tossctr.config.choices import FoldMethod, Method, Objective
 from tossctr.errors import UserError
 from tossctr.metrics.registry import default_metrics
 
+FOLDS_MARKER, BLEND_MARKER = "folds.json", "blend.json"
 MAX_RUNS = 1_000  # of folds and seeds
 MAX_MEMBERS = 100  # of a blend
 

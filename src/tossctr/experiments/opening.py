@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tossctr.artefact import HELD_OUT_BYTES
-from tossctr.experiments import blend, folds
+from tossctr.calibration.held_out import OUT_OF_FOLD
+from tossctr.experiments import folds
 from tossctr.experiments.combination import Combination
-from tossctr.experiments.marker import read_blend, verified
-from tossctr.inference.held_out import OUT_OF_FOLD
+from tossctr.experiments.marker import BLEND_MARKER, FOLDS_MARKER, read_blend, verified
 from tossctr.inference.predictor import Scorer, members_of
 from tossctr.location import resolved
 from tossctr.runs.run_folder import Run, load_run
@@ -28,11 +28,11 @@ def open_scorer(path: Path, *, prefer_folds: bool = False) -> Run | Scorer:
     folder = path.parent if path.suffix == ".json" else path
     beside = folds.folds_of(folder)
     has_run = (folder / "run.json").is_file()
-    if (folder / blend.MARKER).is_file():
+    if (folder / BLEND_MARKER).is_file():
         return load_blend(folder)
-    if (folder / folds.MARKER).is_file():
+    if (folder / FOLDS_MARKER).is_file():
         return folds.load_folds(folder)
-    if (beside / folds.MARKER).is_file() and (prefer_folds or not has_run):
+    if (beside / FOLDS_MARKER).is_file() and (prefer_folds or not has_run):
         return folds.load_folds(beside)
     return load_run(path)
 
@@ -43,7 +43,7 @@ def load_blend(folder: Path) -> Scorer:
     Raises:
         UserError: a member or the blend has changed since.
     """
-    marker = folder / blend.MARKER
+    marker = folder / BLEND_MARKER
     about = read_blend(marker)
     verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
     members: list[tuple[Run, ...]] = []

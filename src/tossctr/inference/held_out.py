@@ -22,7 +22,13 @@ from tossctr.calibration.calibrate import (
     fit_calibrator,
     read_calibration,
 )
-from tossctr.calibration.held_out import HeldOut, read_held_out, write_held_out
+from tossctr.calibration.held_out import (
+    OUT_OF_FOLD,
+    VALIDATION,
+    HeldOut,
+    read_held_out,
+    write_held_out,
+)
 from tossctr.config.choices import Objective
 from tossctr.data.prepare import Prepared, open_prepared
 from tossctr.errors import UserError
@@ -31,9 +37,6 @@ from tossctr.inference.predict import predict_rows
 from tossctr.inference.predictor import Scorer, marker_of
 from tossctr.progress import say
 from tossctr.runs.run_folder import Run
-
-VALIDATION = "validation.parquet"
-OUT_OF_FOLD = "oof.parquet"
 
 
 def held_out_file(run: Run | Scorer) -> Path:

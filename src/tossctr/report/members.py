@@ -9,8 +9,8 @@ import numpy as np
 
 from tossctr.calibration.held_out import HeldOut
 from tossctr.calibration.objectives import AIMS
-from tossctr.experiments import blend
 from tossctr.experiments.marker import (
+    BLEND_MARKER,
     BlendMarker,
     FoldsMarker,
     OverFolds,
@@ -61,7 +61,7 @@ class Members:
 
 def members(run: Scorer, held: HeldOut) -> Members:
     """From the marker of folds or of a blend."""
-    if run.marker.name == blend.MARKER:
+    if run.marker.name == BLEND_MARKER:
         return _blend(run, read_blend(run.marker))
     return _folds(run, read_folds(run.marker), held)
 
@@ -70,7 +70,7 @@ def parts(run: Run | Scorer, name: str) -> dict[str, Run]:
     """By name a run that stands for each config in it."""
     if isinstance(run, Run):
         return {name: run}
-    if run.marker.name != blend.MARKER:
+    if run.marker.name != BLEND_MARKER:
         return {name: run.members[0][0]}
     names = [member.name for member in read_blend(run.marker).members]
     return {f"{name}: {member}": runs[0] for member, runs in zip(names, run.members, strict=True)}
