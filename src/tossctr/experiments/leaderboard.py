@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tossctr.artefact import HELD_OUT_BYTES, read_artefact, sha256_of_regular
+from pydantic import JsonValue
+
+from tossctr.artefact import HELD_OUT_BYTES, Artefact, read_artefact, sha256_of_regular
 from tossctr.calibration.calibrate import read_calibration
 from tossctr.calibration.held_out import OUT_OF_FOLD, VALIDATION
 from tossctr.calibration.objectives import AIMS
 from tossctr.config.choices import OBJECTIVES, Objective
 from tossctr.config.identity import MANNER
-from tossctr.config.schema import Experiment
+from tossctr.config.schema import DatasetConfig, TrainingConfig
 from tossctr.errors import UserError
 from tossctr.experiments.marker import BLEND_MARKER, FOLDS_MARKER, read_blend, read_folds, verified
-from tossctr.families.experiment import read_experiment
 from tossctr.folders import is_made, is_unfinished
 from tossctr.location import resolved
 from tossctr.metrics.registry import default_metrics
@@ -30,6 +31,17 @@ from tossctr.runs.marker import RunMarker, TrainingMetrics
 # What two trainings of one config may differ in.
 _NOT_CONFIG = {"seed", *MANNER}
 _SHORT = 8  # characters of a hash
+
+
+class _Experiment(Artefact):
+    """`experiment.json` with the model's own options unread: their classes would import torch."""
+
+    version: Literal[2]
+    expid: str
+    model: str
+    dataset: DatasetConfig
+    training: TrainingConfig
+    hyperparameters: dict[str, JsonValue]
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ def _of_run(marker: Path, name: str) -> Entry:
     hashes = read_artefact(marker, RunMarker).sha256
     for file in ("experiment.json", "metrics.json"):
         verified(folder / file, hashes.get(file, ""))
-    experiment = read_experiment(folder / "experiment.json")
+    experiment = read_artefact(folder / "experiment.json", _Experiment, remedy="train again")
     training = read_artefact(folder / "metrics.json", TrainingMetrics)
     missing = [key for key in default_metrics() if key not in training.best]
     if missing:
@@ -188,11 +200,10 @@ def _score(
     return None if kept is None else kept.after.get(metric)
 
 
-def _config(experiment: Experiment) -> str:
-    content = experiment.model_dump(mode="json", serialize_as_any=True)
-    training = {k: v for k, v in content["training"].items() if k not in _NOT_CONFIG}
+def _config(experiment: _Experiment) -> str:
+    training = experiment.training.model_dump(mode="json", exclude=_NOT_CONFIG)
     parts = (experiment.model, experiment.dataset.dataset_id)
-    return _hash([*parts, training, content["hyperparameters"]])
+    return _hash([*parts, training, experiment.hyperparameters])
 
 
 def _hash(content: Any) -> str:
