@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.special import expit, logit, ndtri
 
 Floats = NDArray[np.float64]
 
@@ -80,7 +79,7 @@ def reliability(
 
 
 def _bin(rows: int, clicks: int, predicted: float, odds: float) -> Bin:
-    z = float(norm.ppf(0.975))
+    z = float(ndtri(0.975))
     rate = clicks / rows
     centre = (rate + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * np.sqrt(rate * (1 - rate) / rows + z * z / (4 * rows * rows))
