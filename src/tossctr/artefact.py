@@ -21,7 +21,6 @@ from tossctr.errors import UserError
 
 SMALL_BYTES = 64 << 20  # of a JSON file that does not grow with the data
 ENCODER_BYTES = 2 << 30  # of vocabularies
-TREES_BYTES = 2 << 30
 HELD_OUT_BYTES = 8 << 30  # 390 million predictions
 AGAIN = "make it again"
 

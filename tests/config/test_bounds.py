@@ -10,11 +10,11 @@ from tossctr.config import schema
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
 from tossctr.models import MODELS
-from tossctr.trees import TREES
+from tossctr.trees.config import LightGBMConfig
 
 CLASSES = [
     schema.DatasetConfig, schema.FeatureConfig, schema.ValidSplit, schema.TrainingConfig,
-    *(model.Config for model in MODELS.values()), *TREES.values(),
+    *(model.Config for model in MODELS.values()), LightGBMConfig,
 ]  # fmt: skip
 FREE = {"fill_na"}  # a value of the column, not a size
 

@@ -77,7 +77,7 @@ def test_a_comparison_in_processes_of_its_own(config: Path, tmp_path: Path) -> N
     assert {name: spread.mean for name, spread in row.metrics.items()} == {
         name: run.metrics["best"][name] for name in default_metrics()
     }
-    assert row.parameters == sum(p.numel() for p in run.model.parameters())
+    assert row.parameters == sum(p.numel() for p in run.model.module.parameters())
     assert row.rows_per_s == run.metrics["rows_per_s"] > 0
     assert 100 < row.peak_mb < 4_000
 

@@ -22,7 +22,7 @@ from tossctr.pipeline.submit import submit
 from tossctr.runs.checks import check_model
 from tossctr.runs.run_folder import HASHED, load_run
 from tossctr.runs.train import train
-from tossctr.trees.lightgbm import BOOSTER
+from tossctr.trees.config import BOOSTER
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")

@@ -124,16 +124,20 @@ def plan(
 
     experiment = load_experiment(config, expid, overrides or [])
     from tossctr.data.prepare import prepare as prepare_data
+    from tossctr.families.registry import family_of
     from tossctr.runs.checks import check_model
     from tossctr.training.device import resolve_device
     from tossctr.training.plan import parse_bytes
-    from tossctr.training.plan import plan as make_plan
 
     device = resolve_device(gpu)
     check_model(experiment)
     data = prepare_data(experiment.dataset)
     limit = None if memory is None else parse_bytes(memory)
-    print_result(asdict(make_plan(experiment, data, device, limit)), as_json, f"plan of {expid}")
+    print_result(
+        asdict(family_of(experiment.model).plan(experiment, data, device, limit)),
+        as_json,
+        f"plan of {expid}",
+    )
 
 
 @app.command()

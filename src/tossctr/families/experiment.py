@@ -14,6 +14,7 @@ from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import DatasetConfig, Experiment, ModelConfig, TrainingConfig
 from tossctr.data.dataset import DATASET_KEYS, read_dataset
 from tossctr.errors import UserError
+from tossctr.families.registry import config_class_of, known_models
 from tossctr.files import write_json
 
 _VERSION = 2  # of the JSON that `save_experiment` writes
@@ -181,16 +182,12 @@ def _text(values: Mapping[str, Any], key: str, place: Place) -> str:
 
 
 def _config_class(model: str, place: Place) -> type[ModelConfig]:
-    # Imported here: preparing data needs no model, and torch takes seconds to import.
-    from tossctr.models import MODELS
-    from tossctr.trees import TREES
-
-    configs = {**{name: known.Config for name, known in MODELS.items()}, **TREES}
-    if model not in configs:
+    try:
+        return config_class_of(model)
+    except KeyError as error:
         raise place.error(
-            "model", "is not a known model", value=model, remedy=suggestion(model, configs)
-        )
-    return configs[model]
+            "model", "is not a known model", value=model, remedy=suggestion(model, known_models())
+        ) from error
 
 
 def _check_group(training: TrainingConfig, dataset: DatasetConfig, place: Place) -> None:

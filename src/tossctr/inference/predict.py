@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 from tossctr.data.encoded.source import require_vocabulary
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.ids import row_ids
-from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.base import Source
 from tossctr.data.sources.bounded import BATCH_BYTES, first_rows, row_bytes
 from tossctr.data.sources.opening import open_source, say_order
 from tossctr.data.where import Where
 from tossctr.errors import UserError
+from tossctr.families.registry import family_of
 from tossctr.inference.predictor import Scorer, members_of
 from tossctr.location import Location, name_of
 from tossctr.progress import track
 from tossctr.runs.run_folder import Run
-from tossctr.training.device import part_events, reuse_memory
-from tossctr.trees.lightgbm import LightGBM
 
 BATCH_ROWS = 4096
 
@@ -183,7 +181,7 @@ def _encoder_for(source: Source, run: Run) -> Encoder:
         return run.encoder
     require_vocabulary(source, run.encoder.hash)
     filled = [f.name for f in run.features.fields if f.missing is not None]
-    if isinstance(run.model, LightGBM) and filled:
+    if filled and family_of(run.experiment.model).uses_missing:
         raise UserError(
             f"holds numbers with the missing ones filled, which trees tell apart: {filled[0]}",
             file=source.path,
@@ -192,24 +190,13 @@ def _encoder_for(source: Source, run: Run) -> Encoder:
     return run.encoder.of_encoded()
 
 
-@torch.inference_mode()
 def predict_rows(
     run: Run, rows: EncodedRows, *, device: torch.device, batch_rows: int = BATCH_ROWS
 ) -> NDArray[np.float64]:
     """(N,) float64 logits of encoded rows, in their order, `batch_rows` at a time."""
-    if isinstance(run.model, LightGBM):
-        return run.model.logits(replace(rows, features=run.features))
-    if device.type == "cpu":
-        reuse_memory()
-    model = run.model.to(device).eval()
-    limit = run.experiment.training.micro_batch_events or part_events(device)
-    dataset = RowsDataset(replace(rows, features=run.features))
-    logits = np.empty(len(rows), np.float64)
-    for start in range(0, len(rows), batch_rows):
-        batch = dataset[np.arange(start, min(start + batch_rows, len(rows)))]
-        for part in batch.split(limit):
-            logits[part.positions.numpy()] = model(part.to(device)).double().cpu().numpy()
-    return logits
+    return run.model.logits(
+        replace(rows, features=run.features), device=device, batch_rows=batch_rows
+    )
 
 
 def gather(

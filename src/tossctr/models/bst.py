@@ -17,9 +17,10 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from tossctr.config.names import Groups
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
-from tossctr.models.fields import Groups, check_groups, max_len_of
+from tossctr.models.fields import check_groups, max_len_of
 from tossctr.models.layers.embedding import sinusoidal_table
 from tossctr.models.layers.pooling import POOLINGS
 from tossctr.models.options import TransformerOptions

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tossctr.config.names import Names
 from tossctr.config.schema import Width
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
@@ -26,7 +27,6 @@ from tossctr.models.dcnv2 import CrossAndDeep, DCNv2Config
 from tossctr.models.fields import (
     COLUMNS,
     SEQUENCES,
-    Names,
     check_fields,
     check_heads,
     check_histories,

@@ -12,10 +12,11 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from tossctr.config.names import Groups
 from tossctr.config.schema import HiddenUnits
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
-from tossctr.models.fields import Groups, check_groups, check_histories
+from tossctr.models.fields import check_groups, check_histories
 from tossctr.models.layers.packed import without_target
 from tossctr.models.layers.target_attention import DINAttention
 from tossctr.models.options import DNNOptions

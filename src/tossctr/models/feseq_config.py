@@ -6,16 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tossctr.config.names import Names
 from tossctr.config.schema import Width
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
-from tossctr.models.fields import (
-    COLUMNS,
-    SEQUENCES,
-    Names,
-    check_fields,
-    max_len_of,
-)
+from tossctr.models.fields import COLUMNS, SEQUENCES, check_fields, max_len_of
 from tossctr.models.layers.interaction import InteractionName
 from tossctr.models.layers.pooling import POOLINGS, ScoreName
 from tossctr.models.layers.registry import one_of

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, overload
 
 import torch
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator
 
 from tossctr.config.messages import suggestion
+from tossctr.config.names import Groups, flat
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap, FieldType
 from tossctr.errors import UserError
@@ -19,28 +20,8 @@ COLUMNS: tuple[FieldType, ...] = ("categorical", "numeric")
 SEQUENCES: tuple[FieldType, ...] = ("sequence", "numeric_sequence")
 
 
-def _flat(value: Any) -> Any:
-    # FuxiCTR's files write one name, a list of names, or a list of tuples of names.
-    if value is None:
-        return ()
-    if isinstance(value, list | tuple):
-        return tuple(n for v in value for n in (v if isinstance(v, list | tuple) else (v,)))
-    return (value,)
-
-
-def _grouped(value: Any) -> Any:
-    return tuple(_flat(v) for v in value) if isinstance(value, list | tuple) else (_flat(value),)
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_flat)]
-"""Field names: a list, a lone name, or null for none."""
-
-Groups = Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_grouped)]
-"""Groups of field names, as in `[[item, shop], brand]`: a name in a list is a group of its own."""
-
-
 def _known_activations(value: Any) -> Any:
-    for name in _flat(value):
+    for name in flat(value):
         activation(name, 1)
     return value
 

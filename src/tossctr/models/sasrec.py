@@ -17,9 +17,10 @@ from typing import Self
 from pydantic import model_validator
 from torch import Tensor
 
+from tossctr.config.names import Names
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
-from tossctr.models.fields import Names, check_groups, max_len_of
+from tossctr.models.fields import check_groups, max_len_of
 from tossctr.models.layers.embedding import new_table
 from tossctr.models.layers.pooling import POOLINGS, PoolingName
 from tossctr.models.options import TransformerOptions

@@ -7,18 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tossctr.config.names import Groups
 from tossctr.config.schema import ModelConfig
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
 from tossctr.models.base import CTRModel
-from tossctr.models.fields import (
-    COLUMNS,
-    SEQUENCES,
-    Groups,
-    check_fields,
-    check_histories,
-    check_pairs,
-)
+from tossctr.models.fields import COLUMNS, SEQUENCES, check_fields, check_histories, check_pairs
 from tossctr.models.layers.embedding import FieldEmbedding
 from tossctr.models.layers.mlp import MLP
 from tossctr.models.layers.packed import Events, append_target, with_target

@@ -21,6 +21,7 @@ from tossctr.report.sample import Scored, gathered, subset
 from tossctr.report.uncertainty import drop_interval
 from tossctr.runs.run_folder import Run
 from tossctr.training.device import part_events
+from tossctr.training.networks import Network
 
 SCORINGS = 16_000  # rows scored in all, over all fields
 ROWS = (256, 2_000)  # of each field at least and at most
@@ -161,11 +162,11 @@ def attention(
 ) -> Attention | None:
     """Attention of the target to its history by recency, mean over blocks, heads and rows; None
     for a model without it."""
-    if not isinstance(run.model, FESeq):
+    if not isinstance(run.model, Network) or not isinstance(run.model.module, FESeq):
         return None
     rng = np.random.default_rng(SEED)
     rows = subset(valid, scored.row[_clicks_first(scored.label, ATTENTION_ROWS, rng)])
-    model = run.model.to(device)
+    model = run.model.module.to(device)
     batch = RowsDataset(rows)[np.arange(len(rows))]
     weight, even, present, own, seen = (np.zeros(0) for _ in range(5))
     for part in batch.split(part_events(device)):

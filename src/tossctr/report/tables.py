@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from tossctr.families.registry import family_of
 from tossctr.metrics.registry import METRICS, default_metrics, find_metric, is_metric
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
-from tossctr.runs.run_folder import WEIGHTS, Run
-from tossctr.trees.lightgbm import BOOSTER
+from tossctr.runs.run_folder import Run
+from tossctr.training.folder import WEIGHTS
 
 UNKNOWN = "–"  # an older run did not record it
 
@@ -192,7 +193,8 @@ def steps(reports: Sequence[RunReport]) -> Table:
 
 
 def _size(run: Run) -> int:
-    files = (run.folder / WEIGHTS, run.folder / BOOSTER)
+    names = (WEIGHTS, *family_of(run.experiment.model).files)
+    files = [run.folder / name for name in names]
     return sum(file.stat().st_size for file in files if file.exists())
 
 

@@ -16,35 +16,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor
-
-from tossctr.artefact import (
-    ENCODER_BYTES,
-    SMALL_BYTES,
-    TREES_BYTES,
-    opened,
-    read_artefact,
-    sha256_of_regular,
-)
+from tossctr.artefact import ENCODER_BYTES, SMALL_BYTES, read_artefact
 from tossctr.config.identity import identity
 from tossctr.config.schema import Experiment
 from tossctr.data.encoder import Encoder
 from tossctr.data.features import FeatureMap
 from tossctr.errors import UserError
 from tossctr.families.experiment import read_experiment, save_experiment
+from tossctr.families.registry import family_of
 from tossctr.files import remove, sha256_of, write_json, writing
 from tossctr.folders import (
-    MADE_FROM,
     find_unfinished,
     made_from_of,
     new_unfinished,
@@ -54,21 +41,15 @@ from tossctr.folders import (
     unfinished,
     write_made_from,
 )
-from tossctr.models import build_model
-from tossctr.models.base import CTRModel
 from tossctr.progress import say
 from tossctr.runs.marker import VERSION, RunMarker, TrainingMetrics
 from tossctr.runs.results import append_result
-from tossctr.training.checkpoint import write_tensors
-from tossctr.trees.config import LightGBMConfig
-from tossctr.trees.features import TreeFeatures
-from tossctr.trees.lightgbm import BOOSTER, LightGBM
+from tossctr.training.family import TrainedModel
+from tossctr.training.folder import AGAIN, WEIGHTS, FinishedFolder, TrainingFolder
 
 CHECKPOINTS = 3  # version of what is in a checkpoint
-WEIGHTS = "model.safetensors"
 RUN = "run.json"
 EXPERIMENT = "experiment.json"
-AGAIN = "train again"
 _LIMITS = {
     EXPERIMENT: SMALL_BYTES,
     "encoder.json": ENCODER_BYTES,
@@ -86,11 +67,11 @@ class Run:
     experiment: Experiment
     encoder: Encoder
     features: FeatureMap
-    model: CTRModel | LightGBM
+    model: TrainedModel
     metrics: dict[str, Any]
 
 
-class RunWriter:
+class RunWriter(TrainingFolder):
     """Writes a run beside its final place and puts it there whole.
 
     An earlier run in the same place stays until `place`, which keeps it under another name. What an
@@ -105,13 +86,8 @@ class RunWriter:
     """
 
     def __init__(self, final: Path) -> None:
+        super().__init__(final)
         self.final = final
-        self.folder = final
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where training keeps what it needs to resume."""
-        return self.folder / "checkpoints"
 
     def begin(
         self,
@@ -156,7 +132,7 @@ class RunWriter:
             if not self.finished:  # its hash is in run.json then
                 save_experiment(experiment, same / EXPERIMENT)
             return
-        elif _is_whole(self.final, made_from):
+        elif _is_whole(self.final, made_from, family_of(experiment.model).files):
             self.folder = self.final
             return
         for folder, of in unfinished(self.final, "run"):
@@ -175,29 +151,9 @@ class RunWriter:
             write_made_from(new_unfinished(self.final, "run"), _FRESH)
 
     @property
-    def training(self) -> str:
-        """Stands for all that the unfinished run is made from."""
-        return sha256_of_regular(self.folder / MADE_FROM, remedy="give --fresh")
-
-    @property
     def finished(self) -> bool:
         """Whether the run is whole."""
         return (self.folder / RUN).is_file()
-
-    def keep(self, state: Mapping[str, Tensor]) -> None:
-        """Save these weights as the best so far."""
-        write_tensors(
-            self.folder / WEIGHTS, {k: v.detach().cpu().contiguous() for k, v in state.items()}
-        )
-
-    def best(self) -> dict[str, Tensor]:
-        """The best weights so far; none before the first validation."""
-        file = self.folder / WEIGHTS
-        return load_file(file) if file.exists() else {}
-
-    def forget_best(self) -> None:
-        """Go back to before the first validation."""
-        (self.folder / WEIGHTS).unlink(missing_ok=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write metrics and hashes; the run is whole then.
@@ -207,7 +163,8 @@ class RunWriter:
         """
         finished = datetime.now().astimezone().isoformat(timespec="milliseconds")
         write_json(self.folder / "metrics.json", {**metrics, "finished": finished})
-        names = [*HASHED, BOOSTER] if (self.folder / BOOSTER).is_file() else HASHED
+        experiment = read_experiment(self.folder / EXPERIMENT)
+        names = (*HASHED, *family_of(experiment.model).files)
         hashes = {name: sha256_of(self.folder / name) for name in names}
         write_json(self.folder / RUN, {"version": VERSION, "sha256": hashes})
 
@@ -228,14 +185,14 @@ class RunWriter:
 _FRESH = {"fresh": True}  # what an unfinished folder says that is only a request
 
 
-def _is_whole(folder: Path, made_from: Mapping[str, Any]) -> bool:
+def _is_whole(folder: Path, made_from: Mapping[str, Any], files: Sequence[str]) -> bool:
     """Whether it holds a finished run of this training, with its files as they were written."""
     if made_from_of(folder, "run") != made_from:
         return False
     try:
-        hashes = read_artefact(folder / RUN, RunMarker).sha256
-        for name in (*HASHED, *{BOOSTER}.intersection(hashes)):
-            _verify(folder / name, hashes, _LIMITS.get(name))
+        finished = FinishedFolder(folder, read_artefact(folder / RUN, RunMarker).sha256)
+        for name in (*HASHED, *files):
+            finished.verify(name, _LIMITS.get(name))
     except UserError:
         return False
     return True
@@ -254,47 +211,17 @@ def load_run(path: Path) -> Run:
         raise UserError(
             "no finished run here", file=folder, remedy="train one first: tossctr train --expid ..."
         )
-    hashes = read_artefact(marker, RunMarker, remedy=AGAIN).sha256
+    finished = FinishedFolder(folder, read_artefact(marker, RunMarker, remedy=AGAIN).sha256)
     for name, limit in _LIMITS.items():
-        _verify(folder / name, hashes, limit)
+        finished.verify(name, limit)
     experiment = read_experiment(folder / EXPERIMENT)
     features = read_artefact(folder / "features.json", FeatureMap, remedy=AGAIN)
     found = read_artefact(folder / "metrics.json", TrainingMetrics, remedy=AGAIN)
-    metrics = found.model_dump(exclude_none=True)
     encoder = Encoder.load(folder)
     _check_features(features, encoder, experiment, folder / "features.json")
-    if isinstance(experiment.hyperparameters, LightGBMConfig):
-        _verify(folder / BOOSTER, hashes, TREES_BYTES)
-        columns = TreeFeatures(features, experiment.hyperparameters)
-        _check_weights(columns.state(), folder / WEIGHTS, hashes)
-        try:
-            columns.load_state(load_file(folder / WEIGHTS))
-        except ValueError as error:
-            raise UserError(str(error), file=folder / WEIGHTS, remedy="train again") from error
-        trees = LightGBM.load(columns, folder / BOOSTER)
-        return Run(folder, experiment, encoder, features, trees, metrics)
-    try:
-        with torch.device("meta"):  # shapes without memory
-            shapes = _built(experiment, features)
-    except (RuntimeError, OverflowError) as error:
-        raise UserError(
-            f"no model can have these sizes: {str(error).splitlines()[0]}",
-            file=folder / EXPERIMENT,
-            remedy=AGAIN,
-        ) from error
-    _check_weights(shapes.state_dict(), folder / WEIGHTS, hashes)
-    model = _built(experiment, features)
-    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-    return Run(folder, experiment, encoder, features, model.eval(), metrics)
-
-
-def _built(experiment: Experiment, features: FeatureMap) -> CTRModel:
-    return build_model(experiment.model, features, experiment.hyperparameters)
-
-
-def _verify(file: Path, hashes: Mapping[str, str], limit: int | None) -> None:
-    if sha256_of_regular(file, limit=limit, remedy=AGAIN) != hashes.get(file.name):
-        raise UserError("has changed since training", file=file, remedy=AGAIN)
+    model = family_of(experiment.model).load(experiment, features, finished)
+    metrics = found.model_dump(exclude_none=True)
+    return Run(folder, experiment, encoder, features, model, metrics)
 
 
 def _check_features(
@@ -306,45 +233,3 @@ def _check_features(
         expected = None
     if features != expected:
         raise UserError("does not fit the encoder and the config", file=file, remedy=AGAIN)
-
-
-def _check_weights(state: Mapping[str, Tensor], file: Path, hashes: Mapping[str, str]) -> None:
-    """Compare names, shapes and types with the file's header, whose sizes are those of its data;
-    then, as its size is known to be the model's, its hash."""
-    with opened(file, remedy=AGAIN):
-        pass  # a regular file: opening a pipe would wait
-    expected = {k: (list(v.shape), v.dtype) for k, v in state.items()}
-    try:
-        with safe_open(file, "pt") as weights:
-            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
-            found = {
-                name: (list(part.get_shape()), _DTYPES.get(part.get_dtype()))
-                for name, part in slices.items()
-            }
-    except safetensors.SafetensorError as error:
-        raise UserError(f"not a safetensors file: {error}", file=file, remedy=AGAIN) from error
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise UserError(
-                f"the weights do not fit the config: {name} should be {_shown(expected.get(name))}",
-                file=file,
-                value=_shown(found.get(name)),
-                remedy=AGAIN,
-            )
-    _verify(file, hashes, None)
-
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
-
-def _shown(tensor: tuple[list[int], torch.dtype | None] | None) -> str:
-    return "absent" if tensor is None else f"{tensor[1]} {tensor[0]}"

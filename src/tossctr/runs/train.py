@@ -14,18 +14,14 @@ import torch
 from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
-from tossctr.data.rows import EncodedRows
+from tossctr.families.registry import family_of
 from tossctr.files import locked, sha256_of
-from tossctr.models.layers.norm import has_batch_norm
 from tossctr.progress import say
-from tossctr.runs.checks import check_model, check_monitor, check_size
+from tossctr.runs.checks import check_model, check_monitor
+from tossctr.runs.mlflow_log import log_run
 from tossctr.runs.run_folder import Run, RunWriter, load_run
 from tossctr.training.device import reuse_memory
-from tossctr.training.mlflow_log import log_run
-from tossctr.training.network import fit_network
-from tossctr.training.parts import Parts, fitting_parts
-from tossctr.trees import TREES
-from tossctr.trees.training import fit_trees
+from tossctr.training.family import Fit
 
 
 def train(
@@ -92,23 +88,13 @@ def train(
             train_rows = replace(data.train, features=features)
             valid_rows = replace(data.valid, features=features)
             processes.everywhere(lambda: check_monitor(config, valid_rows))
-            if experiment.model in TREES:
-                metrics = fit_trees(experiment, train_rows, valid_rows, writer, after_validation)
-            else:
-                parts = processes.everywhere(
-                    lambda: _parts(experiment, train_rows, device, memory, processes.world_size)
-                )
-                metrics = fit_network(
-                    experiment,
-                    train_rows,
-                    valid_rows,
-                    device,
-                    writer,
-                    parts,
-                    after_validation,
-                    processes,
-                )
-
+            metrics = family_of(experiment.model).fit(
+                experiment,
+                train_rows,
+                valid_rows,
+                writer,
+                Fit(device, memory, after_validation, processes),
+            )
             processes.first(lambda: writer.finish({**metrics, "peak_mb": _peak_mb(device)}))
 
         def place() -> None:
@@ -123,22 +109,6 @@ def train(
         if config.mlflow_uri is not None and not there:
             processes.first(lambda: log_run(str(config.mlflow_uri), experiment, run.metrics))
         return run
-
-
-def _parts(
-    experiment: Experiment,
-    rows: EncodedRows,
-    device: torch.device,
-    memory: float | None,
-    processes: int,
-) -> Parts:
-    """The parts of a process's share of a batch."""
-    if memory is None and device.type == "cpu":
-        whole = has_batch_norm(check_size(experiment, rows.features))
-        parts = Parts.uncounted(experiment.training, rows, device, whole=whole)
-    else:
-        parts = fitting_parts(experiment, rows, device, memory)
-    return replace(parts, step_events=parts.step_events / processes)
 
 
 def rows_of(data: Prepared) -> dict[str, Any]:

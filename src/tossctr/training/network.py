@@ -26,9 +26,9 @@ from tossctr.metrics.grouped import warn_of_missing_groups
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
 from tossctr.progress import say
-from tossctr.runs.run_folder import RunWriter
 from tossctr.training.callbacks import LastValidation, MonitorRule, RowProgress
 from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoint
+from tossctr.training.folder import TrainingFolder
 from tossctr.training.interruption import StopSignal
 from tossctr.training.joint import JointStrategy
 from tossctr.training.module import CTRModule
@@ -66,18 +66,18 @@ def fit_network(
     train_rows: EncodedRows,
     valid_rows: EncodedRows,
     device: torch.device,
-    writer: RunWriter,
+    folder: TrainingFolder,
     parts: Parts,
     after_validation: Callable[[int, float], None] | None,
     processes: Processes,
 ) -> dict[str, Any]:
-    """Train, keeping weights and checkpoints with `writer`.
+    """Train, keeping weights and checkpoints in `folder`.
 
     Args:
         experiment: what to train and how.
         train_rows, valid_rows: with the lengths chosen for training.
         device: where to train.
-        writer: of the run's folder, begun.
+        folder: of the unfinished run.
         parts: how a step is executed.
         after_validation: called after each with its number, from 0, and the monitor.
         processes: those that train together.
@@ -118,26 +118,26 @@ def fit_network(
     module = CTRModule(model, config, group, processes)
     module.micro_batch_events = parts.micro_batch_events
     execute(model, checkpointing=parts.gradient_checkpointing)
-    start = _go_on(writer, module, order, processes)
+    start = _go_on(folder, module, order, processes)
     progress = RowProgress(order, valid_order)
     rule = MonitorRule(
         config,
-        keep=lambda: processes.first(lambda: writer.keep(model.state_dict())),
+        keep=lambda: processes.first(lambda: folder.keep(model.state_dict())),
         after=after_validation,
     )
     stop = StopSignal()
     checkpoints = Checkpoints(
-        writer.checkpoints,
+        folder.checkpoints,
         minutes=config.checkpoint_minutes,
         eval_steps=config.eval_steps,
         stop=stop,
-        best=writer.best,
-        training=writer.training,
+        best=folder.best,
+        training=folder.training,
         seed=config.seed,
         processes=processes,
     )
     callbacks = [rule, progress, checkpoints, LastValidation()]
-    trainer = _trainer(config, device, writer.folder / "logs", callbacks, processes)
+    trainer = _trainer(config, device, folder.folder / "logs", callbacks, processes)
     loader = partial(
         batches,
         share=(processes.rank, processes.world_size),
@@ -171,16 +171,16 @@ def fit_network(
 
 
 def _go_on(
-    writer: RunWriter, module: CTRModule, order: BatchRows, processes: Processes
+    folder: TrainingFolder, module: CTRModule, order: BatchRows, processes: Processes
 ) -> Path | None:
     """Set the rows' order and the best weights back to the newest checkpoint, and name it."""
-    found = newest(writer.checkpoints, writer.training) if processes.is_first else None
+    found = newest(folder.checkpoints, folder.training) if processes.is_first else None
     name = processes.broadcast(None if found is None else found[0].name)
     if name is None:
         if processes.is_first:
-            writer.forget_best()
+            folder.forget_best()
         return None
-    path = writer.checkpoints / name
+    path = folder.checkpoints / name
 
     def restore() -> None:
         checkpoint = read_checkpoint(path) if found is None else found[1]
@@ -193,9 +193,9 @@ def _go_on(
             )
         if processes.is_first:
             if checkpoint["best"]:
-                writer.keep(checkpoint["best"])
+                folder.keep(checkpoint["best"])
             else:
-                writer.forget_best()
+                folder.forget_best()
         order.resume(*position(checkpoint))
 
     processes.everywhere(restore)

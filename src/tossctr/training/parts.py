@@ -29,7 +29,7 @@ from tossctr.models import build_model
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
 from tossctr.models.layers.transformer import execute
-from tossctr.runs.checks import check_size
+from tossctr.training.checks import check_size
 from tossctr.training.device import part_events
 from tossctr.training.module import new_optimizer
 

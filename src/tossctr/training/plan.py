@@ -18,7 +18,6 @@ from tossctr.models.base import CTRModel
 from tossctr.models.layers.transformer import execute
 from tossctr.training.module import new_optimizer
 from tossctr.training.parts import PROBE_EVENTS, events_of, fitting_parts, probe, probe_step
-from tossctr.trees import TREES
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,6 @@ def plan(
 
     Arguments and errors as those of `fitting_parts`; `data` are the prepared stores.
     """
-    if experiment.model in TREES:
-        raise UserError(
-            "a plan is of parts of batches, which trees do not have",
-            key="model",
-            value=experiment.model,
-            remedy="train it: memory does not depend on lengths",
-        )
     config = experiment.training
     features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
     rows = replace(data.train, features=features)

@@ -7,8 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from tossctr.config.names import Names
 from tossctr.config.schema import ModelConfig
-from tossctr.models.fields import Names
+
+BOOSTER = "model.txt"  # the trees, in LightGBM's own text format
 
 
 class LightGBMConfig(ModelConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightgbm as lgb
 import numpy as np
@@ -16,9 +16,10 @@ from tossctr.files import whole_file
 from tossctr.trees.features import BLOCK_ROWS, TreeFeatures
 from tossctr.trees.model_text import check_model, without_tail
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    import torch
 
-BOOSTER = "model.txt"  # the trees, in LightGBM's own text format
+Array = NDArray[Any]
 
 
 class LightGBM:
@@ -27,8 +28,14 @@ class LightGBM:
     def __init__(self, features: TreeFeatures, booster: lgb.Booster) -> None:
         self.features, self.booster = features, booster
 
-    def logits(self, rows: EncodedRows) -> NDArray[np.float64]:
-        """(N,) float64 logits, in the rows' order."""
+    def logits(
+        self,
+        rows: EncodedRows,
+        *,
+        device: torch.device | None = None,
+        batch_rows: int = BLOCK_ROWS,
+    ) -> NDArray[np.float64]:
+        """As `training.family.TrainedModel.logits`, on the CPU and in blocks of `BLOCK_ROWS`."""
         out = np.empty(len(rows), np.float64)
         for start in range(0, len(rows), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(rows))

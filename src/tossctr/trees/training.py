@@ -22,10 +22,10 @@ from tossctr.metrics.grouped import warn_of_missing_groups
 from tossctr.metrics.monitor import Validations
 from tossctr.metrics.registry import evaluate, reported
 from tossctr.progress import say, track
-from tossctr.runs.run_folder import RunWriter
-from tossctr.trees.config import LightGBMConfig
+from tossctr.training.folder import TrainingFolder
+from tossctr.trees.config import BOOSTER, LightGBMConfig
 from tossctr.trees.features import TreeFeatures
-from tossctr.trees.lightgbm import BOOSTER, Columns, save_booster
+from tossctr.trees.lightgbm import Columns, save_booster
 
 SAMPLED_ROWS = 100_000  # for the bounds of bins; held as float64
 IMPORTANT = 30  # columns that metrics.json names
@@ -33,9 +33,10 @@ IMPORTANT = 30  # columns that metrics.json names
 
 def fit_trees(
     experiment: Experiment,
+    options: LightGBMConfig,
     train_rows: EncodedRows,
     valid_rows: EncodedRows,
-    writer: RunWriter,
+    folder: TrainingFolder,
     after_validation: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Derive columns, boost until patience or rounds end, and keep the best round's trees.
@@ -47,8 +48,6 @@ def fit_trees(
         The content of metrics.json.
     """
     config = experiment.training
-    options = experiment.hyperparameters
-    assert isinstance(options, LightGBMConfig)
     started = time.monotonic()
     features = TreeFeatures(train_rows.features, options).fit(train_rows, config.seed)
     parameters = _parameters(options, config)
@@ -101,14 +100,14 @@ def fit_trees(
         )  # fmt: skip
     best = int(seen.best_row["epoch"])
     say(f"best in round {best}")
-    writer.keep(features.state())
-    save_booster(booster, writer.folder / BOOSTER, best)
+    folder.keep(features.state())
+    save_booster(booster, folder.folder / BOOSTER, best)
     seconds = time.monotonic() - started - validated
     rounds = int(seen.history[-1]["epoch"])
     return {
         "best": seen.best_row,
         "history": seen.history,
-        "parameters": _leaves(writer.folder / BOOSTER),
+        "parameters": _leaves(folder.folder / BOOSTER),
         "rows_per_s": len(train_rows) * rounds / seconds,
         "seconds": seconds,
         "skipped_batches": 0,

@@ -8,8 +8,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.loggers import MLFlowLogger
-
 from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
 from tossctr.progress import say
@@ -46,6 +44,8 @@ def log_run(uri: str, experiment: Experiment, metrics: Mapping[str, Any]) -> Non
         uri: of the tracking server, or `sqlite:///runs.db`.
         metrics: the content of metrics.json.
     """
+    from lightning.pytorch.loggers import MLFlowLogger
+
     for variable, value in _PATIENCE.items():
         os.environ.setdefault(variable, value)
     for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):

@@ -1,0 +1,132 @@
+"""The contract of what is trained: a family of models, and a trained model of it.
+
+A family is all models that are trained in one way: networks (`training.networks`), LightGBM
+(`trees.family`). It is one entry of `families.registry`, and nothing outside its folder names it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from tossctr.cluster.processes import Processes
+    from tossctr.config.schema import Experiment, ModelConfig
+    from tossctr.data.features import FeatureMap
+    from tossctr.data.prepare import Prepared
+    from tossctr.data.rows import EncodedRows
+    from tossctr.training.folder import FinishedFolder, TrainingFolder
+    from tossctr.training.plan import Plan
+
+
+class TrainedModel(Protocol):
+    """Predicts rows that a run's encoder has encoded."""
+
+    def logits(
+        self, rows: EncodedRows, *, device: torch.device, batch_rows: int
+    ) -> NDArray[np.float64]:
+        """(N,) log odds of a click, in the rows' order, `batch_rows` rows at a time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a model is to be trained.
+
+    Attributes:
+        device: where.
+        memory: bytes that it may use; None is what is free.
+        after_validation: called after each validation with its number, from 0, and the monitor; an
+            exception that it raises ends the training.
+        processes: those that train together.
+    """
+
+    device: torch.device
+    memory: float | None
+    after_validation: Callable[[int, float], None] | None
+    processes: Processes
+
+
+class Family(ABC):
+    """A way of training.
+
+    Attributes:
+        files: names of the files that `fit` writes into a run's folder beside the weights.
+        uses_missing: whether its models tell a missing number from the value that fills it, so
+            that rows whose missing numbers have been filled cannot be predicted.
+    """
+
+    files: ClassVar[tuple[str, ...]] = ()
+    uses_missing: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def models(self) -> Mapping[str, type[ModelConfig]]:
+        """The config class of each of its models by the name that `model:` has in the YAML. Its
+        `without_effect` names the training keys that do not apply."""
+
+    @abstractmethod
+    def check(self, experiment: Experiment, features: FeatureMap, processes: int) -> None:
+        """Refuse, before any data are prepared, what cannot be trained.
+
+        Args:
+            experiment: what is to be trained.
+            features: its fields; the sizes of vocabularies are not known yet.
+            processes: how many train together.
+
+        Raises:
+            UserError: options that do not fit the fields, each other or this machine's memory.
+        """
+
+    @abstractmethod
+    def fit(
+        self,
+        experiment: Experiment,
+        train_rows: EncodedRows,
+        valid_rows: EncodedRows,
+        folder: TrainingFolder,
+        how: Fit,
+    ) -> dict[str, Any]:
+        """Train, and keep the best weights and `files` in the folder.
+
+        Args:
+            experiment: what to train.
+            train_rows, valid_rows: with the lengths chosen for training.
+            folder: of the run; an interrupted training in it is resumed if the family can.
+            how: device, memory, processes.
+
+        Returns:
+            The content of metrics.json (`runs.marker.TrainingMetrics`).
+
+        Raises:
+            UserError: a loss or monitor that is not finite.
+            Stopped: a signal asked for it.
+            PeerLost: another of the processes has ended.
+        """
+
+    @abstractmethod
+    def load(
+        self, experiment: Experiment, features: FeatureMap, folder: FinishedFolder
+    ) -> TrainedModel:
+        """The trained model of a finished run.
+
+        Raises:
+            UserError: a file that has changed, or does not fit the config.
+        """
+
+    @abstractmethod
+    def plan(
+        self, experiment: Experiment, data: Prepared, device: torch.device, memory: float | None
+    ) -> Plan:
+        """Memory and time of a training.
+
+        Raises:
+            UserError: no micro-batches fit into `memory`, or the family has none.
+        """

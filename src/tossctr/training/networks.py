@@ -1,0 +1,129 @@
+"""The family of networks: PyTorch modules from `Batch` to logits, trained by Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tossctr.config.schema import Experiment, ModelConfig
+from tossctr.data.features import FeatureMap
+from tossctr.data.loader import RowsDataset
+from tossctr.data.rows import EncodedRows
+from tossctr.errors import UserError
+from tossctr.models import MODELS, build_model
+from tossctr.models.base import CTRModel
+from tossctr.models.layers.norm import has_batch_norm
+from tossctr.training.checks import check_network, check_size
+from tossctr.training.device import part_events, reuse_memory
+from tossctr.training.family import Family, Fit
+from tossctr.training.folder import AGAIN, FinishedFolder, TrainingFolder
+
+if TYPE_CHECKING:
+    from tossctr.data.prepare import Prepared
+    from tossctr.training.parts import Parts
+    from tossctr.training.plan import Plan
+
+
+class Network:
+    """A trained network.
+
+    Args:
+        module: with its weights.
+        micro_batch_events: events to predict at once; None takes what suits the device.
+    """
+
+    def __init__(self, module: CTRModel, micro_batch_events: int | None) -> None:
+        self.module = module
+        self._micro_batch_events = micro_batch_events
+
+    @torch.inference_mode()
+    def logits(
+        self, rows: EncodedRows, *, device: torch.device, batch_rows: int
+    ) -> NDArray[np.float64]:
+        """As `training.family.TrainedModel.logits`."""
+        if device.type == "cpu":
+            reuse_memory()
+        module = self.module.to(device).eval()
+        limit = self._micro_batch_events or part_events(device)
+        dataset = RowsDataset(rows)
+        logits = np.empty(len(rows), np.float64)
+        for start in range(0, len(rows), batch_rows):
+            batch = dataset[np.arange(start, min(start + batch_rows, len(rows)))]
+            for part in batch.split(limit):
+                logits[part.positions.numpy()] = module(part.to(device)).double().cpu().numpy()
+        return logits
+
+
+class Networks(Family):
+    """All of `models.MODELS`. Lightning is imported for training, not for prediction."""
+
+    @property
+    def models(self) -> Mapping[str, type[ModelConfig]]:
+        return {name: model.Config for name, model in MODELS.items()}
+
+    def check(self, experiment: Experiment, features: FeatureMap, processes: int) -> None:
+        check_network(experiment, features, processes)
+
+    def fit(
+        self,
+        experiment: Experiment,
+        train_rows: EncodedRows,
+        valid_rows: EncodedRows,
+        folder: TrainingFolder,
+        how: Fit,
+    ) -> dict[str, Any]:
+        from tossctr.training.network import fit_network
+
+        parts = how.processes.everywhere(lambda: _parts(experiment, train_rows, how))
+        return fit_network(
+            experiment,
+            train_rows,
+            valid_rows,
+            how.device,
+            folder,
+            parts,
+            how.after_validation,
+            how.processes,
+        )
+
+    def load(self, experiment: Experiment, features: FeatureMap, folder: FinishedFolder) -> Network:
+        def built() -> CTRModel:
+            return build_model(experiment.model, features, experiment.hyperparameters)
+
+        try:
+            with torch.device("meta"):  # shapes without memory
+                shapes = built()
+        except (RuntimeError, OverflowError) as error:
+            raise UserError(
+                f"no model can have these sizes: {str(error).splitlines()[0]}",
+                file=folder.folder,
+                remedy=AGAIN,
+            ) from error
+        weights = folder.tensors(shapes.state_dict())
+        module = built()
+        module.load_state_dict(weights, strict=True)
+        return Network(module.eval(), experiment.training.micro_batch_events)
+
+    def plan(
+        self, experiment: Experiment, data: Prepared, device: torch.device, memory: float | None
+    ) -> Plan:
+        from tossctr.training.plan import plan
+
+        return plan(experiment, data, device, memory)
+
+
+def _parts(experiment: Experiment, rows: EncodedRows, how: Fit) -> Parts:
+    """The micro-batches of a process's share of a batch."""
+    from tossctr.training.parts import Parts, fitting_parts
+
+    if how.memory is None and how.device.type == "cpu":
+        whole = has_batch_norm(check_size(experiment, rows.features))
+        parts = Parts.uncounted(experiment.training, rows, how.device, whole=whole)
+    else:
+        parts = fitting_parts(experiment, rows, how.device, how.memory)
+    return replace(parts, step_events=parts.step_events / how.processes.world_size)
