@@ -13,10 +13,10 @@ from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
+from tossctr.runs import mlflow_log
 from tossctr.runs.checks import check_model
 from tossctr.runs.mlflow_log import log_run
 from tossctr.runs.train import train
-from tossctr.training import mlflow_log
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
