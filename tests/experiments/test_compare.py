@@ -18,9 +18,10 @@ from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.experiments import compare as comparison
-from tossctr.experiments.compare import Row, Spread, as_markdown, compare, write_tables
+from tossctr.experiments.compare import Row, as_markdown, compare, write_tables
 from tossctr.families.experiment import load_experiment
 from tossctr.metrics.registry import default_metrics
+from tossctr.metrics.uncertainty import MeanStd
 from tossctr.pipeline.evaluate import evaluate_run
 from tossctr.pipeline.train import run_folder
 from tossctr.runs.run_folder import load_run
@@ -74,7 +75,7 @@ def test_a_comparison_in_processes_of_its_own(config: Path, tmp_path: Path) -> N
     run = load_run(tmp_path / "out of, #1" / "seed_7" / "DCNv2_toy")
     assert run.experiment.training.seed == 7
     assert run.experiment.training.epochs == 1
-    assert {name: spread.mean for name, spread in row.metrics.items()} == {
+    assert {name: metric.mean for name, metric in row.metrics.items()} == {
         name: run.metrics["best"][name] for name in default_metrics()
     }
     assert row.parameters == sum(p.numel() for p in run.model.module.parameters())
@@ -90,12 +91,12 @@ def test_only_what_is_new_or_changed_is_trained(
 
     first = again(["DeepFM_toy"], [1, 2], SMALL)
     assert trained(commands) == [("DeepFM_toy", "seed=1"), ("DeepFM_toy", "seed=2")]
-    values = first[0].metrics["AUC"].values
+    values = first[0].values["AUC"]
     assert len(values) == len(set(values)) == 2  # another seed, another model
 
     more = again(["DCNv2_toy", "DeepFM_toy"], [2], SMALL)
     assert trained(commands) == [("DCNv2_toy", "seed=2")]
-    assert more[1].metrics["AUC"].values == values[1:]
+    assert more[1].values["AUC"] == values[1:]
 
     again(["DeepFM_toy"], [1], [*SMALL, "learning_rate=1e-4"])
     assert trained(commands) == [("DeepFM_toy", "seed=1")]
@@ -134,9 +135,7 @@ def test_a_labelled_file_is_scored_instead_of_the_validation_part(
     (row,) = compare(config, ["DeepFM_toy"], [1], tmp_path, data=data, gpu=CPU, overrides=SMALL)
     run = load_run(tmp_path / "seed_1" / "DeepFM_toy")
     expected = evaluate_run(run, data, device=resolve_device(CPU))
-    assert {name: spread.values for name, spread in row.metrics.items()} == {
-        name: (expected[name],) for name in default_metrics()
-    }
+    assert row.values == {name: [expected[name]] for name in default_metrics()}
     assert row.metrics["AUC"].mean != run.metrics["best"]["AUC"]
 
 
@@ -177,12 +176,13 @@ def test_a_failed_run_stops_the_comparison(
 
 
 def row(**changed: Any) -> Row:
-    metrics = {name: Spread.of([0.25, 0.75]) for name in default_metrics()}
+    metrics = {name: MeanStd.of([0.25, 0.75]) for name in default_metrics()}
     values: dict[str, Any] = {
         "expid": "A_toy",
         "model": "A",
         "seeds": (1, 2),
         "metrics": metrics,
+        "values": dict.fromkeys(metrics, (0.25, 0.75)),
         "parameters": 12_345,
         "rows_per_s": 6_789.6,
         "peak_mb": 432.1,
@@ -190,17 +190,12 @@ def row(**changed: Any) -> Row:
     return Row(**{**values, **changed})
 
 
-def test_spread_is_that_of_a_sample() -> None:
-    assert Spread.of([0.25, 0.75]) == Spread(0.5, pytest.approx(0.5**1.5), (0.25, 0.75))
-    assert Spread.of([0.25]) == Spread(0.25, 0.0, (0.25,))
-
-
 def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
 def test_the_table_in_markdown_and_json(tmp_path: Path) -> None:
-    alone = {name: Spread.of([0.25]) for name in default_metrics()}
+    alone = {name: MeanStd.of([0.25]) for name in default_metrics()}
     write_tables([row(), row(expid="B_toy", seeds=(1,), metrics=alone)], tmp_path)
     head, rule, first, second = (tmp_path / "compare.md").read_text().splitlines()
     assert cells(head)[3:8] == [*default_metrics()]
@@ -214,5 +209,6 @@ def test_the_table_in_markdown_and_json(tmp_path: Path) -> None:
     assert written[0]["metrics"]["AP"] == {
         "mean": 0.5,
         "std": pytest.approx(0.5**1.5),
-        "values": [0.25, 0.75],
+        "error": pytest.approx(0.25),
     }
+    assert written[0]["values"]["AP"] == [0.25, 0.75]

@@ -13,8 +13,8 @@ from tossctr.experiments.opening import open_scorer
 from tossctr.metrics.registry import default_metrics
 
 HASH = "a" * 64
-SPREAD = {"mean": 0.5, "std": 0.1, "error": 0.05}
-SCORES = dict.fromkeys(("competition_score", "AP", "WLL", "AUC"), SPREAD)
+MEAN_STD = {"mean": 0.5, "std": 0.1, "error": 0.05}
+SCORES = dict.fromkeys(("competition_score", "AP", "WLL", "AUC"), MEAN_STD)
 VALUES = dict.fromkeys(default_metrics(), 0.5)
 BLEND = {
     "version": 2,

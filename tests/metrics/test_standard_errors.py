@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from tossctr.metrics.registry import default_metrics, evaluate
-from tossctr.metrics.uncertainty import standard_errors
+from tossctr.metrics.uncertainty import MeanStd, standard_errors
 from tossctr.report.uncertainty import Z95, auc_interval
 
 
@@ -43,3 +43,8 @@ def test_few_clicks_tell_nothing_of_metrics_that_need_them():
     errors = standard_errors(label, logit)
     assert errors["logloss"] > 0
     assert all(np.isnan(error) for name, error in errors.items() if name != "logloss")
+
+
+def test_mean_and_deviations_are_those_of_a_sample():
+    assert MeanStd.of([0.25, 0.75]) == MeanStd(0.5, pytest.approx(0.5**1.5), pytest.approx(0.25))
+    assert MeanStd.of([0.25]) == MeanStd(0.25, 0.0, 0.0)

@@ -30,23 +30,10 @@ from tossctr.folders import is_made, new_unfinished, put_in_place, refuse_foreig
 from tossctr.inference.held_out import held_out
 from tossctr.inference.predictor import Scorer, marker_of, objective_of
 from tossctr.metrics.registry import evaluate, reported
+from tossctr.metrics.uncertainty import MeanStd
 from tossctr.runs.run_folder import Run
 
 VERSION = 2
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A metric over folds: mean, standard deviation, standard error of the mean."""
-
-    mean: float
-    std: float
-    error: float
-
-    @classmethod
-    def of(cls, values: Floats) -> Spread:
-        std = float(values.std(ddof=1))
-        return cls(float(values.mean()), std, std / len(values) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -68,10 +55,10 @@ class BlendResult:
 
     objective: Objective
     combination: Combination
-    singles: Mapping[str, Mapping[str, Spread]]
-    methods: Mapping[str, Mapping[str, Spread]]
+    singles: Mapping[str, Mapping[str, MeanStd]]
+    methods: Mapping[str, Mapping[str, MeanStd]]
     best_single: str
-    gain: Mapping[str, Spread]
+    gain: Mapping[str, MeanStd]
 
 
 def blend(
@@ -128,10 +115,10 @@ def blend(
     result = BlendResult(
         objective=objective,
         combination=fit_combination(chosen, logits, label, weight),
-        singles={name: _spreads(scores) for name, scores in singles.items()},
-        methods={name: _spreads(scores) for name, scores in methods.items()},
+        singles={name: _over_folds(scores) for name, scores in singles.items()},
+        methods={name: _over_folds(scores) for name, scores in methods.items()},
         best_single=best,
-        gain={k: Spread.of(methods[chosen][k] - singles[best][k]) for k in aim.scores},
+        gain=_over_folds({k: methods[chosen][k] - singles[best][k] for k in aim.scores}),
     )
     out = HeldOut(
         row=first.row, label=first.label, logit=crossed[chosen], prior=first.prior,
@@ -254,11 +241,9 @@ def _scores(
 def _choose(methods: Mapping[Method, Mapping[str, Floats]], aim: Aim) -> Method:
     scores = {name: aim.sign * found[aim.metric] for name, found in methods.items()}
     best = max(scores.values(), key=lambda values: float(values.mean()))
-    return next(
-        name for name in METHODS if Spread.of(best - scores[name]).mean
-        <= Spread.of(best - scores[name]).error
-    )  # fmt: skip
+    worse = {name: MeanStd.of((best - values).tolist()) for name, values in scores.items()}
+    return next(name for name in METHODS if worse[name].mean <= worse[name].error)
 
 
-def _spreads(scores: Mapping[str, Floats]) -> dict[str, Spread]:
-    return {name: Spread.of(values) for name, values in scores.items()}
+def _over_folds(scores: Mapping[str, Floats]) -> dict[str, MeanStd]:
+    return {name: MeanStd.of(values.tolist()) for name, values in scores.items()}

@@ -19,6 +19,7 @@ from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment, overrides_by_experiment, read_experiment
 from tossctr.folders import made_from_of
 from tossctr.metrics.registry import default_metrics
+from tossctr.metrics.uncertainty import MeanStd
 from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
 from tossctr.progress import say
@@ -28,25 +29,12 @@ TABLE, DATA = "compare.md", "compare.json"
 
 
 @dataclass(frozen=True)
-class Spread:
-    """One metric over the seeds: mean, sample standard deviation, and the values themselves."""
-
-    mean: float
-    std: float
-    values: tuple[float, ...]
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        std = statistics.stdev(values) if len(values) > 1 else 0.0
-        return cls(statistics.fmean(values), std, tuple(values))
-
-
-@dataclass(frozen=True)
 class Row:
     """One experiment over all seeds.
 
     Attributes:
-        metrics: by metric name.
+        metrics: over the seeds, by metric name.
+        values: the same, seed by seed.
         parameters: trainable numbers in the model.
         rows_per_s: training throughput, mean over seeds.
         peak_mb: largest memory of a training process (the GPU's where one is used), over seeds.
@@ -55,7 +43,8 @@ class Row:
     expid: str
     model: str
     seeds: tuple[int, ...]
-    metrics: Mapping[str, Spread]
+    metrics: Mapping[str, MeanStd]
+    values: Mapping[str, Sequence[float]]
     parameters: int
     rows_per_s: float
     peak_mb: float
@@ -130,8 +119,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
         metrics = [
-            f"{spread.mean:.4f}" + f" ± {spread.std:.4f}" * (len(row.seeds) > 1)
-            for spread in row.metrics.values()
+            f"{metric.mean:.4f}" + f" ± {metric.std:.4f}" * (len(row.seeds) > 1)
+            for metric in row.metrics.values()
         ]
         sizes = [f"{row.parameters:,}", f"{row.rows_per_s:,.0f}", f"{row.peak_mb:,.0f}"]
         names = [printable(name).replace("|", "\\|") for name in (row.expid, row.model)]
@@ -203,13 +192,13 @@ def _result(run: Path, data: Path | None, gpu: int | None) -> dict[str, Any]:
 
 
 def _row(experiment: Experiment, seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> Row:
+    values = {name: [r["metrics"][name] for r in results] for name in default_metrics()}
     return Row(
         expid=experiment.expid,
         model=experiment.model,
         seeds=tuple(seeds),
-        metrics={
-            name: Spread.of([r["metrics"][name] for r in results]) for name in default_metrics()
-        },
+        metrics={name: MeanStd.of(of_seeds) for name, of_seeds in values.items()},
+        values=values,
         parameters=results[0]["parameters"],
         rows_per_s=statistics.fmean(result["rows_per_s"] for result in results),
         peak_mb=max(result["peak_mb"] for result in results),

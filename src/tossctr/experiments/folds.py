@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ from tossctr.folders import (
 from tossctr.inference.predict import predict_rows
 from tossctr.inference.predictor import Scorer
 from tossctr.metrics.registry import evaluate, reported
-from tossctr.metrics.uncertainty import standard_errors
+from tossctr.metrics.uncertainty import MeanStd, standard_errors
 from tossctr.progress import say
 from tossctr.runs.run_folder import Run, load_run
 from tossctr.runs.train import train
@@ -267,12 +267,9 @@ def _finish(
             "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
             "metrics": measured(held.logit, np.arange(len(held))),
             "by_fold": by_fold,
-            "cross_validated": {name: _spread([m[name] for m in by_fold]) for name in metrics},
+            "cross_validated": {
+                name: asdict(MeanStd.of([m[name] for m in by_fold])) for name in metrics
+            },
             "standard_error": standard_errors(held.label, held.logit),
         },
     )
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "std": std}

@@ -127,7 +127,7 @@ def _of_blend(marker: Path, name: str) -> Entry:
         metrics=about.metrics,
         objective=about.objective,
         score=_score(marker.parent, OUT_OF_FOLD, about.objective, about.metrics),
-        cross_validated={key: spread.model_dump() for key, spread in scores.items()},
+        cross_validated={key: found.model_dump() for key, found in scores.items()},
         rows_per_s=None,
         megabytes=sum(m.megabytes for m in members),
     )
@@ -147,8 +147,7 @@ def _of_folds(marker: Path, name: str) -> Entry:
         metrics=about.metrics,
         score=_score(marker.parent, OUT_OF_FOLD, runs[0].objective, about.metrics),
         cross_validated={
-            key: spread.model_dump(exclude_none=True)
-            for key, spread in about.cross_validated.items()
+            key: found.model_dump(exclude_none=True) for key, found in about.cross_validated.items()
         },
         rows_per_s=statistics.fmean(run.rows_per_s or 0.0 for run in runs),
         megabytes=sum(run.megabytes for run in runs),

@@ -22,7 +22,7 @@ Metrics = dict[str, float]
 
 
 class OverFolds(Artefact):
-    """A metric over folds; `error`, the standard error of the mean, only in blends."""
+    """A `MeanStd`; older `folds.json` files lack `error`."""
 
     mean: float
     std: float
@@ -115,7 +115,7 @@ class BlendMarker(Artefact):
         _require(self.metrics, default_metrics())
         for scores in (*self.singles.values(), *self.methods.values(), self.gain):
             _require(scores, AIMS[self.objective].scores)
-            if any(spread.error is None for spread in scores.values()):
+            if any(found.error is None for found in scores.values()):
                 raise ValueError("an error is missing")
         return self
 

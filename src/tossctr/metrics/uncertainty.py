@@ -1,8 +1,11 @@
-"""How far a metric may be off by the luck of which rows were drawn."""
+"""The uncertainty of metrics: over folds or seeds, and by the rows that were drawn."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +16,32 @@ from tossctr.metrics.registry import METRICS, evaluate
 GROUPS = 20
 
 
+@dataclass(frozen=True)
+class MeanStd:
+    """A metric over folds or seeds: mean, sample standard deviation, standard error of the mean.
+
+    Of one value, the latter two are 0.
+    """
+
+    mean: float
+    std: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> MeanStd:
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
+        return cls(statistics.fmean(values), std, std / len(values) ** 0.5)
+
+
 def standard_errors(
     label: NDArray[Any], logit: NDArray[Any], *, seed: int = 2024
 ) -> dict[str, float]:
-    """Standard error of each metric on these N rows.
+    """Standard error of each default metric on N rows.
 
-    By a delete-a-group jackknife (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    chapter 11): each metric without one of 20 random groups of rows in turn. The mean of a metric
-    *within* groups would not do: the AP of a few clicks varies by more than their number explains.
+    A delete-a-group jackknife (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    chapter 11): the metrics without each of 20 random groups of rows in turn. Metrics computed
+    within each group would mislead: the AP of a few clicks varies by more than their number
+    explains.
 
     Args:
         label: (N,) 0 or 1.
@@ -33,7 +54,7 @@ def standard_errors(
     """
     label, logit = np.asarray(label), np.asarray(logit)
     group = np.random.default_rng(seed).permutation(len(label)) % GROUPS
-    order = np.argsort(-logit, kind="stable")  # once: what is in order is sorted again in no time
+    order = np.argsort(-logit, kind="stable")  # sorting sorted rows is fast
     label, logit, group = label[order], logit[order], group[order]
     without = [evaluate(label[group != g], logit[group != g]) for g in range(GROUPS)]
     clicks = int((label > 0.5).sum())
@@ -49,7 +70,7 @@ def standard_errors(
 
 
 def interval(value: float, error: float, rows: int, test_rows: int) -> tuple[float, float]:
-    """The 95 % interval for the metric of another part with `test_rows` rows of the same origin,
-    given its value and standard error on `rows`: both parts are drawn by chance."""
+    """The 95 % prediction interval for the metric on `test_rows` other rows from the same
+    distribution, given its value and standard error on `rows`: both samples are random."""
     half = 1.96 * error * math.sqrt(1 + rows / test_rows)
     return value - half, value + half
