@@ -15,13 +15,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 from frames import FEATURES, dataset, feature, raw_table, write
+from numpy.typing import NDArray
 
 from tossctr.config.schema import DatasetConfig, ValidSplit
 from tossctr.data import prepare as module
 from tossctr.data.encoder import Encoder
+from tossctr.data.encoding import decode
 from tossctr.data.prepare import Prepared, open_prepared, prepare
 from tossctr.data.preparing.verify import verify_prepared
 from tossctr.data.store import open_store
+from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.files import locked
 
@@ -90,6 +93,24 @@ def test_each_row_is_in_one_part_and_only_training_rows_are_fit(
         done.valid.sequences["seq"].values, expected.sequences["seq"].values
     )
     assert done.report["valid"].rows == len(valid)
+
+
+@pytest.mark.parametrize("method", ["time", "random", "stratified"])
+def test_a_label_is_decoded_once_in_each_pass_over_the_file(
+    tmp_path: Path, raw: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def counting(batch: pa.RecordBatch, name: str, where: Where) -> NDArray[np.float32]:
+        decoded.append(batch.num_rows)
+        return decode.labels(batch, name, where)
+
+    for where in ("preparing.parts", "encoder", "encoding.statistics"):
+        monkeypatch.setattr(f"tossctr.data.{where}.labels", counting)
+    split = ValidSplit(method=method, fraction=0.25)  # type: ignore[arg-type]
+    prepare(dataset(tmp_path, raw, *FEATURES, valid_split=split))
+    fit = 0.75 * len(TABLE) if method == "time" else len(TABLE)  # time: the first rows only
+    assert sum(decoded) == fit + len(TABLE)
 
 
 def test_a_validation_file_of_its_own(tmp_path: Path, raw: Path) -> None:
@@ -447,6 +468,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from frames import dataset, feature
+from numpy.typing import NDArray
 from tossctr.data.prepare import prepare
 
 features = [feature("seq", "sequence", "str")]

@@ -14,11 +14,12 @@ import torch
 from tossctr.cli import main
 from tossctr.data.encoder import Encoder
 from tossctr.data.prepare import prepare
+from tossctr.data.sources.opening import open_source
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
 from tossctr.files import locked
-from tossctr.inference import kept
+from tossctr.inference import kept, predict
 from tossctr.pipeline import submit as submitting
 from tossctr.runs.train import train
 
@@ -220,6 +221,19 @@ def test_workers_score_to_the_same_bytes_and_go_on_where_they_were(
 def test_workers_cannot_share_a_csv_file(run, data, tmp_path):
     with pytest.raises(UserError, match="write it as Parquet"):
         submit(run, data, tmp_path / "out.csv", spread=in_turn)
+
+
+def test_a_file_is_opened_once(run, data, monkeypatch):
+    opened = []
+
+    def counting(path, *args, **options):
+        opened.append(path)
+        return open_source(path, *args, **options)
+
+    monkeypatch.setattr(predict, "open_source", counting)
+    batches = predict.predict_file(run, data, device=CPU, id_col="ID")
+    assert sum(len(batch.id) for batch in batches) == 1450
+    assert opened == [data]
 
 
 @pytest.mark.parametrize("data", ["parquet"], indirect=True)

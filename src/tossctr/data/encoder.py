@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tossctr.artefact import ENCODER_BYTES, read_artefact
 from tossctr.config.schema import DatasetConfig, Dtype
+from tossctr.data.encoding.decode import labels
 from tossctr.data.encoding.fields import FieldEncoding
 from tossctr.data.encoding.redundancy import redundant
 from tossctr.data.encoding.report import EncodingReport
@@ -169,6 +170,7 @@ class Encoder:
         file: RowsIn | None = None,
         rows: NDArray[np.int64] | None = None,
         labelled: bool = True,
+        label: NDArray[np.float32] | None = None,
         report: EncodingReport | None = None,
     ) -> EncodedRows:
         """Encode a batch of raw rows.
@@ -178,7 +180,8 @@ class Encoder:
             first_row: row of the file that the batch begins with, for errors.
             file: the file or files, for errors.
             rows: (B,) rows of the file, where the batch's are not consecutive.
-            labelled: read the label.
+            labelled: the rows have labels.
+            label: (B,) 0 or 1; None decodes the label column.
             report: counts unseen tokens and missing values there.
 
         Raises:
@@ -187,10 +190,11 @@ class Encoder:
         where = Where(first_row, file, rows)
         report = EncodingReport() if report is None else report
         report.rows += batch.num_rows
+        if labelled and label is None:
+            label = labels(batch, self.state.label.name, where)
         known = self._vocabularies
-        return Transform(self.state, self._na, known, self.features, batch, where, report).rows(
-            labelled
-        )
+        transform = Transform(self.state, self._na, known, self.features, batch, where, report)
+        return transform.rows(label)
 
     def save(self, folder: Path) -> None:
         """Write `encoder.json`."""

@@ -73,23 +73,27 @@ def predict_file(
         UserError: a missing column or an unreadable value, by file, column and row; a file made
             with another vocabulary.
     """
-    streams = [
-        _predict_member(
-            runs,
-            path,
-            device=device,
-            labelled=labelled,
-            id_col=id_col,
-            report=report if number == 0 else None,
-            start=start,
-            stop=stop,
-            batch_rows=batch_rows,
+    sources: list[Source] = []
+    streams = []
+    for runs in members_of(run):
+        is_first = not sources  # the others' labels, ids and counts would be the same
+        with_label, ids_from = labelled and is_first, id_col if is_first else None
+        sources.append(_open(runs[0], path, labelled=with_label, id_col=ids_from))
+        streams.append(
+            _predict_member(
+                runs,
+                sources[-1],
+                device=device,
+                labelled=with_label,
+                id_col=ids_from,
+                report=report if is_first else None,
+                start=start,
+                stop=stop,
+                batch_rows=batch_rows,
+            )
         )
-        for number, runs in enumerate(members_of(run))
-    ]
-    source = open_source(path, {}, encoded=run.experiment.dataset.encoded)
-    say_order(source)
-    with track(f"score {name_of(path)}", source.num_rows) as advance:
+    say_order(sources[0])
+    with track(f"score {name_of(path)}", sources[0].num_rows) as advance:
         advance(start)
         for parts in zip(*streams, strict=True):
             first = parts[0]
@@ -99,9 +103,17 @@ def predict_file(
             advance(len(first.logit))
 
 
+def _open(run: Run, path: Location, *, labelled: bool, id_col: str | None) -> Source:
+    columns = run.encoder.columns(labelled=labelled)
+    if id_col is not None:
+        columns = {**columns, id_col: "str"}
+    dataset = run.experiment.dataset
+    return open_source(path, columns, encoded=dataset.encoded, na_values=dataset.na_values)
+
+
 def _predict_member(
     runs: Sequence[Run],
-    path: Location,
+    source: Source,
     *,
     device: torch.device,
     labelled: bool,
@@ -114,13 +126,8 @@ def _predict_member(
     """The mean logit of runs that share an encoder, on rows that are encoded once."""
     run = runs[0]
     group_id = run.experiment.training.group_id
-    columns = run.encoder.columns(labelled=labelled)
-    if id_col is not None:
-        columns = {**columns, id_col: "str"}
-    dataset = run.experiment.dataset
-    source = open_source(path, columns, encoded=dataset.encoded, na_values=dataset.na_values)
     encoder = _encoder_for(source, run)
-    na = frozenset(dataset.na_values)
+    na = frozenset(run.experiment.dataset.na_values)
     row = start
     raw = source.batches(start=start, stop=stop, batch_rows=batch_rows)
     for batch in _even(raw, batch_rows):

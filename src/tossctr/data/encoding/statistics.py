@@ -96,6 +96,7 @@ class Stats:
         first_row: int = 0,
         file: RowsIn | None = None,
         rows: NDArray[np.int64] | None = None,
+        label: NDArray[np.float32] | None = None,
     ) -> None:
         """Count a batch of raw rows.
 
@@ -104,13 +105,14 @@ class Stats:
             first_row: row of the file that the batch begins with, for errors.
             file: the file or files, for errors.
             rows: (B,) rows of the file, where the batch's are not consecutive.
+            label: (B,) 0 or 1; None decodes the label column.
 
         Raises:
             UserError: a value that cannot be encoded, by column, row and value.
         """
         where = Where(first_row, file, rows)
-        clicked = labels(batch, self.label, where)
-        self.label_counts += np.bincount(clicked.astype(np.int64), minlength=2)
+        label = labels(batch, self.label, where) if label is None else label
+        self.label_counts += np.bincount(label.astype(np.int64), minlength=2)
         if rows is None:
             rows = first_row + np.arange(batch.num_rows)
         hashes = row_hashes(rows)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tossctr.data.encoding.decode import MISSING_META, flat_numbers, labels, meta
+from tossctr.data.encoding.decode import MISSING_META, flat_numbers, meta
 from tossctr.data.encoding.fields import FieldEncoding
 from tossctr.data.encoding.ids import categories
 from tossctr.data.encoding.lists import as_text, is_list
@@ -37,7 +37,7 @@ class Transform:
     where: Where
     report: EncodingReport
 
-    def rows(self, labelled: bool) -> EncodedRows:
+    def rows(self, label: NDArray[np.float32] | None) -> EncodedRows:
         n = self.batch.num_rows
         categorical = self._of("categorical")
         sizes = [self.vocabularies[c.owner].size for c in categorical]
@@ -71,7 +71,7 @@ class Transform:
                 c.name: self._number_lists(c, np.float64) for c in self._of("time_sequence")
             },
             meta=groups,
-            label=labels(self.batch, self.state.label.name, self.where) if labelled else None,
+            label=label,
         )
 
     def _of(self, field_type: str) -> list[FieldEncoding]:

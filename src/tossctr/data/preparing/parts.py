@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,18 +21,28 @@ PARTS = ("train", "valid")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of a file; `valid` (B,) says which are for validation."""
+    """Consecutive rows of a file.
+
+    Attributes:
+        batch: B rows, as the source gives them.
+        first_row: row number of the first in the file.
+        file: for errors.
+        label: (B,) 0 or 1, decoded once for whoever needs it.
+        valid: (B,) which rows are for validation.
+    """
 
     batch: pa.RecordBatch
     first_row: int
     file: RowsIn
+    label: NDArray[np.float32]
     valid: NDArray[np.bool_]
 
-    def of(self, part: str) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
-        """The rows of one part, and where they stand in the file."""
+    def of(self, part: str) -> tuple[pa.RecordBatch, NDArray[np.int64], NDArray[np.float32]]:
+        """The rows of one part, their row numbers in the file, and their labels."""
         chosen = self.valid if part == "valid" else ~self.valid
         rows = self.first_row + np.flatnonzero(chosen)
-        return (self.batch if chosen.all() else self.batch.filter(pa.array(chosen))), rows
+        batch = self.batch if chosen.all() else self.batch.filter(pa.array(chosen))
+        return batch, rows, self.label[chosen]
 
 
 @dataclass(frozen=True)
@@ -106,13 +116,12 @@ class Plan:
         source, row = self.sources[span.source], span.start
         split = RandomSplit(self.dataset.valid_split, span.start, span.seen)
         for batch in source.batches(start=span.start, stop=span.stop, batch_rows=batch_rows):
-            chunk = Chunk(batch, row, source.file, np.full(batch.num_rows, span.part == "valid"))
-            row += batch.num_rows
+            label = self._labels(batch, row, source)
+            valid = np.full(len(label), span.part == "valid")
             if span.part == "split":
-                chunk = replace(
-                    chunk, valid=split.next(self._labels(batch, chunk.first_row, source))
-                )
-            yield chunk
+                valid = split.next(label)
+            yield Chunk(batch, row, source.file, label, valid)
+            row += len(label)
 
     def chunks(self, parts: tuple[str, ...], batch_rows: int) -> Iterator[Chunk]:
         """All rows of `spans`."""

@@ -116,18 +116,20 @@ def _pieces(plan: Plan, span: Span) -> Iterator[Span]:
 
 def _count(empty: Stats, chunk: Chunk) -> tuple[Stats, int]:
     stats = empty.like()
-    batch, rows = chunk.of("train")
-    stats.update(batch, file=chunk.file, rows=rows)
+    batch, rows, label = chunk.of("train")
+    stats.update(batch, file=chunk.file, rows=rows, label=label)
     return stats, chunk.batch.num_rows
 
 
 def _encode(encoder: Encoder, chunk: Chunk) -> Encoded:
     done = {}
     for part in PARTS:
-        batch, rows = chunk.of(part)
+        batch, rows, label = chunk.of(part)
         if len(rows):
             report = EncodingReport()
-            encoded = encoder.transform(batch, file=chunk.file, rows=rows, report=report)
+            encoded = encoder.transform(
+                batch, file=chunk.file, rows=rows, label=label, report=report
+            )
             done[part] = (encoded, report)
     return done
 
