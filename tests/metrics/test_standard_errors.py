@@ -6,7 +6,7 @@ from scipy.special import expit
 
 from tossctr.metrics.registry import default_metrics, evaluate
 from tossctr.metrics.uncertainty import MeanStd, standard_errors
-from tossctr.report.uncertainty import Z95, auc_interval
+from tossctr.report.delong import Z95, auc_interval
 
 
 def drawn(rng, rows):

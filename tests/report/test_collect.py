@@ -11,7 +11,7 @@ from tossctr.metrics.registry import evaluate
 from tossctr.report import sample
 from tossctr.report.collect import collect
 from tossctr.report.importance import attention, importance
-from tossctr.report.sample import Scored, evenly, gathered, score, subset
+from tossctr.report.sample import Scored, evenly, gather, score, subset
 
 CPU = torch.device("cpu")
 
@@ -26,21 +26,21 @@ def valid(runs):
     return replace(open_prepared(runs[0].experiment.dataset).valid, features=runs[0].features)
 
 
-def test_the_metrics_are_those_of_the_validation_part(report, runs, valid):
+def test_metrics_are_those_of_the_validation_rows(report, runs, valid):
     whole = evaluate(valid.label, predict_rows(runs[0], valid, device=CPU))
     assert report.metrics == pytest.approx(whole)
     for name in ("AUC", "logloss", "AP"):
         assert report.metrics[name] == pytest.approx(runs[0].metrics["best"][name], abs=1e-6)
 
 
-def test_a_constant_and_the_truth_bracket_what_can_be(report):
+def test_baseline_and_attainable_scores_are_bounds(report):
     assert report.baseline["AUC"] == 0.5
     assert report.baseline["WLL"] == pytest.approx(np.log(2))
     assert report.attainable["AUC"] > 0.6
     assert report.attainable["logloss"] < report.baseline["logloss"]
 
 
-def test_truth_of_other_rows_is_left_out(report, runs, tmp_path):
+def test_true_probabilities_of_other_rows_are_ignored(report, runs, tmp_path):
     dataset = runs[0].experiment.dataset
     split = dataset.valid_split.model_copy(update={"method": "stratified"})
     from tossctr.report.collect import _truth
@@ -53,14 +53,14 @@ def test_truth_of_other_rows_is_left_out(report, runs, tmp_path):
     assert _truth(dataset, prepared, wrong) is None
 
 
-def test_slices_hold_every_row_once(report):
-    assert set(report.slices) == {"inventory_id", "hour", "age_group", "history length"}
-    for of_field in report.slices.values():
+def test_segments_contain_every_row_once(report):
+    assert set(report.segments) == {"inventory_id", "hour", "age_group", "history length"}
+    for of_field in report.segments.values():
         assert sum(s.rows for s in of_field) == len(report.scored.label)
         assert sum(s.clicks for s in of_field) == report.scored.label.sum()
 
 
-def test_a_large_validation_part_is_sampled_evenly(runs, valid, monkeypatch):
+def test_many_validation_rows_are_sampled_evenly(runs, valid, monkeypatch):
     monkeypatch.setattr(sample, "MAX_ROWS", 100)
     scored = score(runs[0], valid, CPU)
     assert len(scored.row) == 100
@@ -71,19 +71,19 @@ def test_a_large_validation_part_is_sampled_evenly(runs, valid, monkeypatch):
     assert evenly(10, 4).tolist() == [0, 1, 2, 3]
 
 
-def test_subset_is_the_rows_asked_for(valid):
+def test_subset_returns_the_requested_rows(valid):
     numbers = np.array([5, 0, 7])
     part = subset(valid, numbers)
     np.testing.assert_array_equal(part.numeric, valid.numeric[numbers])
     whole = valid.sequences["seq"]
     for i, n in enumerate(numbers):
-        got, expected = gathered(whole, numbers), whole.values[whole.offsets[n] :]
+        got, expected = gather(whole, numbers), whole.values[whole.offsets[n] :]
         of_row = got.values[got.offsets[i] : got.offsets[i + 1]]
         np.testing.assert_array_equal(of_row, expected[: whole.lengths[n]])
 
 
-def test_shuffling_costs_what_the_model_leans_on_and_nothing_where_there_is_nothing(runs, valid):
-    """The label is the model's own ranking, so every field that moves it matters."""
+def test_shuffling_lowers_the_auc_only_for_fields_that_the_model_uses(runs, valid):
+    """The labels are the model's own ranking, so every field that it uses has an effect."""
     n = 400
     rows = subset(valid, np.arange(n))
     base = predict_rows(runs[0], rows, device=CPU)
@@ -101,7 +101,7 @@ def test_shuffling_costs_what_the_model_leans_on_and_nothing_where_there_is_noth
     assert {one.name: one for one in flat}["gender"].drop == pytest.approx(0, abs=1e-9)
 
 
-def test_attention_is_per_event_and_only_where_there_is_some(runs, valid, report):
+def test_attention_is_per_event_and_none_for_other_models(runs, valid, report):
     found = report.attention
     assert found.low[0] == found.high[0] == 1
     assert found.high[-1] == 16  # max_len of these runs
@@ -111,7 +111,7 @@ def test_attention_is_per_event_and_only_where_there_is_some(runs, valid, report
 
 
 def test_distributions_compare_train_with_test(report):
-    found = report.stored.distributions
+    found = report.data.distributions
     assert found.other == "test"
     assert found.rows[1] == 300
     assert found.max_len == {"seq": 16}
@@ -128,16 +128,16 @@ def test_without_a_test_file_validation_is_compared(runs):
     assert distributions(without, open_prepared(dataset)).other == "validation"
 
 
-def test_data_prepared_anew_are_refused(runs):
+def test_data_that_were_prepared_again_are_refused(runs):
     state = runs[0].encoder.state
     other = state.model_copy(update={"vocabularies": {**state.vocabularies, "gender": ("x",)}})
     changed = replace(runs[0], encoder=type(runs[0].encoder)(other))
-    with pytest.raises(UserError, match="prepared anew"):
+    with pytest.raises(UserError, match="prepared again"):
         collect(changed, "run", CPU)
 
 
-def test_hashes_name_inputs_stores_and_the_run(report):
-    hashes = {**report.stored.hashes, **report.hashes}
+def test_hashes_include_inputs_stores_and_the_run(report):
+    hashes = {**report.data.hashes, **report.hashes}
     names = "\n".join(hashes)
     for part in ("train.parquet", "train/manifest.json", "FESeq_toy/model.safetensors"):
         assert part in names

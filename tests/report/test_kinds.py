@@ -1,4 +1,4 @@
-"""Reports of what is not one network: trees, folds, blends, and all of them side by side."""
+"""Reports of trees, folds and blends, and of several kinds at once."""
 
 import json
 import re
@@ -39,14 +39,14 @@ def of_blend(blended):
     return collect(blended, "blend", CPU)
 
 
-def test_trees_have_rounds_and_gains_where_networks_have_steps_and_attention(of_trees):
+def test_trees_have_rounds_and_gains_instead_of_steps_and_attention(of_trees):
     page = render([of_trees])
     Checked(page)
     assert "Validation AUC" in page
     assert "optimiser step" not in page
-    assert "What the trees gain from" in page
-    assert "Which fields matter" in page
-    assert "Which events matter" not in page
+    assert "Gain importance" in page
+    assert "Permutation importance" in page
+    assert "Attention by event age" not in page
     head = tables.history(of_trees).head
     assert head[0] == "Round"
     assert "Step" not in head
@@ -59,13 +59,13 @@ def test_folds_are_measured_out_of_fold(of_folds, folds):
     assert of_folds.metrics == pytest.approx(evaluate(held.label, held.logit))
     assert of_folds.half_width["AUC"] > 0
     page = body(render([of_folds]))
-    assert f"all {len(held):,} training rows, each by models that had not seen it" in page
+    assert f"all {len(held):,} training rows, predicted out of fold" in page
     assert f"± {of_folds.half_width['AUC']:.4f}" in page
     assert "optimiser step" not in page
-    assert "Which fields matter" not in page
-    assert "left out here" in page
-    assert len(of_folds.slices) == 4
-    assert all(sum(s.rows for s in of) == len(held) for of in of_folds.slices.values())
+    assert "Permutation importance" not in page
+    assert "only shown for a single run" in page
+    assert len(of_folds.segments) == 4
+    assert all(sum(s.rows for s in of) == len(held) for of in of_folds.segments.values())
 
 
 def test_each_fold_has_its_own_score_and_weight(of_folds, folds):
@@ -96,28 +96,28 @@ def test_a_blend_has_its_members_weights_and_gain(of_blend, blended):
 
 
 @pytest.mark.parametrize(("mean", "mark"), [(0.01, "good"), (0.001, "watch"), (-0.01, "watch")])
-def test_a_gain_within_its_error_is_no_gain(of_blend, mean, mark):
-    members = replace(of_blend.members, said="It gains.", gain=(mean, 0.002, 0.001))
+def test_a_gain_within_two_standard_errors_is_not_significant(of_blend, mean, mark):
+    members = replace(of_blend.members, summary="It gains.", gain=(mean, 0.002, 0.001))
     (found,) = [o for o in findings(replace(of_blend, members=members)) if o.text == "It gains."]
     assert found.mark == mark
 
 
-def test_all_kinds_stand_side_by_side(of_trees, of_folds, reports, of_blend):
-    some = replace(of_trees.stored, slices={"hour": of_trees.slices["hour"][5:]})
-    few = replace(of_trees, stored=some)
+def test_all_kinds_in_one_report(of_trees, of_folds, reports, of_blend):
+    some = replace(of_trees.data, segments={"hour": of_trees.segments["hour"][5:]})
+    few = replace(of_trees, data=some)
     page = render([few, of_folds, reports[0], of_blend])
-    hours = re.search(r"AUC within each hour[.] ([^\"]+)\"", page)[1]
+    hours = re.search(r"AUC by hour[.] ([^\"]+)\"", page)[1]
     shown = re.findall(r"(?:^|; )(\d\d): ", hours)
-    assert shown == sorted(shown)  # whichever comes first has them all
+    assert shown == sorted(shown)  # the first run lacks some hours
     checked = Checked(page)
     assert len(checked.ids) == len(set(checked.ids))
     assert "LightGBM_toy.folds" in page
     assert "not measured on the same rows" in page
-    assert "Validation AUC of trees" in page
+    assert "Validation AUC by round" in page
     assert len(page.encode()) < 3_000_000
 
 
-def test_without_their_data_folds_still_have_a_page(folds, monkeypatch, tmp_path):
+def test_folds_without_their_data_still_have_a_report(folds, monkeypatch, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(folds[1].folder, moved)
     first = folds[1].members[0][0]
@@ -128,8 +128,8 @@ def test_without_their_data_folds_still_have_a_page(folds, monkeypatch, tmp_path
     finally:
         data.with_name("away").rename(data)
     Checked(page)
-    assert "The prepared data are not at hand" in page
-    assert "Where it works" not in page
+    assert "The prepared data were not found" in page
+    assert "AUC by segment" not in page
     held = held_out(folds[1], CPU)
     assert f"{evaluate(held.label, held.logit)['AUC']:.4f}" in page
 

@@ -14,12 +14,12 @@ from tossctr.report.page import names_of, render, write_report
 from tossctr.report.svg import plot
 
 
-def with_stored(report, **changes):
-    return replace(report, stored=replace(report.stored, **changes))
+def with_data(report, **changes):
+    return replace(report, data=replace(report.data, **changes))
 
 
 def with_drift(report, drift):
-    return with_stored(report, distributions=replace(report.stored.distributions, drift=drift))
+    return with_data(report, distributions=replace(report.data.distributions, drift=drift))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def page(reports):
     return render(reports)
 
 
-def test_a_page_needs_nothing_but_itself(page):
+def test_the_page_is_self_contained(page):
     assert len(page.encode()) < 3_000_000
     assert not re.search(r"<(script|link|img|iframe|object)\b", page)
     assert not re.search(r"(src|href)=\"(?!#)", page)
@@ -35,7 +35,7 @@ def test_a_page_needs_nothing_but_itself(page):
     assert "@import" not in page
 
 
-def test_markup_is_whole_ids_are_unique_and_every_plot_is_told_in_words(page):
+def test_markup_is_valid_ids_are_unique_and_every_plot_has_a_description(page):
     checked = Checked(page)
     assert len(checked.ids) == len(set(checked.ids))
     assert len(checked.images) >= 13
@@ -60,7 +60,7 @@ def test_plots_take_their_colours_from_the_page(page):
         assert f"--{name}:" in dark or name in light.split("@media")[0]
 
 
-def test_numbers_on_the_page_are_the_runs(page, reports):
+def test_the_page_shows_the_runs_numbers(page, reports):
     for report in reports:
         assert f"{report.metrics['AUC']:.4f}" in page
         assert f"{report.attainable['AUC']:.4f}" in page
@@ -69,8 +69,8 @@ def test_numbers_on_the_page_are_the_runs(page, reports):
         assert setting in page or setting == "Prepare"
 
 
-def test_a_single_run_and_one_without_a_ceiling_render(reports):
-    alone = render([with_stored(reports[1], attainable=None, truth=None)])
+def test_one_run_without_attainable_scores_renders(reports):
+    alone = render([with_data(reports[1], attainable=None, truth=None)])
     Checked(alone)
     assert "attainable" not in alone.lower().split("</style>")[1]
     assert 'id="attention' not in alone
@@ -79,7 +79,7 @@ def test_a_single_run_and_one_without_a_ceiling_render(reports):
 def test_names_from_data_cannot_become_markup(reports):
     hostile = '<script>alert("x")</script>$\\frac{1'
     report = replace(
-        with_stored(reports[0], slices={hostile: reports[0].slices["hour"]}),
+        with_data(reports[0], segments={hostile: reports[0].segments["hour"]}),
         name=hostile,
         importance=[replace(reports[0].importance[0], name=hostile)],
     )
@@ -89,18 +89,18 @@ def test_names_from_data_cannot_become_markup(reports):
     Checked(page)
 
 
-def test_findings_say_what_the_numbers_say(reports):
+def test_findings_follow_the_numbers(reports):
     report = reports[0]
     said = " ".join(one.text for one in findings(report))
     assert f"{report.metrics['AUC']:.4f}" in said
     moved = with_drift(report, {"hour": 0.9})
-    assert any("Different in train" in o.text and "hour" in o.text for o in findings(moved))
+    assert any("Drift between train" in o.text and "hour" in o.text for o in findings(moved))
     calm = with_drift(report, {"hour": 0.01})
-    assert any(o.mark == "good" and "differs much" in o.text for o in findings(calm))
+    assert any(o.mark == "good" and "No drift" in o.text for o in findings(calm))
 
 
 @pytest.mark.parametrize(("kept", "mark"), [(0, "watch"), (1, "good"), (2, "watch")])
-def test_a_peak_at_either_end_is_no_good_sign(reports, kept, mark):
+def test_a_peak_at_the_first_or_last_validation_is_a_warning(reports, kept, mark):
     history = [{**reports[0].history[0], "epoch": float(i + 1), "step": i} for i in range(3)]
     metrics = {**reports[0].run.metrics, "history": history, "best": history[kept]}
     report = replace(reports[0], run=replace(reports[0].run, metrics=metrics))
@@ -114,7 +114,7 @@ def test_a_peak_at_either_end_is_no_good_sign(reports, kept, mark):
     ("rounds", "said"),
     [(30, "`num_boost_round`, now 30"), (20, "smaller `min_data_in_leaf`")],
 )
-def test_trees_that_were_best_at_the_end_are_told_their_own_keys(reports, trees, rounds, said):
+def test_trees_that_were_best_at_the_end_get_advice_on_their_own_keys(reports, trees, rounds, said):
     history = [{**trees.metrics["best"], "epoch": float(i), "step": float(i)} for i in (10, rounds)]
     run = replace(trees, metrics={**trees.metrics, "history": history, "best": history[-1]})
     (found,) = [o for o in findings(replace(reports[0], run=run)) if "last validation" in o.text]
@@ -122,14 +122,14 @@ def test_trees_that_were_best_at_the_end_are_told_their_own_keys(reports, trees,
     assert "epochs" not in found.remedy
 
 
-def test_what_all_runs_share_is_said_once(reports):
-    common, apart = shared([findings(r) for r in reports])
+def test_findings_of_all_runs_are_shown_once(reports):
+    common, separate = shared([findings(r) for r in reports])
     assert common
-    assert not any(one in of_run for one in common for of_run in apart)
+    assert not any(one in of_run for one in common for of_run in separate)
     assert shared([findings(reports[0])])[0] == []
 
 
-def test_names_tell_runs_apart(tmp_path):
+def test_names_are_unique(tmp_path):
     a, b = tmp_path / "seed_1" / "x", tmp_path / "seed_2" / "x"
     assert names_of([a, b]) == ["seed_1/x", "seed_2/x"]
     assert names_of([a]) == ["x"]
@@ -145,7 +145,7 @@ def test_too_many_runs_and_no_run_are_refused(tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
-def test_a_drawing_keeps_text_as_text():
+def test_a_plot_keeps_text_as_text():
     drawn = plot("one", "Title", 'say "it" & so', lambda axes: axes.set_xlabel("클릭 <a> $b$"))
     root = ET.fromstring(drawn.svg)
     assert "클릭 <a> $b$" in "".join(root.itertext())

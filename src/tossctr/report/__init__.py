@@ -1,1 +1,1 @@
-"""One self-contained HTML page that says whether a run is good, and why."""
+"""The report: one self-contained HTML page about one or several runs."""

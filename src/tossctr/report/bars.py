@@ -1,4 +1,4 @@
-"""What a report shows by field, by value and by event, and in words what that is."""
+"""Plots by field, value and event: segments, importance, attention and distributions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from tossctr.data.health.drift import LARGE_DRIFT
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
-from tossctr.report.slices import order
+from tossctr.report.segments import order
 from tossctr.report.svg import DASHED, INK, LINE, MUTED, SERIES, Plot, plot
 
 
@@ -21,15 +21,15 @@ def _dots(
     series: Sequence[Sequence[tuple[float, float]]],
     colours: Sequence[str],
 ) -> None:
-    """One line a name, one dot a run, with the half width of its interval."""
-    places = np.arange(len(names))[::-1]
+    """One line per name, with a dot and an error bar per run."""
+    positions = np.arange(len(names))[::-1]
     for i, (values, colour) in enumerate(zip(series, colours, strict=True)):
         shift = (i - (len(series) - 1) / 2) * min(0.7 / len(series), 0.22)
         x = np.array([value for value, _ in values])
         half = np.array([h if np.isfinite(h) else 0.0 for _, h in values])
-        axes.errorbar(x, places - shift, xerr=half, fmt="o", color=colour, markersize=4.5,
+        axes.errorbar(x, positions - shift, xerr=half, fmt="o", color=colour, markersize=4.5,
                       elinewidth=1.2)  # fmt: skip
-    axes.set_yticks(places, names)
+    axes.set_yticks(positions, names)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.grid(axis="y", visible=False)
@@ -41,13 +41,13 @@ def _tall(rows: int, runs: int = 1) -> float:
     return 0.75 + (0.2 + 0.05 * runs) * max(rows, 3)
 
 
-def sliced(reports: Sequence[RunReport], field: str, name: str) -> Plot:
-    """AUC within each value of a field."""
+def segments(reports: Sequence[RunReport], field: str, name: str) -> Plot:
+    """AUC by value of a field."""
     of, colours = zip(
-        *((r, c) for r, c in zip(reports, SERIES, strict=False) if field in r.slices), strict=True
+        *((r, c) for r, c in zip(reports, SERIES, strict=False) if field in r.segments), strict=True
     )
-    names = sorted({s.name for r in of for s in r.slices[field]}, key=order)
-    by = [{s.name: s for s in r.slices[field]} for r in of]
+    names = sorted({s.name for r in of for s in r.segments[field]}, key=order)
+    by = [{s.name: s for s in r.segments[field]} for r in of]
     shown = [n for n in names if any(n in s and np.isfinite(s[n].auc) for s in by)]
     missing = (float("nan"), float("nan"))
     series = [[(s[n].auc, s[n].half_width) if n in s else missing for n in shown] for s in by]
@@ -58,20 +58,22 @@ def sliced(reports: Sequence[RunReport], field: str, name: str) -> Plot:
             axes.axvline(report.metrics["AUC"], color=colour, linewidth=1, alpha=0.5)
         _dots(axes, shown, series, colours)
         axes.set_xlim(max(0.0, min(0.45, axes.get_xlim()[0])), 1.0)
-        axes.set_xlabel("AUC within")
+        axes.set_xlabel("AUC")
 
-    said = "; ".join(f"{n}: " + ", ".join(f"{s[n].auc:.3f}" for s in by if n in s) for n in shown)
+    described = "; ".join(
+        f"{n}: " + ", ".join(f"{s[n].auc:.3f}" for s in by if n in s) for n in shown
+    )
     left_out = len(names) - len(shown)
-    note = f"{left_out} of {len(names)} have too few clicks to tell. " if left_out else ""
+    note = f"{left_out} of {len(names)} have too few clicks. " if left_out else ""
     return plot(
-        name, field, f"AUC within each {field}. {said}.", draw,
-        note=note + "With 95% intervals; the line is the AUC over all.",
+        name, field, f"AUC by {field}. {described}.", draw,
+        note=note + "With 95 % intervals; solid line: AUC over all rows.",
         height_in=_tall(len(shown), len(of)),
     )  # fmt: skip
 
 
 def importances(reports: Sequence[RunReport]) -> Plot:
-    """AUC lost by shuffling each field."""
+    """Decrease in AUC when a field is shuffled."""
     of, colours = zip(
         *((r, c) for r, c in zip(reports, SERIES, strict=False) if r.importance), strict=True
     )
@@ -82,32 +84,33 @@ def importances(reports: Sequence[RunReport]) -> Plot:
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1)
         _dots(axes, names, series, colours)
-        axes.set_xlabel("AUC lost when shuffled")
+        axes.set_xlabel("decrease in AUC")
 
-    said = "; ".join(
+    described = "; ".join(
         f"{r.name}: " + ", ".join(f"{o.name} {o.drop:.4f}" for o in r.importance[:5]) for r in of
     )
     return plot(
-        "importance", "Which fields matter", f"AUC lost when a field is shuffled. {said}.", draw,
-        note=f"On {of[0].importance_rows:,} validation rows, clicks first, with 95% "
-        "intervals. Fields that say the same thing share their importance.",
+        "permutation", "Permutation importance",
+        f"Decrease in AUC when a field is shuffled. {described}.", draw,
+        note=f"Decrease in AUC when a field is shuffled, on {of[0].importance_rows:,} validation "
+        "rows, with 95 % intervals. Correlated fields share their importance.",
         height_in=_tall(len(names), len(of)),
     )  # fmt: skip
 
 
 def gains(reports: Sequence[RunReport], shown: int = 15) -> Plot:
-    """Which columns the trees gain most from."""
+    """The columns with the largest share of the split gain."""
     of = [(r, c) for r, c in zip(reports, SERIES, strict=False) if r.gain]
     names = list(dict.fromkeys(name for r, _ in of for name in list(r.gain)[:shown]))
 
     def draw(axes: Axes) -> None:
-        places = np.arange(len(names))[::-1]
+        positions = np.arange(len(names))[::-1]
         high = 0.62 / len(of)
         for i, (report, colour) in enumerate(of):
-            at = places - (i - (len(of) - 1) / 2) * high
+            at = positions - (i - (len(of) - 1) / 2) * high
             axes.barh(at, [report.gain.get(n, 0.0) for n in names], 0.9 * high, color=colour,
                       alpha=0.55, linewidth=0)  # fmt: skip
-        axes.set_yticks(places, [_short(n, 24) for n in names])
+        axes.set_yticks(positions, [_short(n, 24) for n in names])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.set_xlim(0)
@@ -115,15 +118,15 @@ def gains(reports: Sequence[RunReport], shown: int = 15) -> Plot:
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("share of the gain")
+        axes.set_xlabel("share of total gain")
 
-    said = "; ".join(
+    described = "; ".join(
         f"{r.name}: " + ", ".join(f"{n} {s:.0%}" for n, s in list(r.gain.items())[:5])
         for r, _ in of
     )
     return plot(
-        "gain", "What the trees gain from", f"Share of the gain of all splits, by column. {said}.",
-        draw, note="Of the loss that all splits save. Columns are derived from fields.",
+        "gain", "Gain importance", f"Share of the total split gain, by column. {described}.",
+        draw, note="Share of the loss reduction of all splits. Columns are derived from fields.",
         height_in=_tall(len(names), len(of)),
     )  # fmt: skip
 
@@ -133,14 +136,14 @@ def _short(name: str, characters: int) -> str:
 
 
 def attended(reports: Sequence[RunReport]) -> Plot | None:
-    """Attention to events by how long ago they were, as a multiple of an even spread."""
+    """Attention to events by age, relative to uniform attention."""
     of = [(r, c) for r, c in zip(reports, SERIES, strict=False) if r.attention is not None]
     if not of:
         return None
     widest = max((r.attention for r, _ in of if r.attention), key=lambda a: a.high[-1])
     names = [str(a) if a == b else f"{a}–{b}" for a, b in zip(widest.low, widest.high, strict=True)]
     ratios = [
-        np.array(r.attention.weight) / np.array(r.attention.even) for r, _ in of if r.attention
+        np.array(r.attention.weight) / np.array(r.attention.uniform) for r, _ in of if r.attention
     ]
 
     def draw(axes: Axes) -> None:
@@ -151,31 +154,31 @@ def attended(reports: Sequence[RunReport]) -> Plot | None:
         axes.grid(axis="x", visible=False)
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, 0.8), max(high, 1.2))
-        axes.set_xlabel("events ago (1 is the newest)")
-        axes.set_ylabel("times an even share")
+        axes.set_xlabel("event age (1 is the newest)")
+        axes.set_ylabel("relative to uniform")
 
-    said = "; ".join(
-        f"{r.name}: " + ", ".join(f"{n} ago {v:.2f}" for n, v in zip(names, ratio, strict=False))
+    described = "; ".join(
+        f"{r.name}: " + ", ".join(f"age {n} {v:.2f}" for n, v in zip(names, ratio, strict=False))
         for ratio, (r, _) in zip(ratios, of, strict=True)
     )
     return plot(
-        "attention", "Which events matter",
-        f"Attention of the target to past events, as a multiple of an even share. {said}.", draw,
-        note="Mean over blocks, heads and rows. Above 1: looked at more than an average event.",
+        "attention", "Attention by event age",
+        f"Attention to past events, relative to uniform attention. {described}.", draw,
+        note="Mean over blocks, heads and rows. Dashed: uniform attention.",
     )  # fmt: skip
 
 
 def lengths(found: Distributions, field: str, name: str) -> Plot:
-    """Histories by length, train beside the other part."""
-    here, there = found.lengths[field]
-    top = max(float(np.quantile(here, 0.995)), float(np.quantile(there, 0.995)), 4.0)
+    """Distribution of history lengths, train against test."""
+    train, other = found.lengths[field]
+    top = max(float(np.quantile(train, 0.995)), float(np.quantile(other, 0.995)), 4.0)
     step = max(round(top / 40), 1)
     edges = np.arange(0, top + step, step)
     top = float(edges[-1])
     limit = found.max_len[field]
 
     def draw(axes: Axes) -> None:
-        for values, colour, text in ((here, SERIES[0], "train"), (there, SERIES[1], found.other)):
+        for values, colour, text in ((train, SERIES[0], "train"), (other, SERIES[1], found.other)):
             share = np.histogram(np.minimum(values, top), edges)[0] / len(values)
             axes.stairs(share, edges, color=colour, linewidth=1.5)
             axes.annotate(text, (0.99, 0.97 - 0.1 * (colour == SERIES[1])), color=colour,
@@ -190,58 +193,60 @@ def lengths(found: Distributions, field: str, name: str) -> Plot:
         axes.grid(axis="x", visible=False)
         axes.set_xlim(0, top)
         axes.set_ylim(0)
-        axes.set_xlabel("events in a history")
-        axes.set_ylabel("rows")
+        axes.set_xlabel("events per history")
+        axes.set_ylabel("share of rows")
 
-    cut = 0.0 if limit is None else float((here > limit).mean())
-    said = (
-        f"Median length {np.median(here):,.0f} in train and {np.median(there):,.0f} in "
-        f"{found.other}; {cut:.0%} of the training rows are longer than what the model sees."
+    truncated = 0.0 if limit is None else float((train > limit).mean())
+    text = (
+        f"Median length {np.median(train):,.0f} in train and {np.median(other):,.0f} in "
+        f"{found.other}; {truncated:.0%} of the training histories are truncated."
     )
-    return plot(name, f"Length of {field}", said, draw, note=said)
+    return plot(name, f"Length of {field}", text, draw, note=text)
 
 
 def tokens(found: Distributions, field: str, name: str) -> Plot:
-    """The commonest events and their share."""
-    common = found.tokens[field]
+    """The most frequent events and their shares."""
+    frequent = found.tokens[field]
 
     def draw(axes: Axes) -> None:
-        places = np.arange(len(common.names))[::-1]
-        axes.barh(places, common.train, 0.7, color=SERIES[0], alpha=0.35, linewidth=0)
-        axes.plot(common.other, places, "o", color=SERIES[1], markersize=5)
-        axes.set_yticks(places, [_short(n, 14) for n in common.names])
+        positions = np.arange(len(frequent.names))[::-1]
+        axes.barh(positions, frequent.train, 0.7, color=SERIES[0], alpha=0.35, linewidth=0)
+        axes.plot(frequent.other, positions, "o", color=SERIES[1], markersize=5)
+        axes.set_yticks(positions, [_short(n, 14) for n in frequent.names])
         axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(-0.7, len(places) - 0.3)
+        axes.set_ylim(-0.7, len(positions) - 0.3)
         axes.set_xlim(0)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel("share of all events")
+        axes.set_xlabel("share of events")
 
-    said = ", ".join(f"{n} {s:.1%}" for n, s in zip(common.names[:5], common.train, strict=False))
+    described = ", ".join(
+        f"{n} {s:.1%}" for n, s in zip(frequent.names[:5], frequent.train, strict=False)
+    )
     return plot(
-        name, f"Commonest events of {field}",
-        f"The {len(common.names)} commonest events make {sum(common.train):.0%} of all. {said}.",
-        draw, note=f"Bars: train. Dots: {found.other}.", height_in=_tall(len(common.names)),
+        name, f"Most frequent events of {field}",
+        f"These {len(frequent.names)} events are {sum(frequent.train):.0%} of all. {described}.",
+        draw, note=f"Bars: train. Dots: {found.other}.", height_in=_tall(len(frequent.names)),
     )  # fmt: skip
 
 
 def drifted(found: Distributions, name: str, shown: int = 12) -> Plot:
-    """The fields that differ most between train and the other part."""
+    """The fields with the largest drift."""
     names = list(found.drift)[:shown]
     values = np.array([found.drift[n] for n in names])
 
     def draw(axes: Axes) -> None:
-        places = np.arange(len(names))[::-1]
+        positions = np.arange(len(names))[::-1]
         floor = 1e-4
         axes.set_xscale("log")
-        axes.barh(places, np.maximum(values, floor) - floor, 0.62, left=floor, color=SERIES[0],
+        axes.barh(positions, np.maximum(values, floor) - floor, 0.62, left=floor, color=SERIES[0],
                   alpha=0.55, linewidth=0)  # fmt: skip
         axes.axvline(LARGE_DRIFT, color=INK, linewidth=1, linestyle=DASHED)
         axes.set_xlim(floor, max(1.0, 1.5 * float(values.max())))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.set_yticks(places, names)
+        axes.set_yticks(positions, names)
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.grid(axis="y", visible=False)
@@ -249,10 +254,10 @@ def drifted(found: Distributions, name: str, shown: int = 12) -> Plot:
         axes.set_xlabel("population stability index")
 
     large = [n for n in names if found.drift[n] > LARGE_DRIFT]
-    said = f"above {LARGE_DRIFT}: {', '.join(large)}" if large else f"none above {LARGE_DRIFT}"
+    above = f"above {LARGE_DRIFT}: {', '.join(large) or 'none'}"
     return plot(
-        name, f"Train against {found.other}",
-        f"Drift by field, population stability index; {said}.", draw,
-        note="Right of the dashed line a field has shifted by the usual bound. Log scale.",
+        name, f"Drift from train to {found.other}",
+        f"Population stability index by field; {above}.", draw,
+        note=f"Dashed: {LARGE_DRIFT}, the usual threshold of drift. Log scale.",
         height_in=_tall(len(names)),
     )  # fmt: skip

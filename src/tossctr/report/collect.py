@@ -1,5 +1,5 @@
-"""Gathers what a report says of a run, of folds or of a blend: from its folder, its store and its
-predictions."""
+"""Collects a report's numbers from the folder, the prepared data and the predictions of a run, of
+folds or of a blend."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tossctr.metrics.ceiling import ceiling
 from tossctr.metrics.registry import METRICS, default_metrics, evaluate
 from tossctr.metrics.uncertainty import standard_errors
 from tossctr.progress import say
+from tossctr.report.delong import Z95, auc_interval
 from tossctr.report.distributions import distributions
 from tossctr.report.importance import attention, importance
-from tossctr.report.members import members, parts
-from tossctr.report.run_report import RunReport, Stored
+from tossctr.report.members import configs, members
+from tossctr.report.run_report import DataReport, RunReport
 from tossctr.report.sample import Scored, from_kept, score
-from tossctr.report.slices import slices
-from tossctr.report.uncertainty import Z95, auc_interval
+from tossctr.report.segments import segments
 from tossctr.runs.marker import RunMarker
 from tossctr.runs.run_folder import Run
 
@@ -51,29 +51,29 @@ _LOG_BYTES = 256 << 20
 def collect(
     run: Run | Scorer, name: str, device: torch.device, objective: Objective | None = None
 ) -> RunReport:
-    """Gather what is known of a run and of a bounded number of its validation rows, which are
-    scored; of folds and blends, of their out-of-fold predictions.
+    """Collect the numbers of a run from a bounded sample of its validation rows, or those of folds
+    or a blend from their out-of-fold predictions.
 
     Args:
         run: what to report on.
-        name: what it is called in the report.
-        device: where to score.
-        objective: what its calibration is shown for; None takes its own.
+        name: its name in the report.
+        device: where to compute predictions that training did not store.
+        objective: what to calibrate for; None takes the run's own objective.
 
     Raises:
-        UserError: a run's data set is not prepared, or was prepared anew with another vocabulary;
+        UserError: a run's data are not prepared, or were prepared again with another vocabulary;
             all rows have the same label.
     """
     objective = objective or objective_of(run)
     if isinstance(run, Scorer):
         held = held_out(run, device)
-        there = _at_hand(run, held.part, held.label)
-        report = _report(run, name, from_kept(held), held.prior, there, objective)
+        found = _find_prepared(run, held.part, held.label)
+        report = _report(run, name, from_kept(held), held.prior, found, objective)
         return replace(report, members=members(run, held))
     prepared = open_prepared(run.experiment.dataset)
     if prepared.encoder.hash != run.encoder.hash:
         raise UserError(
-            f"the data were prepared anew since the run {name} was trained",
+            f"the data were prepared again after the run {name} was trained",
             file=prepared.folder,
             remedy="train again",
         )
@@ -81,11 +81,11 @@ def collect(
     scored = score(run, valid, device)
     prior = float(np.mean(prepared.train.labels, dtype=np.float64))
     report = _report(run, name, scored, prior, prepared, objective)
-    found, rows = importance(run, valid, scored, device)
+    fields, rows = importance(run, valid, scored, device)
     return replace(
         report,
         train_loss=_train_loss(run.folder / "logs"),
-        importance=found,
+        importance=fields,
         importance_rows=rows,
         attention=attention(run, valid, scored, device),
     )
@@ -99,11 +99,11 @@ def _report(
     prepared: Prepared | None,
     objective: Objective,
 ) -> RunReport:
-    """What runs, folds and blends share."""
+    """The numbers that runs, folds and blends have in common."""
     label = scored.label
     if not 0 < label.sum() < len(label):
         raise UserError(
-            f"all held-out rows of {name} have the same label: there is nothing to report",
+            f"all held-out rows of {name} have the same label: metrics are undefined",
             file=run.folder,
             remedy="prepare with a larger valid_split.fraction",
         )
@@ -112,45 +112,46 @@ def _report(
     return RunReport(
         name=name,
         run=run,
-        parts=parts(run, name),
+        configs=configs(run, name),
         scored=scored,
         metrics=evaluate(label, scored.logit),
         half_width=_half_widths(scored, calibration),
         baseline=_baseline(label),
         calibration=calibration,
         hashes=_hashes(run),
-        stored=None if prepared is None else _stored(run, prepared, scored),
+        data=None if prepared is None else _data(run, prepared, scored),
     )
 
 
-def _at_hand(run: Scorer, part: str, label: NDArray[np.float32]) -> Prepared | None:
-    """The prepared data with the rows that were held out, if they are there as they were."""
+def _find_prepared(run: Scorer, split: str, label: NDArray[np.float32]) -> Prepared | None:
+    """The prepared data that contain the held-out rows, if they still exist unchanged."""
     first = run.members[0][0]
     try:
         prepared = open_prepared(first.experiment.dataset)
     except UserError as error:
-        say(f"without what the data say: {error.line()}")
+        say(f"the report leaves out segments and drift: {error.line()}")
         return None
-    there = prepared.valid.label if part == "valid" else prepared.train.label
-    assert there is not None
-    if prepared.encoder.hash == first.encoder.hash and np.array_equal(there, label):
+    stored = prepared.valid.label if split == "valid" else prepared.train.label
+    assert stored is not None
+    if prepared.encoder.hash == first.encoder.hash and np.array_equal(stored, label):
         return prepared
-    say(f"without what the data say: {prepared.folder} was prepared anew since training")
+    folder = prepared.folder
+    say(f"the report leaves out segments and drift: {folder} was prepared again after training")
     return None
 
 
-def _stored(run: Run | Scorer, prepared: Prepared, scored: Scored) -> Stored:
+def _data(run: Run | Scorer, prepared: Prepared, scored: Scored) -> DataReport:
     first = members_of(run)[0][0]
-    rows = prepared.valid if scored.part == "valid" else prepared.train
+    rows = prepared.valid if scored.split == "valid" else prepared.train
     truth = _truth(run.experiment.dataset, prepared, scored)
-    return Stored(
-        slices=slices(first, replace(rows, features=first.features), scored),
+    return DataReport(
+        segments=segments(first, replace(rows, features=first.features), scored),
         distributions=distributions(first, prepared),
         prepare=_prepare_record(prepared.folder).model_dump(mode="json"),
         bytes=sum(
             array.bytes
-            for part in PARTS
-            for array in read_manifest(prepared.folder / part).arrays.values()
+            for split in PARTS
+            for array in read_manifest(prepared.folder / split).arrays.values()
         ),
         attainable=None if truth is None else ceiling(scored.label.astype(np.int64), truth),
         truth=truth,
@@ -159,8 +160,8 @@ def _stored(run: Run | Scorer, prepared: Prepared, scored: Scored) -> Stored:
 
 
 def _half_widths(scored: Scored, calibration: Calibration) -> dict[str, float]:
-    """By batch means, of the AUC after DeLong. The map that is fit on all rows stands in for those
-    that calibrated each row without it: beside the luck of the rows that is nothing."""
+    """Half the 95 % interval by metric: a jackknife, of the AUC DeLong's method. The calibrated
+    metric uses the map fitted on all rows, which is close to the maps fitted out of fold."""
     raw = standard_errors(scored.label, scored.logit)
     after = standard_errors(scored.label, calibration.calibrator(scored.logit))
     metric = AIMS[calibration.calibrator.objective].metric
@@ -182,8 +183,8 @@ def _baseline(label: NDArray[np.float64]) -> dict[str, float]:
 def _truth(
     dataset: DatasetConfig, prepared: Prepared, scored: Scored
 ) -> NDArray[np.float64] | None:
-    """(n,) true probabilities of the scored rows, where they lie beside the data and validation is
-    the end of the file, so that it is known which they are."""
+    """(n,) true probabilities of the scored rows, if the folder of the raw files has them and
+    validation rows are the last of the file, so that row numbers are known."""
     file = beside(dataset.train_data, TRUTH)
     if file is None or not file.is_file():
         return None
@@ -192,18 +193,18 @@ def _truth(
     table = pq.read_table(
         file, columns=["probability", "clicked"], filters=[("split", "=", "train")]
     )
-    place = scored.row + (len(prepared.train) if scored.part == "valid" else 0)
-    if place[-1] >= len(table):
+    position = scored.row + (len(prepared.train) if scored.split == "valid" else 0)
+    if position[-1] >= len(table):
         return None
-    if not np.array_equal(table["clicked"].to_numpy()[place], scored.label):
-        say(f"{file} is not of this data set: leaving it out")
+    if not np.array_equal(table["clicked"].to_numpy()[position], scored.label):
+        say(f"{file} does not match this data set: ignored")
         return None
-    probability: NDArray[np.float64] = table["probability"].to_numpy()[place].astype(np.float64)
+    probability: NDArray[np.float64] = table["probability"].to_numpy()[position].astype(np.float64)
     return probability
 
 
 def _train_loss(logs: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps and losses from the CSV logs; a resumed run has several."""
+    """Steps and losses from the CSV logs, of which a resumed run has several."""
     found: dict[int, float] = {}
     for file in sorted(logs.glob("csv*/metrics.csv")):
         try:
@@ -212,9 +213,9 @@ def _train_loss(logs: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
                 if row.get("train_loss"):
                     found[int(row["step"])] = float(row["train_loss"])
         except UserError as error:
-            say(f"without the losses of training: {error.line()}")
+            say(f"the report leaves out the training loss: {error.line()}")
         except (ValueError, KeyError, TypeError, csv.Error) as error:
-            say(f"without the losses of training: {file} cannot be read ({error!s:.80})")
+            say(f"the report leaves out the training loss: {file} is invalid ({error!s:.80})")
     steps = sorted(step for step, loss in found.items() if 0 <= step < 2**53 and isfinite(loss))
     return np.array(steps, np.float64), np.array([found[s] for s in steps], np.float64)
 
@@ -225,15 +226,15 @@ def _prepare_record(prepared: Path) -> PrepareRecord:
 
 def _stored_hashes(prepared: Path) -> dict[str, str]:
     inputs = _prepare_record(prepared).inputs.values()
-    found = {str(part["path"]): str(part["sha256"]) for part in inputs}
-    for part in PARTS:
-        manifest = prepared / part / "manifest.json"
-        found[f"{prepared.name}/{part}/manifest.json"] = sha256_of(manifest)
+    found = {str(file["path"]): str(file["sha256"]) for file in inputs}
+    for split in PARTS:
+        manifest = prepared / split / "manifest.json"
+        found[f"{prepared.name}/{split}/manifest.json"] = sha256_of(manifest)
     return found
 
 
 def _hashes(run: Run | Scorer) -> dict[str, str]:
-    """Of a run, all that it scores with; of folds and blends, what they verify each run by."""
+    """SHA-256 of the files that predictions depend on; of folds and blends, of the markers."""
     if isinstance(run, Run):
         marker = read_artefact(marker_of(run), RunMarker)
         return {f"{run.folder.name}/{name}": value for name, value in marker.sha256.items()}

@@ -1,4 +1,4 @@
-"""How long histories are, what is in them, and whether the test file looks like the train file."""
+"""History lengths, frequent events, and drift between train and test."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tossctr.runs.run_folder import Run
 
 Array = NDArray[Any]
 
-ROWS = 20_000  # of each part, evenly spaced
-BLOCKS = 10  # ranges of the test file that its rows come from
-TOKENS = 15  # commonest ones that are shown
+ROWS = 20_000  # sampled rows of each split, evenly spaced
+BLOCKS = 10  # the sample of the test file consists of this many ranges
+TOKENS = 15  # most frequent events shown
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The commonest events of a history and their share of all events, here and there."""
+    """The most frequent events of a history and their shares of all events."""
 
     names: tuple[str, ...]
     train: tuple[float, ...]
@@ -40,15 +40,16 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Distributions:
-    """A sample of training rows beside one of the test file (the validation part, without one).
+    """A sample of training rows compared with one of test rows (without a test file, validation
+    rows).
 
     Attributes:
         other: what train is compared with: `test` or `validation`.
-        rows: sampled of train and of the other.
-        lengths: by sequence, whole lengths of the rows sampled.
+        rows: number of sampled rows of train and of the other.
+        lengths: untruncated lengths by sequence, of train and of the other.
         tokens: by sequence of ids.
         drift: population stability index by field, the largest first.
-        max_len: by sequence, how many events the model sees.
+        max_len: by sequence, the number of events that the model sees.
     """
 
     other: str
@@ -60,42 +61,41 @@ class Distributions:
 
 
 def distributions(run: Run, prepared: Prepared) -> Distributions:
-    """Sample both and compare them, as they are encoded for the model. A test file at a URL is not
-    opened: the run may be from elsewhere, and nobody has named it here.
+    """Compare samples of encoded rows. A test file at a URL is not opened: the run may come from
+    someone else, and the user has not asked for that URL.
 
     Raises:
-        UserError: a test file that is there but cannot be read.
+        UserError: the test file exists but cannot be read.
     """
     train = subset(prepared.train, evenly(ROWS, len(prepared.train)))
     test = run.experiment.dataset.test_data
     if isinstance(test, str):
-        say(f"drift is measured against the validation part: {test} is not opened for a report")
+        say(f"drift is measured on the validation rows: a report does not open {test}")
     if isinstance(test, Path) and (test.is_file() or test.is_dir()):
-        parts, other = _of_file(run, test), "test"
+        sampled, other = _of_file(run, test), "test"
     else:
-        parts, other = [subset(prepared.valid, evenly(ROWS, len(prepared.valid)))], "validation"
+        sampled, other = [subset(prepared.valid, evenly(ROWS, len(prepared.valid)))], "validation"
     encoder, features = run.encoder, prepared.train.features
     drift = {}
     for field in features.fields:
         if field.type in ("categorical", "numeric", "sequence"):
-            columns = [_column(field.name, [train], encoder), _column(field.name, parts, encoder)]
+            columns = [_column(field.name, rows, encoder) for rows in ([train], sampled)]
             index = stability_index(*columns)
             if index is not None:
                 drift[field.name] = index
     ragged = features.names("sequence", "numeric_sequence")
     return Distributions(
         other=other,
-        rows=(len(train), sum(map(len, parts))),
-        lengths={n: (train.sequences[n].lengths, _lengths(parts, n)) for n in ragged},
-        tokens={n: _tokens(n, train, parts, encoder) for n in features.names("sequence")},
+        rows=(len(train), sum(map(len, sampled))),
+        lengths={n: (train.sequences[n].lengths, _lengths(sampled, n)) for n in ragged},
+        tokens={n: _tokens(n, train, sampled, encoder) for n in features.names("sequence")},
         drift=dict(sorted(drift.items(), key=lambda item: -item[1])),
         max_len={n: run.features[n].max_len for n in ragged},
     )
 
 
 def _of_file(run: Run, path: Location) -> list[EncodedRows]:
-    """Encoded rows from evenly spaced places of a file; the first ones of a file that does not say
-    how many it has."""
+    """Encoded rows from evenly spaced ranges of a file; the first rows if it has no row count."""
     dataset = run.experiment.dataset
     columns = run.encoder.columns(labelled=False)
     source = open_source(path, columns, encoded=dataset.encoded, na_values=dataset.na_values)
@@ -118,30 +118,30 @@ def _of_file(run: Run, path: Location) -> list[EncodedRows]:
     return encoded
 
 
-def _lengths(parts: list[EncodedRows], name: str) -> Array:
-    return np.concatenate([part.sequences[name].lengths for part in parts])
+def _lengths(batches: list[EncodedRows], name: str) -> Array:
+    return np.concatenate([rows.sequences[name].lengths for rows in batches])
 
 
-def _column(name: str, parts: list[EncodedRows], encoder: Encoder) -> ColumnHealth:
-    """A field's values as `tossctr check` compares them."""
+def _column(name: str, batches: list[EncodedRows], encoder: Encoder) -> ColumnHealth:
+    """A field's values in the form that `tossctr check` compares."""
     field_type = encoder.features[name].type
-    rows = sum(map(len, parts))
+    rows = sum(map(len, batches))
     if field_type == "numeric":
         at = encoder.features.names("numeric").index(name)
         numbers, row = ColumnHealth(name, "", "numbers", rows=rows), 0
-        for part in parts:
-            numbers.add_sample(part.numeric[:, at], row)
-            row += len(part)
+        for batch in batches:
+            numbers.add_sample(batch.numeric[:, at], row)
+            row += len(batch)
         return numbers
     if field_type == "categorical":
         texts = ColumnHealth(name, "", "texts", rows=rows)
-        texts.counts = _counted([part.ids(name) for part in parts])
+        texts.counts = _counted([batch.ids(name) for batch in batches])
         return texts
     events, row = ColumnHealth(name, "", "sequences", rows=rows), 0
-    for part in parts:
-        events.add_sample(part.sequences[name].lengths, row)
-        row += len(part)
-    events.counts = _counted([part.sequences[name].values for part in parts])
+    for batch in batches:
+        events.add_sample(batch.sequences[name].lengths, row)
+        row += len(batch)
+    events.counts = _counted([batch.sequences[name].values for batch in batches])
     return events
 
 
@@ -153,20 +153,20 @@ def _counted(arrays: list[Array]) -> Counter[str]:
     return total
 
 
-def _tokens(name: str, train: EncodedRows, parts: list[EncodedRows], encoder: Encoder) -> Tokens:
-    here = _counted([train.sequences[name].values])
-    there = _counted([part.sequences[name].values for part in parts])
-    common = [index for index, _ in here.most_common(TOKENS)]
-    of_train, of_other = max(here.total(), 1), max(there.total(), 1)
+def _tokens(name: str, train: EncodedRows, other: list[EncodedRows], encoder: Encoder) -> Tokens:
+    counts = _counted([train.sequences[name].values])
+    others = _counted([rows.sequences[name].values for rows in other])
+    frequent = [index for index, _ in counts.most_common(TOKENS)]
+    total, total_other = max(counts.total(), 1), max(others.total(), 1)
     return Tokens(
-        names=tuple(token_name(encoder, name, int(index)) for index in common),
-        train=tuple(here[index] / of_train for index in common),
-        other=tuple(there[index] / of_other for index in common),
+        names=tuple(token_name(encoder, name, int(index)) for index in frequent),
+        train=tuple(counts[index] / total for index in frequent),
+        other=tuple(others[index] / total_other for index in frequent),
     )
 
 
 def token_name(encoder: Encoder, field: str, index: int) -> str:
-    """A vocabulary index as the raw files spell it."""
+    """The raw value of a vocabulary index."""
     tokens = encoder.tokens(field)
     if tokens is None:
         return str(index)

@@ -1,4 +1,4 @@
-"""The curves of a report, each with all runs in it, and in words what it shows."""
+"""The curves of a report, each with all runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tossctr.report.run_report import RunReport
 from tossctr.report.svg import DASHED, MUTED, SERIES, Plot, plot
 
 Floats = NDArray[np.float64]
-POINTS = 240  # of a curve: more cannot be told apart
-BINS, CLICKS_A_BIN = (5, 15), 10  # of reliability: fewer where there are few clicks
-SMOOTHED = 25  # logged losses, at most, that a smoothed one is the mean of
+POINTS = 240  # of a curve
+BINS, CLICKS_PER_BIN = (5, 15), 10  # of reliability diagrams: fewer bins if there are few clicks
+SMOOTHED = 25  # maximum window of the moving average of logged losses
 
 
 def _thin(*curves: Floats) -> list[Floats]:
-    """Of curves along the same points `POINTS` at even steps, with both ends."""
+    """`POINTS` evenly spaced points of curves with the same x, including both ends."""
     take = np.unique(np.linspace(0, len(curves[0]) - 1, POINTS).round().astype(int))
     return [curve[take] for curve in curves]
 
@@ -41,18 +41,22 @@ def _label_end(axes: Axes, x: float, y: float, text: str, colour: str, *, left: 
 
 
 def learning(reports: Sequence[RunReport]) -> list[Plot]:
-    """Validation AUC, and both losses, over optimiser steps, and of trees over rounds; of what is
-    not a single run there is nothing to draw."""
-    of = [(r, c) for r, c in zip(reports, SERIES, strict=False) if r.history]
-    networks = [(r, c) for r, c in of if not r.boosted]
-    trees = [(r, c) for r, c in of if r.boosted]
+    """Validation AUC and both losses of single runs, one pair of plots per unit of the x-axis."""
+    by_step: dict[str, list[tuple[RunReport, str]]] = {}
+    for report, colour in zip(reports, SERIES, strict=False):
+        if report.history:
+            by_step.setdefault(report.family.step_unit, []).append((report, colour))
+    several = len(by_step) > 1
     return [
-        *(_learning(networks, "", "optimiser step") if networks else []),
-        *(_learning(trees, "-trees" if networks else "", "round") if trees else []),
+        shown
+        for number, (step, of) in enumerate(by_step.items())
+        for shown in _learning(of, f"-{number}", step, f" by {step}" if several else "")
     ]
 
 
-def _learning(of: Sequence[tuple[RunReport, str]], suffix: str, unit: str) -> list[Plot]:
+def _learning(
+    of: Sequence[tuple[RunReport, str]], suffix: str, step: str, title: str
+) -> list[Plot]:
     def auc(axes: Axes) -> None:
         for report, colour in of:
             steps = [row["step"] for row in report.history]
@@ -60,7 +64,7 @@ def _learning(of: Sequence[tuple[RunReport, str]], suffix: str, unit: str) -> li
             axes.plot(steps, values, "o-", color=colour, markersize=_marker(steps))
             best = report.kept
             axes.plot(best["step"], best["AUC"], "o", color=colour, markersize=9, alpha=0.35)
-        _steps(axes, "AUC", unit)
+        _steps(axes, "AUC", step)
 
     def losses(axes: Axes) -> None:
         low: list[float] = []
@@ -81,24 +85,21 @@ def _learning(of: Sequence[tuple[RunReport, str]], suffix: str, unit: str) -> li
             axes.plot(at, values, "o-", color=colour, markersize=_marker(at))
         pad = 0.08 * (max(high) - min(low)) or 0.01
         axes.set_ylim(min(low) - pad, max(high) + 2 * pad)
-        _steps(axes, "logloss", unit)
+        _steps(axes, "log loss", step)
 
-    trees = unit == "round"
-    said = "; ".join(
+    described = "; ".join(
         f"{r.name}: AUC {r.history[0]['AUC']:.4f} at the first of {len(r.history)} validations, "
-        f"{r.kept['AUC']:.4f} at the best, in {'round' if trees else 'epoch'} {r.kept['epoch']:.0f}"
+        f"{r.kept['AUC']:.4f} at the best, in {r.family.epoch_unit} {r.kept['epoch']:.0f}"
         for r, _ in of
     )
-    kept = "The ringed point is the round" if trees else "The ringed point is the epoch"
-    of_trees = " of trees" if suffix else ""
     trained = any(len(r.train_loss[0]) for r, _ in of)
     losses_of = "Training and validation" if trained else "Validation"
     return [
-        plot(f"auc{suffix}", f"Validation AUC{of_trees}",
-             f"Validation AUC over training. {said}.", auc, note=f"{kept} that was kept."),
-        plot(f"loss{suffix}", f"Loss{of_trees}", f"{losses_of} logloss. {said}.", losses,
-             note="With points: validation. Thin: training, smoothed." if trained
-             else "Of validation rows."),
+        plot(f"auc{suffix}", f"Validation AUC{title}",
+             f"Validation AUC over training. {described}.", auc, note="Large point: kept model."),
+        plot(f"loss{suffix}", f"Loss{title}", f"{losses_of} log loss. {described}.", losses,
+             note="Points: validation. Thin line: training, smoothed." if trained
+             else "Validation rows only."),
     ]  # fmt: skip
 
 
@@ -106,8 +107,8 @@ def _marker(points: Sequence[float]) -> float:
     return 4 if len(points) <= 40 else 0
 
 
-def _steps(axes: Axes, name: str, unit: str) -> None:
-    axes.set_xlabel(unit)
+def _steps(axes: Axes, name: str, step: str) -> None:
+    axes.set_xlabel(step)
     axes.set_ylabel(name)
     axes.grid(axis="x", visible=False)
     axes.set_xlim(0, 1.03 * axes.dataLim.x1)
@@ -117,7 +118,7 @@ def _steps(axes: Axes, name: str, unit: str) -> None:
 
 
 def ranking(reports: Sequence[RunReport]) -> list[Plot]:
-    """ROC and precision over recall, with chance and, where known, what is attainable."""
+    """ROC and precision-recall curves, with chance and, if known, the attainable curve."""
     truth = reports[0].truth
 
     def roc(axes: Axes) -> None:
@@ -128,7 +129,7 @@ def ranking(reports: Sequence[RunReport]) -> list[Plot]:
             axes.plot(x, y, color=MUTED, linewidth=1.2)
         for report, colour in zip(reports, SERIES, strict=False):
             axes.plot(*_roc(report.scored.label, report.scored.logit), color=colour)
-        _unit(axes, "non-clicks ranked above (FPR)", "clicks found (TPR)")
+        _unit(axes, "false positive rate", "true positive rate")
         axes.set_ylim(0, 1.01)
 
     def pr(axes: Axes) -> None:
@@ -143,7 +144,7 @@ def ranking(reports: Sequence[RunReport]) -> list[Plot]:
             x, y = _pr(report.scored.label, report.scored.logit)
             axes.plot(x, y, color=colour)
             top = max(top, float(y[x >= 0.05].max()))
-        _unit(axes, "clicks found (recall)", "precision")
+        _unit(axes, "recall", "precision")
         axes.set_ylim(0, min(1.0, 1.25 * top) + 0.005)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if top > 0.04 else 1))
 
@@ -151,14 +152,14 @@ def ranking(reports: Sequence[RunReport]) -> list[Plot]:
     ap = ", ".join(f"{r.name} {r.metrics['AP']:.4f}" for r in reports)
     known = reports[0].attainable
     ceiling = {} if known is None else {k: f" Attainable: {known[k]:.4f}." for k in ("AUC", "AP")}
-    grey = "" if truth is None else "Grey: the true probabilities. "
+    grey = "" if truth is None else "Grey: true probabilities. "
     return [
-        plot("roc", "ROC", f"ROC curve. Area: {auc}.{ceiling.get('AUC', '')}", roc,
+        plot("roc", "ROC curve", f"ROC curve. Area: {auc}.{ceiling.get('AUC', '')}", roc,
              note=f"{grey}Dashed: chance."),
-        plot("pr", "Precision and recall",
-             f"Precision over recall. Average precision: {ap}.{ceiling.get('AP', '')}", pr,
-             note=f"{grey}Dashed: the share of clicks. The first 5% of the clicks may leave the "
-             "frame: few rows decide there."),
+        plot("pr", "Precision-recall curve",
+             f"Precision-recall curve. Average precision: {ap}.{ceiling.get('AP', '')}", pr,
+             note=f"{grey}Dashed: click rate. Below a recall of 5 %, with few rows, the curve "
+             "may leave the plot."),
     ]  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def _pr(label: Floats, score: Floats) -> list[Floats]:
     precision, recall, _ = precision_recall_curve(label, score)
     grid = np.linspace(1, 0, POINTS)
     at = np.minimum(np.searchsorted(-recall, -grid, side="right"), len(recall)) - 1
-    kept = grid >= 1 / label.sum()  # less than one click is none
+    kept = grid >= 1 / label.sum()  # a recall of at least one click
     return [grid[kept], precision[at][kept]]
 
 
@@ -185,16 +186,18 @@ def _unit(axes: Axes, x: str, y: str) -> None:
 
 
 def calibration(reports: Sequence[RunReport]) -> list[Plot]:
-    """Reliability as trained, and before and after calibration for the objective."""
+    """Reliability of raw predictions, and before and after calibration for the objective."""
 
     def natural(axes: Axes) -> None:
         for report, colour in zip(reports, SERIES, strict=False):
             clicks = int(report.scored.label.sum())
-            bins = int(np.clip(clicks / CLICKS_A_BIN, *BINS))
+            bins = int(np.clip(clicks / CLICKS_PER_BIN, *BINS))
             found = reliability(report.scored.label, _probability(report), bins)
             _bins(axes, [b for b in found.bins if b.clicks], colour)
             for b in found.bins:
-                if not b.clicks:  # 0 has no place on a log scale: only how far it may be from it
+                if (
+                    not b.clicks
+                ):  # a log scale has no 0: only the upper end of the interval is drawn
                     axes.plot([b.predicted] * 2, [b.high / 1e3, b.high], color=colour, linewidth=1)
         _diagonal(axes, reports)
 
@@ -203,7 +206,7 @@ def calibration(reports: Sequence[RunReport]) -> list[Plot]:
     def calibrated(axes: Axes) -> None:
         for report, colour in zip(reports, SERIES, strict=False):
             found = report.calibration.reliability
-            # 0 has no place on the log scale of click rates.
+            # The log scale of click rates has no 0.
             before, after = (
                 [b for b in (Bin(**of) for of in found[when]["bins"]) if weighed or b.clicks]
                 for when in ("before", "after")
@@ -214,7 +217,7 @@ def calibration(reports: Sequence[RunReport]) -> list[Plot]:
             _bins(axes, after, colour)
         if weighed:
             axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
-            _unit(axes, "predicted", "clicked (classes 50:50)")
+            _unit(axes, "predicted", "observed (classes 50:50)")
             axes.set_ylim(0, 1)
         else:
             _diagonal(axes, reports)
@@ -229,20 +232,19 @@ def calibration(reports: Sequence[RunReport]) -> list[Plot]:
         for r in reports
     )
     trained = plot(
-        "reliability", "As trained",
+        "reliability", "Raw predictions",
         f"Reliability of the raw predictions; expected calibration error: {errors}.", natural,
-        note="Bins of equally many rows, with 95% intervals. On the line: what is predicted is "
-        "what happens.",
+        note="Bins with equal numbers of rows, with 95 % intervals. On the diagonal predicted and "
+        "observed rates are equal.",
     )  # fmt: skip
     if reports[0].objective == "raw":
         return [trained]
     how = "Reliability with both classes weighed 50:50" if weighed else "Reliability"
     return [
         trained,
-        plot("calibrated", "For the competition score" if weighed else "Calibrated",
+        plot("calibrated", "Calibrated for the competition score" if weighed else "Calibrated",
              f"{how}; expected calibration error: {gaps}.", calibrated,
-             note="Dashed: the raw predictions. Solid: after calibration, each row by a map fit "
-             "without it."),
+             note="Dashed: raw predictions. Solid: calibrated out of fold."),
     ]  # fmt: skip
 
 
@@ -272,4 +274,4 @@ def _diagonal(axes: Axes, reports: Sequence[RunReport]) -> None:
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("predicted")
-    axes.set_ylabel("clicked")
+    axes.set_ylabel("observed")

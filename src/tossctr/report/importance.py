@@ -1,4 +1,4 @@
-"""What a model leans on: fields whose shuffling costs AUC, and events that it attends to."""
+"""Permutation importance of fields, and attention to events by age."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tossctr.inference.predict import predict_rows
 from tossctr.models.explain import explain
 from tossctr.models.feseq import FESeq
 from tossctr.progress import track
-from tossctr.report.sample import Scored, gathered, subset
-from tossctr.report.uncertainty import drop_interval
+from tossctr.report.delong import drop_interval
+from tossctr.report.sample import Scored, gather, subset
 from tossctr.runs.run_folder import Run
 from tossctr.training.device import part_events
 from tossctr.training.networks import Network
 
-SCORINGS = 16_000  # rows scored in all, over all fields
-ROWS = (256, 2_000)  # of each field at least and at most
+SCORINGS = 16_000  # rows to score in total, over all fields
+ROWS = (256, 2_000)  # minimum and maximum of rows per field
 ATTENTION_ROWS = 512
-NUMERIC_ALONE = 20  # more numbers than this are shuffled by their families
+MAX_SINGLE = 20  # more numeric fields than this are shuffled in groups of similar names
 SEED = 2024
 
 Shuffle = Callable[[EncodedRows, np.random.Generator], EncodedRows]
@@ -37,9 +37,9 @@ class Importance:
     """AUC lost when a field is shuffled among rows (Breiman 2001; Fisher et al. 2019).
 
     Attributes:
-        name: of the field, or of a family of numbers.
-        drop: AUC lost; about 0 for a field that does not matter.
-        half_width: of its 95% interval over rows.
+        name: of the field, or of a group of numeric fields.
+        drop: decrease in AUC; about 0 for a field without effect.
+        half_width: half its 95 % interval over rows.
     """
 
     name: str
@@ -49,20 +49,20 @@ class Importance:
 
 @dataclass(frozen=True)
 class Attention:
-    """Where the target's attention goes, by how many events ago.
+    """Attention of the target to past events, by their age.
 
     Attributes:
-        low, high: the ages of each bin, the newest event 1.
-        weight: mean over rows of the attention to a bin's events (their sum, of 1 a row that the
-            target has for itself and its history), per event that is there.
-        even: the same if all events, the target included, had the same weight.
+        low, high: range of ages of each bin; the newest event has age 1.
+        weight: mean attention weight per event of the bin; the weights of a row, including the
+            target's to itself, sum to 1.
+        uniform: the same if all events and the target had equal weights.
         own: mean attention of the target to itself.
     """
 
     low: tuple[int, ...]
     high: tuple[int, ...]
     weight: tuple[float, ...]
-    even: tuple[float, ...]
+    uniform: tuple[float, ...]
     own: float
     rows: int
 
@@ -70,16 +70,16 @@ class Attention:
 def importance(
     run: Run, valid: EncodedRows, scored: Scored, device: torch.device
 ) -> tuple[list[Importance], int]:
-    """Permutation importance on some validation rows, clicks first; the most important first, and
-    how many rows it was measured on.
+    """Permutation importance on a sample of validation rows, in descending order, and the size of
+    the sample.
 
-    AUC does not depend on the share of clicks, so up to a quarter of the rows are clicks, which
-    narrows the interval.
+    Up to a quarter of the sample are clicks: that narrows the interval, and AUC does not depend on
+    the click rate.
     """
     shuffles = _shuffles(valid)
     rng = np.random.default_rng(SEED)
     room = int(np.clip(SCORINGS / (len(shuffles) + 1), *ROWS))
-    chosen = _clicks_first(scored.label, room, rng)
+    chosen = _oversample_clicks(scored.label, room, rng)
     rows = subset(valid, scored.row[chosen])
     label, before = scored.label[chosen], scored.logit[chosen]
     found = []
@@ -91,7 +91,7 @@ def importance(
     return sorted(found, key=lambda one: -one.drop), len(chosen)
 
 
-def _clicks_first(
+def _oversample_clicks(
     label: NDArray[np.float64], room: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     clicks, others = np.flatnonzero(label > 0.5), np.flatnonzero(label <= 0.5)
@@ -101,7 +101,7 @@ def _clicks_first(
 
 
 def _shuffles(rows: EncodedRows) -> dict[str, Shuffle]:
-    """For each field (or family) what shuffles it and nothing else."""
+    """For each field or group a function that shuffles only that."""
     found: dict[str, Shuffle] = {}
     features = rows.features
     for i, name in enumerate(features.names("categorical")):
@@ -111,22 +111,23 @@ def _shuffles(rows: EncodedRows) -> dict[str, Shuffle]:
         found["history" if len(sequences) > 1 else f"{sequences[0]} (history)"] = _histories
     if len(rows.sequences) > 1:
         found |= {f"{name} (of events)": _events(name) for name in rows.sequences}
-    for name, columns in _families(features.names("numeric")).items():
+    for name, columns in _groups(features.names("numeric")).items():
         found[name] = _column("numeric", columns)
     for i, name in enumerate(features.names("time")):
         found[name] = _column("times", [i])
     return found
 
 
-def _families(names: tuple[str, ...]) -> dict[str, list[int]]:
-    """Columns by name; of many, by what precedes their number: feat_a_1 to feat_a_18."""
-    families: dict[str, list[int]] = {}
+def _groups(names: tuple[str, ...]) -> dict[str, list[int]]:
+    """Columns by field name; if there are many, grouped by the name before a number: feat_a_1 to
+    feat_a_18."""
+    groups: dict[str, list[int]] = {}
     for i, name in enumerate(names):
-        family = re.sub(r"_?\d+$", "", name) if len(names) > NUMERIC_ALONE else name
-        families.setdefault(family, []).append(i)
+        group = re.sub(r"_?\d+$", "", name) if len(names) > MAX_SINGLE else name
+        groups.setdefault(group, []).append(i)
     return {
         name if len(columns) == 1 else f"{name}_* ({len(columns)})": columns
-        for name, columns in families.items()
+        for name, columns in groups.items()
     }
 
 
@@ -140,12 +141,13 @@ def _column(kind: str, columns: list[int]) -> Shuffle:
 
 
 def _histories(rows: EncodedRows, rng: np.random.Generator) -> EncodedRows:
-    order = rng.permutation(len(rows))  # the same for all: they are of the same events
+    order = rng.permutation(len(rows))  # one order, as all sequences describe the same events
 
-    def moved(arrays: Mapping[str, RaggedArray]) -> dict[str, RaggedArray]:
-        return {name: gathered(array, order) for name, array in arrays.items()}
+    def permute(arrays: Mapping[str, RaggedArray]) -> dict[str, RaggedArray]:
+        return {name: gather(array, order) for name, array in arrays.items()}
 
-    return replace(rows, sequences=moved(rows.sequences), time_sequences=moved(rows.time_sequences))
+    sequences, times = permute(rows.sequences), permute(rows.time_sequences)
+    return replace(rows, sequences=sequences, time_sequences=times)
 
 
 def _events(name: str) -> Shuffle:
@@ -160,15 +162,15 @@ def _events(name: str) -> Shuffle:
 def attention(
     run: Run, valid: EncodedRows, scored: Scored, device: torch.device
 ) -> Attention | None:
-    """Attention of the target to its history by recency, mean over blocks, heads and rows; None
-    for a model without it."""
+    """Attention of the target to its history, averaged over blocks, heads and rows; None for a
+    model without attention."""
     if not isinstance(run.model, Network) or not isinstance(run.model.module, FESeq):
         return None
     rng = np.random.default_rng(SEED)
-    rows = subset(valid, scored.row[_clicks_first(scored.label, ATTENTION_ROWS, rng)])
+    rows = subset(valid, scored.row[_oversample_clicks(scored.label, ATTENTION_ROWS, rng)])
     model = run.model.module.to(device)
     batch = RowsDataset(rows)[np.arange(len(rows))]
-    weight, even, present, own, seen = (np.zeros(0) for _ in range(5))
+    weight, uniform, present, own, seen = (np.zeros(0) for _ in range(5))
     for part in batch.split(part_events(device)):
         found = explain(model, part.to(device))
         if not found.attention:
@@ -177,10 +179,10 @@ def attention(
         age = found.events.age.cpu().numpy()
         given = mean.double().cpu().numpy()
         row = found.events.row.cpu().numpy()
-        # Of an event of a row of length T, its share if all had the same.
+        # In a row of T events each has 1 / T.
         same = 1 / np.bincount(row)[row]
         weight = _added(weight, np.bincount(age, given))
-        even = _added(even, np.bincount(age, same))
+        uniform = _added(uniform, np.bincount(age, same))
         present = _added(present, np.bincount(age).astype(float))
         own = np.append(own, given[age == 0].sum())
         seen = np.append(seen, float((age == 0).sum()))
@@ -192,7 +194,7 @@ def attention(
         low=low,
         high=high,
         weight=tuple(float(weight[p].sum() / present[p].sum()) for p in pick),
-        even=tuple(float(even[p].sum() / present[p].sum()) for p in pick),
+        uniform=tuple(float(uniform[p].sum() / present[p].sum()) for p in pick),
         own=float(own.sum() / seen.sum()),
         rows=len(rows),
     )

@@ -1,4 +1,4 @@
-"""What folds and blends are made of: each part's own score and its weight."""
+"""The scores and weights of folds, and of the members of a blend."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from tossctr.experiments.marker import (
     read_blend,
     read_folds,
 )
+from tossctr.families.registry import family_of
 from tossctr.inference.predictor import Scorer
 from tossctr.runs.run_folder import Run
 
-RANKING = ("AUC", "AP", "logloss")  # the score of folds means little before calibration
+FOLD_METRICS = ("AUC", "AP", "logloss")  # the competition score needs calibration first
 LABELS = {"competition_score": "competition score", "logloss": "log loss"}
-Value = tuple[float, float]  # of a metric, and its standard deviation over folds (NaN: of one fold)
+Value = tuple[float, float]  # a metric and its standard deviation over folds, NaN for one fold
 
 
 @dataclass(frozen=True)
 class Member:
-    """A fold, a blend's member, or a way to blend.
+    """A fold, a member of a blend, or a blending method.
 
     Attributes:
-        about: what it is, in a few words.
-        weight: in what is submitted; None of what is not a part of it.
+        about: a short description.
+        weight: its weight in the prediction; None for a row that is no member of it.
         scores: by metric.
-        chosen: it is what is submitted.
+        chosen: whether this row is the prediction that is submitted.
     """
 
     name: str
@@ -46,13 +47,13 @@ class Member:
 @dataclass(frozen=True)
 class Members:
     """Attributes:
-    said: one sentence on how they combine.
-    metrics: what `scores` have.
-    gain: of a blend, how much better its objective's metric is than its best member's (below 0:
-        worse), over folds: mean, standard deviation and standard error; None of folds.
+    summary: one sentence.
+    metrics: the keys of `scores`.
+    gain: improvement of a blend over its best member in its objective's metric (positive: better):
+        mean, standard deviation and standard error over folds. None for folds.
     """
 
-    said: str
+    summary: str
     metrics: tuple[str, ...]
     rows: tuple[Member, ...]
     gain: tuple[float, float, float] | None = None
@@ -60,14 +61,14 @@ class Members:
 
 
 def members(run: Scorer, held: HeldOut) -> Members:
-    """From the marker of folds or of a blend."""
+    """The members of folds or of a blend, from its marker."""
     if run.marker.name == BLEND_MARKER:
         return _blend(run, read_blend(run.marker))
     return _folds(run, read_folds(run.marker), held)
 
 
-def parts(run: Run | Scorer, name: str) -> dict[str, Run]:
-    """By name a run that stands for each config in it."""
+def configs(run: Run | Scorer, name: str) -> dict[str, Run]:
+    """One run per distinct config, by name."""
     if isinstance(run, Run):
         return {name: run}
     if run.marker.name != BLEND_MARKER:
@@ -78,6 +79,7 @@ def parts(run: Run | Scorer, name: str) -> dict[str, Run]:
 
 def _folds(run: Scorer, about: FoldsMarker, held: HeldOut) -> Members:
     runs = run.members[0]
+    unit = family_of(runs[0].experiment.model).epoch_unit
     nan = float("nan")
 
     def rows() -> Iterator[Member]:
@@ -86,23 +88,23 @@ def _folds(run: Scorer, about: FoldsMarker, held: HeldOut) -> Members:
             best = runs[i].metrics["best"]["epoch"]
             yield Member(
                 name,
-                f"{inside.sum():,} rows, {held.label[inside].sum():,.0f} clicks, epoch {best:.0f}",
+                f"{inside.sum():,} rows, {held.label[inside].sum():,.0f} clicks, {unit} {best:.0f}",
                 1 / len(runs),
-                {key: (scores[key], nan) for key in RANKING},
+                {key: (scores[key], nan) for key in FOLD_METRICS},
             )
         mean = {key: (of.mean, of.std) for key, of in about.cross_validated.items()}
-        whole = {key: (about.metrics[key], nan) for key in RANKING}
+        pooled = {key: (about.metrics[key], nan) for key in FOLD_METRICS}
         yield Member("mean over folds", "", None, mean)
         text = f"{len(held):,} rows, {held.label.sum():,.0f} clicks"
-        yield Member("together", text, None, whole, chosen=True)
+        yield Member("all folds pooled", text, None, pooled, chosen=True)
 
     auc, seeds = about.cross_validated["AUC"], len(about.seeds)
     times = f" with {seeds} seeds each" if seeds > 1 else ""
-    said = (
-        f"{about.folds} folds ({about.method}){times}: the AUC is {auc.mean:.4f} ± "
-        f"{auc.std:.4f} from fold to fold."
+    summary = (
+        f"{about.folds} folds ({about.method}){times}: AUC {auc.mean:.4f} ± {auc.std:.4f} "
+        "(mean and standard deviation over folds)."
     )
-    return Members(said, RANKING, tuple(rows()))
+    return Members(summary, FOLD_METRICS, tuple(rows()))
 
 
 def _blend(run: Scorer, about: BlendMarker) -> Members:
@@ -123,13 +125,13 @@ def _blend(run: Scorer, about: BlendMarker) -> Members:
         Member(f"blend: {name}", "", None, scores(of), chosen=name == chosen)
         for name, of in about.methods.items()
     ]
-    said = (
-        f"Blended by {chosen}, its {len(run.members)} members have a {LABELS[aim.metric]} "
-        f"{gain.mean:+.4f} ± {gain.std:.4f} against the best of them, "
-        f"{about.best_single} (mean and standard deviation over folds)."
+    summary = (
+        f"Blending {len(run.members)} members ({chosen}) changes the {LABELS[aim.metric]} by "
+        f"{gain.mean:+.4f} ± {gain.std:.4f} from the best member, {about.best_single} "
+        "(mean and standard deviation over folds)."
     )
     return Members(
-        said,
+        summary,
         aim.scores,
         tuple(rows),
         (aim.sign * gain.mean, gain.std, gain.error or 0.0),
@@ -138,5 +140,5 @@ def _blend(run: Scorer, about: BlendMarker) -> Members:
 
 
 def described(runs: tuple[Run, ...]) -> str:
-    """A member by its model and how many runs it is."""
+    """A member's model and number of runs."""
     return runs[0].experiment.model + (f", {len(runs)} runs" if len(runs) > 1 else "")

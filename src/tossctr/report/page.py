@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, no network, its plots drawn into it."""
+"""The report as one HTML file without scripts or network access, with inline SVG."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from tossctr.runs.run_folder import Run
 
 @dataclass(frozen=True)
 class Score:
-    """A metric between a constant prediction and what is attainable.
+    """A metric on a scale from the baseline to the attainable value.
 
     Attributes:
-        values: by run, with `within`, half the 95% interval; `at` says where on the scale they
-            lie, in per cent.
-        low, high: the scale's ends; `high` is None where nobody knows what is attainable.
+        values, within, at: by run: the value, half its 95 % interval, and its position on the
+            scale in per cent.
+        low, high: the ends of the scale; `high` is None if the attainable value is unknown.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Score:
 def write_report(
     folders: Sequence[Path], output: Path, device: torch.device, *, force: bool = False
 ) -> Path:
-    """Look at runs, folds and blends, and write what is found as one HTML file.
+    """Write a report on runs, folds and blends as one HTML file.
 
     Args:
-        folders: of up to six; the first one's held-out rows give chance and ceiling, its objective
-            what all are calibrated for.
-        output: the file.
-        device: where to score.
-        force: replace a file there that TossCTR did not write.
+        folders: one to six; the held-out rows of the first define the baseline and the attainable
+            scores, and its objective is what all are calibrated for.
+        output: the HTML file.
+        device: where to compute predictions.
+        force: replace an existing file that TossCTR did not write.
 
     Raises:
-        UserError: too many, one that cannot be loaded, a run whose data are not there, or an output
-            that may not be replaced.
+        UserError: too many folders, one that cannot be loaded, a run whose data are missing, or an
+            output that must not be replaced.
     """
     if not 0 < len(folders) <= len(SERIES):
         raise UserError(
@@ -90,8 +90,8 @@ def _read_for(run: Run | Scorer) -> list[Location]:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Each folder's name, with as many of its parents' as make them different; the same folder
-    twice gets a number."""
+    """The folders' names, with as many parents as make them unique; a repeated folder gets a
+    number."""
     parts = [folder.resolve().parts for folder in folders]
 
     def named(depth: int) -> list[str]:
@@ -108,9 +108,9 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 
 def render(reports: Sequence[RunReport]) -> str:
-    """The page."""
-    common, apart = shared([findings(r) for r in reports])
-    common = [*_of_other_rows(reports), *common]
+    """The HTML page."""
+    common, separate = shared([findings(r) for r in reports])
+    common = [*_different_rows(reports), *common]
     environment = Environment(
         loader=PackageLoader("tossctr.report"),
         autoescape=True,
@@ -120,13 +120,13 @@ def render(reports: Sequence[RunReport]) -> str:
     )
     environment.filters["code"] = _code
     datasets = dict.fromkeys(
-        run.experiment.dataset.dataset_id for r in reports for run in r.parts.values()
+        run.experiment.dataset.dataset_id for r in reports for run in r.configs.values()
     )
     page = environment.get_template("report.html.j2").render(
         title=" and ".join(r.name for r in reports),
         reports=reports,
         models=list(
-            dict.fromkeys(run.experiment.model for r in reports for run in r.parts.values())
+            dict.fromkeys(run.experiment.model for r in reports for run in r.configs.values())
         ),
         dataset=", ".join(datasets),
         measured=_measured(reports),
@@ -135,32 +135,31 @@ def render(reports: Sequence[RunReport]) -> str:
         cards=[_card(reports, key) for key in _headline(reports[0])],
         scores=tables.scores(reports),
         common=common,
-        findings=[(r.name, found) for r, found in zip(reports, apart, strict=True)],
+        findings=[(r.name, found) for r, found in zip(reports, separate, strict=True)],
         sections=sections(reports),
         svg=Markup,
     )
-    return printable(page)  # names and values in it are others' text
+    return printable(page)  # it contains names and values from the user's data
 
 
 def _code(text: str) -> Markup:
-    """Text in which `this` is code."""
+    """HTML of a text in which backquotes mark code."""
     parts = [escape(part) for part in text.split("`")]
     marked = [Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts)]
     return Markup("").join(marked)
 
 
 def _measured(reports: Sequence[RunReport]) -> str:
-    """Which rows the numbers are of."""
+    """The rows that the metrics are measured on."""
 
     def rows(report: RunReport) -> str:
         found = report.scored
-        count = f"all {found.of:,}"
-        if len(found.label) < found.of:
-            count = f"{len(found.label):,} evenly spaced of {found.of:,}"
-        kind = "validation rows"
-        if report.scored.part == "train":
-            kind = "training rows, each by models that had not seen it"
-        return f"{count} {kind}, {found.label.sum():,.0f} of them clicks"
+        kind = "validation rows" if found.split == "valid" else "training rows"
+        count = f"all {found.total:,} {kind}"
+        if len(found.label) < found.total:
+            count = f"{len(found.label):,} evenly spaced rows of {found.total:,} {kind}"
+        method = ", predicted out of fold" if found.split == "train" else ""
+        return f"{count}{method} ({found.label.sum():,.0f} clicks)"
 
     of: dict[str, list[str]] = {}
     for report in reports:
@@ -170,12 +169,12 @@ def _measured(reports: Sequence[RunReport]) -> str:
     return "".join(f"{' and '.join(names)}: on {text}. " for text, names in of.items()).strip()
 
 
-def _of_other_rows(reports: Sequence[RunReport]) -> list[Finding]:
+def _different_rows(reports: Sequence[RunReport]) -> list[Finding]:
     first = reports[0].scored
 
     def same(other: Scored) -> bool:
         return (
-            other.part == first.part
+            other.split == first.split
             and np.array_equal(other.row, first.row)
             and np.array_equal(other.label, first.label)
         )
@@ -185,15 +184,15 @@ def _of_other_rows(reports: Sequence[RunReport]) -> list[Finding]:
     return [
         Finding(
             "watch",
-            "These were not measured on the same rows.",
-            "Differences within the intervals may be luck; constant and attainable are those of "
-            f"{reports[0].name}'s rows.",
+            "The runs were not measured on the same rows.",
+            "Differences within the intervals may be due to chance; baseline and attainable scores "
+            f"are for the rows of {reports[0].name}.",
         )
     ]
 
 
 def _headline(report: RunReport) -> tuple[str, ...]:
-    """The metrics that stand first, four at most."""
+    """The metrics at the top of the page."""
     if report.objective == "raw":
         return ("AUC", "AP", "logloss")
     if report.aim.balanced:
@@ -207,7 +206,7 @@ def _card(reports: Sequence[RunReport], key: str) -> Score:
     low, known = reports[0].baseline[of], reports[0].attainable
     values = [r.best[key] for r in reports]
     best = max(values, key=lambda v: abs(v - low)) if of != "logloss" else min(values)
-    # Without a ceiling the scale ends where the best run is.
+    # If the attainable value is unknown, the scale ends at the best run.
     high = known[of] if known else best
     span = (high - low) or 1.0
     return Score(
@@ -219,10 +218,10 @@ def _card(reports: Sequence[RunReport], key: str) -> Score:
         low=f"{low:.4f}",
         high=f"{known[of]:.4f}" if known else None,
         note={
-            "calibrated": "after calibration, by maps that were fit without the row"
-            + (", nats; lower is better" if of == "logloss" else ""),
-            "AUC": "a click is ranked above a non-click so often",
-            "AP": "mean precision over all clicks",
-            "logloss": "as the model predicts, nats; lower is better",
+            "calibrated": "calibrated out of fold"
+            + (", in nats; lower is better" if of == "logloss" else ""),
+            "AUC": "chance that a click outranks a non-click",
+            "AP": "area under the precision-recall curve",
+            "logloss": "raw predictions, in nats; lower is better",
         }[key],
     )

@@ -1,4 +1,4 @@
-"""All that a report says of one run, of folds or of a blend, as numbers."""
+"""Everything a report shows of one run, of folds or of a blend, as numbers."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from tossctr.calibration.calibrate import Calibration
 from tossctr.calibration.objectives import AIMS, Aim
 from tossctr.config.choices import Objective
 from tossctr.config.schema import Experiment
+from tossctr.families.registry import family_of
 from tossctr.inference.predictor import Scorer, members_of
 from tossctr.report.distributions import Distributions
 from tossctr.report.importance import Attention, Importance
 from tossctr.report.members import Members
 from tossctr.report.sample import Scored
-from tossctr.report.slices import Slice
+from tossctr.report.segments import Segment
 from tossctr.runs.run_folder import Run
-from tossctr.trees.lightgbm import LightGBM
+from tossctr.training.family import Family
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What the prepared data say.
+class DataReport:
+    """What is known from the prepared data.
 
     Attributes:
-        slices: by field.
-        distributions: train beside test.
-        prepare: `prepare.json`.
-        bytes: of the data set's arrays.
-        attainable: of the true probabilities `truth` (n,); None where nobody knows them.
+        segments: by field.
+        distributions: training rows compared with test rows.
+        prepare: the content of `prepare.json`.
+        bytes: size of the arrays on disk.
+        attainable: metrics of the true probabilities `truth` (n,), for synthetic rows only.
         hashes: SHA-256 of the raw files and of the stores, by file.
     """
 
-    slices: Mapping[str, list[Slice]]
+    segments: Mapping[str, list[Segment]]
     distributions: Distributions
     prepare: Mapping[str, Any]
     bytes: int
@@ -47,33 +48,34 @@ class Stored:
 
 @dataclass(frozen=True)
 class RunReport:
-    """One run, the folds of one, or a blend.
+    """A run, the folds of a run, or a blend.
 
     Attributes:
-        name: its folder's name, or as much of its path as tells it from the others.
-        parts: by name a run that stands for each config in it.
-        scored: the held-out rows that were looked at: of a run the validation part's.
-        metrics: on them, of the raw predictions.
-        half_width: of the 95% interval of each of `best`; NaN where there are too few clicks.
-        baseline: of the best constant: the prior, or 1/2 where both classes weigh the same.
-        calibration: what calibrating to an objective gives, out of fold.
-        hashes: SHA-256 of its own files.
-        stored: None where the data of folds or a blend are not at hand, which they do not need.
-        train_loss: optimiser steps and the loss of their batches.
-        importance, importance_rows: of fields, the largest first; of a single run.
+        name: the folder's name, with as many parents as make it unique in the report.
+        configs: one run per distinct config, by name.
+        scored: the sampled held-out rows: validation rows of a run, else out-of-fold rows.
+        metrics: on `scored`, of the raw predictions.
+        half_width: half the 95 % interval of each of `best`; NaN if there are too few clicks.
+        baseline: metrics of the best constant prediction: the click rate, or 1/2 where both classes
+            are weighted equally.
+        calibration: the out-of-fold calibration for the objective.
+        hashes: SHA-256 of the run's own files.
+        data: None if the data of folds or of a blend were not found.
+        train_loss: optimiser steps and the losses of their batches.
+        importance, importance_rows: of fields, the largest first; single runs only.
         members: of folds and blends.
     """
 
     name: str
     run: Run | Scorer
-    parts: Mapping[str, Run]
+    configs: Mapping[str, Run]
     scored: Scored
     metrics: Mapping[str, float]
     half_width: Mapping[str, float]
     baseline: Mapping[str, float]
     calibration: Calibration
     hashes: Mapping[str, str]
-    stored: Stored | None
+    data: DataReport | None
     train_loss: tuple[NDArray[np.float64], NDArray[np.float64]] = field(
         default_factory=lambda: (np.zeros(0), np.zeros(0))
     )
@@ -83,35 +85,34 @@ class RunReport:
     members: Members | None = None
 
     @property
-    def slices(self) -> Mapping[str, list[Slice]]:
-        return self.stored.slices if self.stored else {}
+    def segments(self) -> Mapping[str, list[Segment]]:
+        return self.data.segments if self.data else {}
 
     @property
     def attainable(self) -> Mapping[str, float] | None:
-        return self.stored.attainable if self.stored else None
+        return self.data.attainable if self.data else None
 
     @property
     def truth(self) -> NDArray[np.float64] | None:
-        return self.stored.truth if self.stored else None
+        return self.data.truth if self.data else None
 
     @property
     def best(self) -> Mapping[str, float]:
-        """The default metrics, and as `calibrated` the objective's after calibration."""
+        """The default metrics, and as `calibrated` the objective's metric after calibration."""
         return {**self.metrics, "calibrated": self.calibration.after[self.aim.metric]}
 
     @property
     def objective(self) -> Objective:
-        """What the calibration is for."""
+        """What predictions are calibrated for."""
         return self.calibration.calibrator.objective
 
     @property
     def aim(self) -> Aim:
-        """The same, as numbers."""
         return AIMS[self.objective]
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """All that it is made of."""
+        """Every run it consists of."""
         return tuple(run for member in members_of(self.run) for run in member)
 
     @property
@@ -120,7 +121,7 @@ class RunReport:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One row a validation, of a single run."""
+        """One row per validation; single runs only."""
         return self.run.metrics.get("history", []) if isinstance(self.run, Run) else []
 
     @property
@@ -130,11 +131,10 @@ class RunReport:
         return kept
 
     @property
-    def boosted(self) -> bool:
-        """A single run of trees: its epochs are rounds."""
-        return isinstance(self.run, Run) and isinstance(self.run.model, LightGBM)
+    def family(self) -> Family:
+        return family_of(self.experiment.model)
 
     @property
     def gain(self) -> Mapping[str, float]:
-        """Of trees: share of the whole gain by column."""
+        """Share of the total split gain by column; of a single run of trees."""
         return self.run.metrics.get("importance", {}) if isinstance(self.run, Run) else {}

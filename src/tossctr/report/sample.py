@@ -1,4 +1,4 @@
-"""The validation rows that a report looks at: evenly spaced, and no more than fit."""
+"""The held-out rows that a report is computed from: evenly spaced and bounded in number."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from tossctr.runs.run_folder import Run
 Array = NDArray[Any]
 
 MAX_ROWS = 200_000
-MAX_EVENTS = 20_000_000  # bounds the time that scoring them takes
+MAX_EVENTS = 20_000_000  # bounds the time to score them
 
 
 @dataclass(frozen=True)
 class Scored:
-    """n of the N held-out rows.
+    """n of N held-out rows.
 
     Attributes:
-        row: (n,) their places in the store, rising.
+        row: (n,) row numbers in the store, ascending.
         label: (n,) 0 or 1.
         logit: (n,) float64.
-        of: N.
-        rows_per_s: how fast they were scored; None where they had been before.
-        part: the store that `row` counts in: `valid`, or `train` for rows out of fold.
+        total: N.
+        rows_per_s: speed of scoring; None if the predictions were stored by training.
+        split: the store that `row` refers to: `valid`, or `train` for out-of-fold rows.
     """
 
     row: NDArray[np.int64]
     label: NDArray[np.float64]
     logit: NDArray[np.float64]
-    of: int
+    total: int
     rows_per_s: float | None = None
-    part: str = "valid"
+    split: str = "valid"
 
 
 def subset(rows: EncodedRows, numbers: Array) -> EncodedRows:
-    """Those rows, in memory."""
+    """The rows with these numbers, in memory."""
     return replace(
         rows,
         categorical=np.array(rows.categorical[numbers]),
         numeric=np.array(rows.numeric[numbers]),
-        sequences={name: gathered(array, numbers) for name, array in rows.sequences.items()},
+        sequences={name: gather(array, numbers) for name, array in rows.sequences.items()},
         times=np.array(rows.times[numbers]),
         time_sequences={
-            name: gathered(array, numbers) for name, array in rows.time_sequences.items()
+            name: gather(array, numbers) for name, array in rows.time_sequences.items()
         },
         meta=np.array(rows.meta[numbers]),
         label=None if rows.label is None else np.array(rows.label[numbers]),
     )
 
 
-def gathered(array: RaggedArray, numbers: Array) -> RaggedArray:
-    """Those rows' sequences, whole."""
+def gather(array: RaggedArray, numbers: Array) -> RaggedArray:
+    """The complete sequences of these rows."""
     starts = np.asarray(array.offsets[numbers])
     lengths = np.asarray(array.offsets[numbers + 1]) - starts
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -70,13 +70,13 @@ def gathered(array: RaggedArray, numbers: Array) -> RaggedArray:
     return RaggedArray(np.array(array.values[where]), offsets)
 
 
-def evenly(count: int, of: int) -> NDArray[np.int64]:
-    """At most `count` evenly spaced row numbers below `of`."""
-    return np.arange(of) if of <= count else np.linspace(0, of - 1, count).round().astype(np.int64)
+def evenly(count: int, total: int) -> NDArray[np.int64]:
+    """At most `count` evenly spaced row numbers below `total`."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
 
 
 def event_counts(rows: EncodedRows) -> NDArray[np.int64]:
-    """(N,) events of each row as the model sees them: the longest sequence, cut, and the row."""
+    """(N,) events per row that the model sees: the longest truncated sequence and the target."""
     counts = np.zeros(len(rows), np.int64)
     for name, array in rows.sequences.items():
         limit = rows.features[name].max_len
@@ -86,7 +86,7 @@ def event_counts(rows: EncodedRows) -> NDArray[np.int64]:
 
 
 def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
-    """What training kept of these very rows."""
+    """The predictions that training stored for these rows."""
     if not os.path.lexists(held_out_file(run)):
         return None
     held = kept_of(run)
@@ -94,24 +94,24 @@ def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
 
 
 def from_kept(held: HeldOut) -> Scored:
-    """Of predictions that were kept, evenly spaced ones."""
+    """An evenly spaced sample of stored predictions."""
     numbers = evenly(MAX_ROWS, len(held))
     return Scored(
         held.row[numbers],
         np.asarray(held.label[numbers], np.float64),
         held.logit[numbers],
         len(held),
-        part=held.part,
+        split=held.part,
     )
 
 
 def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
-    """Evenly spaced validation rows with the logits that training kept, or scored, `BATCH_ROWS` at
-    a time.
+    """Evenly spaced validation rows, with the logits that training stored or else computed in
+    batches of `BATCH_ROWS`.
 
     Args:
         run: the trained run.
-        valid: (N,) its data set's validation rows, with the run's features.
+        valid: (N,) the validation rows, with the run's features.
         device: where to compute.
     """
     kept = _kept(run, valid)
@@ -123,9 +123,9 @@ def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
     started = time.monotonic()
     with track("score validation", len(numbers)) as advance:
         for start in range(0, len(numbers), BATCH_ROWS):
-            part = numbers[start : start + BATCH_ROWS]
-            logit[start : start + len(part)] = predict_rows(run, subset(valid, part), device=device)
-            advance(len(part))
+            batch = subset(valid, numbers[start : start + BATCH_ROWS])
+            logit[start : start + len(batch)] = predict_rows(run, batch, device=device)
+            advance(len(batch))
     seconds = max(time.monotonic() - started, 1e-9)
     label = np.asarray(valid.labels[numbers], np.float64)
     return Scored(numbers, label, logit, len(valid), len(numbers) / seconds)

@@ -31,7 +31,7 @@ class Section:
     plots: Sequence[Plot] = ()
     open_tables: Sequence[Table] = ()
     tables: Sequence[Table] = ()
-    folded: str = "The numbers as tables"
+    folded: str = "Show as tables"
 
 
 def sections(reports: Sequence[RunReport]) -> list[Section]:
@@ -43,8 +43,8 @@ def _members(reports: Sequence[RunReport]) -> Section | None:
     found = [tables.members(r) for r in reports if r.members is not None]
     if not found:
         return None
-    lead = "Each part's own score, and its weight in the whole."
-    return Section("parts", "What it is made of", lead, open_tables=found)
+    lead = "The score and the weight of each member."
+    return Section("members", "Folds and blend members", lead, open_tables=found)
 
 
 def _learning(reports: Sequence[RunReport]) -> Section | None:
@@ -53,59 +53,59 @@ def _learning(reports: Sequence[RunReport]) -> Section | None:
         return None
     return Section(
         "learning",
-        "Learning",
-        "How validation went while the model learnt.",
+        "Learning curves",
+        "Metrics and losses during training.",
         figures.learning(reports),
         tables=[tables.history(r) for r in trained],
     )
 
 
 def _ranking(reports: Sequence[RunReport]) -> Section:
-    lead = "How well clicks are told from non-clicks, at every threshold."
+    lead = "How well clicks are separated from non-clicks, at every threshold."
     return Section("ranking", "Ranking", lead, figures.ranking(reports))
 
 
 def _reliability(reports: Sequence[RunReport]) -> Section:
-    lead = "Whether what is predicted is what happens."
+    lead = "How well predicted click rates match observed ones."
     return Section("reliability", "Reliability", lead, figures.calibration(reports))
 
 
-def _slices(reports: Sequence[RunReport]) -> Section | None:
-    fields = list(dict.fromkeys(name for r in reports for name in r.slices))
+def _segments(reports: Sequence[RunReport]) -> Section | None:
+    fields = list(dict.fromkeys(name for r in reports for name in r.segments))
     if not fields:
         return None
     plotted = [
         name
         for name in fields
-        if any(np.isfinite(s.auc) for r in reports for s in r.slices.get(name, ()))
+        if any(np.isfinite(s.auc) for r in reports for s in r.segments.get(name, ()))
     ]
     return Section(
-        "where",
-        "Where it works",
-        "The same model, apart for each value of a field."
-        + ("" if plotted else " There are too few clicks to tell."),
-        [bars.sliced(reports, name, f"slice-{i}") for i, name in enumerate(plotted)],
-        tables=[tables.sliced(r, name) for name in fields for r in reports if name in r.slices],
+        "segments",
+        "AUC by segment",
+        "The AUC within each value of a field."
+        + ("" if plotted else " No segment has enough clicks."),
+        [bars.segments(reports, name, f"segments-{i}") for i, name in enumerate(plotted)],
+        tables=[tables.segments(r, name) for name in fields for r in reports if name in r.segments],
     )
 
 
 def _importance(reports: Sequence[RunReport]) -> Section | None:
     permuted = [r for r in reports if r.importance]
-    boosted = [r for r in reports if r.gain]
+    with_gain = [r for r in reports if r.gain]
     plots = (
         bars.importances(reports) if permuted else None,
         bars.attended(reports),
-        bars.gains(reports) if boosted else None,
+        bars.gains(reports) if with_gain else None,
     )
     shown = [plot for plot in plots if plot is not None]
     if not shown:
         return None
     return Section(
-        "why",
-        "What it looks at",
-        "Which fields and which events the predictions rest on.",
+        "importance",
+        "Feature importance",
+        "Which fields and events the predictions depend on.",
         shown,
-        tables=[*map(tables.importances, permuted), *map(tables.gains, boosted)],
+        tables=[*map(tables.importances, permuted), *map(tables.gains, with_gain)],
     )
 
 
@@ -113,14 +113,14 @@ def _data(reports: Sequence[RunReport]) -> Section | None:
     # Runs on the same data share their plots and tables: the first run's are shown.
     datasets: dict[str, tuple[str, Distributions]] = {}
     for r in reports:
-        if r.stored:
-            datasets.setdefault(r.runs[0].encoder.hash, (r.name, r.stored.distributions))
+        if r.data:
+            datasets.setdefault(r.runs[0].encoder.hash, (r.name, r.data.distributions))
     if not datasets:
         return None
     return Section(
         "data",
-        "The data",
-        "What the histories hold, and whether test looks like train.",
+        "Data",
+        "History lengths, frequent events, and drift between train and test.",
         [p for i, (_, found) in enumerate(datasets.values()) for p in _data_plots(found, i)],
         tables=[tables.drifts(*of) for of in datasets.values()],
     )
@@ -129,7 +129,9 @@ def _data(reports: Sequence[RunReport]) -> Section | None:
 def _data_plots(found: Distributions, number: int) -> list[Plot]:
     plots = [
         bars.lengths(found, field, f"lengths-{number}-{i}")
-        for i, field in enumerate(list(found.lengths)[:1])  # those of one history are alike
+        for i, field in enumerate(
+            list(found.lengths)[:1]
+        )  # sequences of one history have the same lengths
     ]
     plots += [
         bars.tokens(found, field, f"tokens-{number}-{i}") for i, field in enumerate(found.tokens)
@@ -138,22 +140,22 @@ def _data_plots(found: Distributions, number: int) -> list[Plot]:
 
 
 def _cost(reports: Sequence[RunReport]) -> Section:
-    lead = "What each step took."
+    lead = "The cost of each step."
     return Section("cost", "Time and memory", lead, open_tables=[tables.steps(reports)])
 
 
 def _settings(reports: Sequence[RunReport]) -> Section:
-    parts = {name: run for r in reports for name, run in r.parts.items()}
+    configs = {name: run for r in reports for name, run in r.configs.items()}
     differing, everything = tables.config(reports)
     several = len(reports) > 1
     return Section(
         "config",
         "Settings and files",
-        "Everything needed to do it again."
-        + (" The runs have the same settings." if several and differing is None else ""),
+        "Everything needed to reproduce the results."
+        + (" All runs have the same settings." if several and differing is None else ""),
         tables=[
             everything,
-            *(tables.fields(name, run) for name, run in parts.items()),
+            *(tables.fields(name, run) for name, run in configs.items()),
             *map(tables.hashes, reports),
         ],
         open_tables=[differing] if several and differing else [],
@@ -166,7 +168,7 @@ BUILDERS: tuple[Callable[[Sequence[RunReport]], Section | None], ...] = (
     _learning,
     _ranking,
     _reliability,
-    _slices,
+    _segments,
     _importance,
     _data,
     _cost,

@@ -1,7 +1,7 @@
-"""Matplotlib figures as inline SVG that takes its colours and its typeface from the page.
+"""Matplotlib figures as inline SVG with the colours and the font of the page.
 
-Colours are drawn as stand-ins and written as CSS variables, so that one drawing serves a light and
-a dark page; text stays text.
+Figures are drawn in placeholder colours that are replaced by CSS variables, so that the same SVG
+works on a light and on a dark page; text stays text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK, MUTED, LINE = "#010203", "#010204", "#010205"
-SERIES = tuple(f"#0102a{i}" for i in range(1, 7))  # a colour for each of up to six runs
+SERIES = tuple(f"#0102a{i}" for i in range(1, 7))  # one colour per run, up to six
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line"} | {
     colour: f"s{i}" for i, colour in enumerate(SERIES, 1)
 }
 DASHED = (0, (4, 3))
-WIDTH_IN = 4.2  # drawn for a phone: a wider column only enlarges it
+WIDTH_IN = 4.2  # fits a phone; wider columns scale it up
 HEIGHT_IN = 2.8
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -62,10 +62,9 @@ class Plot:
     """A figure of the page.
 
     Attributes:
-        title: its heading.
-        svg: the drawing, with `alt` in it.
-        alt: what it shows, in words, for those who cannot see it.
-        note: a line below it.
+        svg: the drawing, with `alt` as its label.
+        alt: a description for screen readers.
+        note: a line below the figure.
     """
 
     title: str
@@ -86,12 +85,12 @@ def plot(
     """Draw on one pair of axes.
 
     Args:
-        name: unique on the page, of letters, digits and hyphens.
-        draw: puts everything on the axes given.
-        height_in: inches, beside a width of `WIDTH_IN`.
+        name: unique on the page; letters, digits and hyphens.
+        draw: draws on the given axes.
+        height_in: height in inches; the width is `WIDTH_IN`.
     """
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's typeface may have it
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's font may have it
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
@@ -101,7 +100,7 @@ def plot(
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """The drawing for inside a page: no prolog, no font of its own, no colour of its own."""
+    """The SVG without prolog, fonts and colours, to be put into a page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
@@ -112,7 +111,7 @@ def _inline(svg: str, name: str, alt: str) -> str:
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
-    # Ids are unique in a page: those that are used get the figure's name, the others go.
+    # Ids must be unique in a page: used ones get the figure's name as prefix, others are removed.
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)

@@ -1,4 +1,4 @@
-"""The tables of a report, as rows of text."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from tossctr.report.run_report import RunReport
 from tossctr.runs.run_folder import Run
 from tossctr.training.folder import WEIGHTS
 
-UNKNOWN = "–"  # an older run did not record it
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
 class Table:
-    """`head` and rows of cells; the first cell of a row names it, the others are set to the right
-    unless `text`. `marked` rows stand out."""
+    """A table of text cells.
+
+    Attributes:
+        rows: the first cell of a row is its heading.
+        text: cells are text, aligned left; numbers are aligned right.
+        marked: numbers of the highlighted rows.
+    """
 
     caption: str
     head: tuple[str, ...]
@@ -32,7 +37,7 @@ class Table:
 
 
 def scores(reports: Sequence[RunReport]) -> Table:
-    """Every metric of every run, between a constant and what is attainable."""
+    """Every metric of every run, between the baseline and the attainable value."""
     known = reports[0].attainable
     rows = []
     for key, name in metrics_of(reports[0]).items():
@@ -40,14 +45,14 @@ def scores(reports: Sequence[RunReport]) -> Table:
         values = (f"{r.best[key]:.5f}{within(r, key, 5)}" for r in reports)
         cells = [name, f"{reports[0].baseline[of]:.5f}", *values]
         rows.append((*cells, f"{known[of]:.5f}") if known else tuple(cells))
-    head = ("Metric", "Constant", *(r.name for r in reports))
-    caption = "Metrics of held-out rows, with 95% intervals"
+    head = ("Metric", "Baseline", *(r.name for r in reports))
+    caption = "Metrics on held-out rows, with 95 % intervals"
     return Table(caption, (*head, "Attainable") if known else head, tuple(rows))
 
 
 def metrics_of(report: RunReport) -> dict[str, str]:
-    """By key of `RunReport.best`, the titles of the default metrics that concern its objective:
-    ranking metrics, then those of probabilities, before and after calibration."""
+    """Titles of the metrics to show, by key of `RunReport.best`: ranking metrics, then metrics of
+    the raw and of the calibrated probabilities."""
     shown = [name for name in default_metrics() if _concerns(report, name)]
     shown.sort(key=lambda name: not METRICS[name].ranking)
     names = {n: METRICS[n].title + ("" if METRICS[n].ranking else ", raw") for n in shown}
@@ -62,14 +67,16 @@ def _concerns(report: RunReport, name: str) -> bool:
 
 
 def history(report: RunReport) -> Table:
-    """One row a validation."""
+    """One row per validation."""
     names = [n for n in report.history[0] if n not in ("epoch", "step") and _concerns(report, n)]
-    of_trees = report.boosted  # whose steps are their rounds
+    unit, step = report.family.epoch_unit, report.family.step_unit
+    stepwise = unit != step
+    head = (unit.capitalize(), "Step") if stepwise else (unit.capitalize(),)
     return Table(
         f"Validations of {report.name}",
-        (*(("Round",) if of_trees else ("Epoch", "Step")), *(n.replace("_", " ") for n in names)),
+        (*head, *(n.replace("_", " ") for n in names)),
         tuple(
-            (f"{row['epoch']:.0f}", *(() if of_trees else (f"{row['step']:,.0f}",)),
+            (f"{row['epoch']:.0f}", *((f"{row['step']:,.0f}",) if stepwise else ()),
              *(number(row[n]) for n in names))
             for row in report.history
         ),
@@ -79,8 +86,8 @@ def history(report: RunReport) -> Table:
     )  # fmt: skip
 
 
-def sliced(report: RunReport, field: str) -> Table:
-    """Counts, rates and AUC by value."""
+def segments(report: RunReport, field: str) -> Table:
+    """Counts, click rates and AUC by segment."""
     return Table(
         f"{field}, {report.name}",
         (field, "Rows", "Clicks", "Click rate", "Predicted", "AUC", "±"),
@@ -88,31 +95,31 @@ def sliced(report: RunReport, field: str) -> Table:
             (s.name, f"{s.rows:,}", f"{s.clicks:,}", f"{s.rate:.2%}", f"{s.predicted:.2%}",
              *((UNKNOWN, UNKNOWN) if np.isnan(s.auc) else
                (f"{s.auc:.3f}", number(s.half_width, 3))))
-            for s in report.slices[field]
+            for s in report.segments[field]
         ),
     )  # fmt: skip
 
 
 def importances(report: RunReport) -> Table:
-    """AUC lost by field."""
+    """Permutation importance by field."""
     return Table(
-        f"AUC lost when shuffled, {report.name}",
-        ("Field", "AUC lost", "±"),
+        f"Permutation importance, {report.name}",
+        ("Field", "Decrease in AUC", "±"),
         tuple((o.name, f"{o.drop:.4f}", number(o.half_width, 4)) for o in report.importance),
     )
 
 
 def gains(report: RunReport) -> Table:
-    """Of trees, the columns that most of the gain is from."""
+    """Share of the total split gain by column."""
     return Table(
-        f"Share of the trees' gain, {report.name}",
-        ("Column", "Share"),
+        f"Gain importance, {report.name}",
+        ("Column", "Share of gain"),
         tuple((name, f"{share:.2%}") for name, share in report.gain.items()),
     )
 
 
 def members(report: RunReport) -> Table:
-    """Folds, or a blend's members and the ways to combine them, each with its own scores."""
+    """The scores of folds, or of a blend's members and of the blending methods."""
     assert report.members is not None
     found = report.members
     short = {"competition_score": "Score", "logloss": "Log loss"}
@@ -122,8 +129,8 @@ def members(report: RunReport) -> Table:
         return f"{value:.4f} ± {std:.4f}" if np.isfinite(std) else f"{value:.4f}"
 
     return Table(
-        f"The parts of {report.name} on held-out rows",
-        ("Part", "Weight", *names, "Of"),
+        f"Members of {report.name}, on held-out rows",
+        ("Member", "Weight", *names, "Details"),
         tuple(
             (one.name, "" if one.weight is None else f"{one.weight:.3f}",
              *(cell(*one.scores[key]) for key in found.metrics), one.about)
@@ -134,10 +141,10 @@ def members(report: RunReport) -> Table:
 
 
 def drifts(name: str, found: Distributions) -> Table:
-    """Every field's drift."""
+    """Drift by field."""
     return Table(
-        f"Population stability index, {found.rows[0]:,} rows of train and {found.rows[1]:,} of "
-        f"{found.other}, {name}",
+        f"Population stability index, {found.rows[0]:,} train and {found.rows[1]:,} {found.other} "
+        f"rows, {name}",
         ("Field", "Index"),
         tuple((name, f"{index:.4f}") for name, index in found.drift.items()),
     )
@@ -151,14 +158,14 @@ def steps(reports: Sequence[RunReport]) -> Table:
 
     def made(key: str, unit: str) -> Any:
         def cell(r: RunReport) -> str:
-            made = r.stored.prepare if r.stored else {}
+            made = r.data.prepare if r.data else {}
             return f"{made[key]:,.1f} {unit}" if key in made else UNKNOWN
 
         return cell
 
-    def rows_of(part: str) -> Any:
+    def rows_of(split: str) -> Any:
         def cell(r: RunReport) -> str:
-            return f"{r.stored.prepare['report'][part]['rows']:,}" if r.stored else UNKNOWN
+            return f"{r.data.prepare['report'][split]['rows']:,}" if r.data else UNKNOWN
 
         return cell
 
@@ -173,26 +180,26 @@ def steps(reports: Sequence[RunReport]) -> Table:
         "Time and memory",
         ("Step", *(r.name for r in reports)),
         tuple(one for one in (
-            row("Rows to train on", rows_of("train")),
-            row("Rows to validate on", rows_of("valid")),
+            row("Training rows", rows_of("train")),
+            row("Validation rows", rows_of("valid")),
             row("Prepare: time", made("seconds", "s")),
             row("Prepare: peak memory", made("peak_mb", "MB")),
-            row("Store on disk",
-                lambda r: f"{r.stored.bytes / 1e6:,.1f} MB" if r.stored else UNKNOWN),
+            row("Prepared data on disk",
+                lambda r: f"{r.data.bytes / 1e6:,.1f} MB" if r.data else UNKNOWN),
             row("Models", lambda r: f"{len(r.runs):,}"),
             row("Parameters", metric("parameters", "{:,}")),
-            row("Weights on disk", lambda r: f"{sum(map(_size, r.runs)) / 1e6:,.2f} MB"),
-            row("Train: time", metric("seconds", "{:,.0f} s")),
-            row("Train: rows a second", metric("rows_per_s", "{:,.0f}", fmean)),
-            row("Train: peak memory", metric("peak_mb", "{:,.0f} MB", max)),
-            row("Train: batches left out", metric("skipped_batches", "{:,}")),
-            row("Score: rows a second", lambda r: UNKNOWN if r.scored.rows_per_s is None
+            row("Weights on disk", lambda r: f"{sum(map(_weights_bytes, r.runs)) / 1e6:,.2f} MB"),
+            row("Training: time", metric("seconds", "{:,.0f} s")),
+            row("Training: rows per second", metric("rows_per_s", "{:,.0f}", fmean)),
+            row("Training: peak memory", metric("peak_mb", "{:,.0f} MB", max)),
+            row("Training: skipped batches", metric("skipped_batches", "{:,}")),
+            row("Scoring: rows per second", lambda r: UNKNOWN if r.scored.rows_per_s is None
                 else f"{r.scored.rows_per_s:,.0f}"),
         ) if any(cell != UNKNOWN for cell in one[1:])),
     )  # fmt: skip
 
 
-def _size(run: Run) -> int:
+def _weights_bytes(run: Run) -> int:
     names = (WEIGHTS, *family_of(run.experiment.model).files)
     files = [run.folder / name for name in names]
     return sum(file.stat().st_size for file in files if file.exists())
@@ -200,7 +207,7 @@ def _size(run: Run) -> int:
 
 def hashes(report: RunReport) -> Table:
     """SHA-256 by file."""
-    rows = (*(report.stored.hashes.items() if report.stored else ()), *report.hashes.items())
+    rows = (*(report.data.hashes.items() if report.data else ()), *report.hashes.items())
     return Table(f"SHA-256, {report.name}", ("File", "SHA-256"), rows, text=True)
 
 
@@ -208,7 +215,7 @@ def fields(name: str, run: Run) -> Table:
     """The fields as the model sees them."""
     return Table(
         f"Fields of {name}",
-        ("Field", "Type", "Vocabulary", "Events seen"),
+        ("Field", "Type", "Vocabulary size", "Maximum events"),
         tuple(
             (f.name, f.type.replace("_", " "), f"{f.vocab_size:,}" if f.vocab_size else "",
              "" if "sequence" not in f.type else f"{f.max_len:,}" if f.max_len else "all")
@@ -218,9 +225,9 @@ def fields(name: str, run: Run) -> Table:
 
 
 def config(reports: Sequence[RunReport]) -> tuple[Table | None, Table]:
-    """The settings that differ between the runs (if any), and all of them; a column for each
-    config of a blend."""
-    named = {name: run for r in reports for name, run in r.parts.items()}
+    """The settings that differ between the runs (if any), and all settings; one column per config
+    of a blend."""
+    named = {name: run for r in reports for name, run in r.configs.items()}
     flat = [
         _flat(run.experiment.model_dump(mode="json", serialize_as_any=True))
         for run in named.values()
@@ -229,15 +236,15 @@ def config(reports: Sequence[RunReport]) -> tuple[Table | None, Table]:
     rows = [(key, *(one.get(key, UNKNOWN) for one in flat)) for key in keys]
     head = ("Setting", *named)
     differing = [row for row in rows if len(set(row[1:])) > 1]
-    some = Table("Settings that differ", head, tuple(differing), text=True) if differing else None
-    return some, Table("All settings", head, tuple(rows), text=True)
+    table = Table("Settings that differ", head, tuple(differing), text=True) if differing else None
+    return table, Table("All settings", head, tuple(rows), text=True)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in values.items():
         if key == "feature_cols":
-            continue  # the table of fields has them
+            continue  # shown in the table of fields
         if isinstance(value, Mapping) and value:
             found |= _flat(value, f"{prefix}{key}.")
         elif isinstance(value, list):
@@ -248,13 +255,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def within(report: RunReport, key: str, digits: int) -> str:
-    """Half the 95% interval of one of `best`, as it stands behind the value."""
+    """Half the 95 % interval of a metric in `best`, formatted to follow the value."""
     half = report.half_width[key]
     return f" ± {half:.{digits}f}" if np.isfinite(half) else ""
 
 
 def number(value: float, digits: int = 5) -> str:
-    """With so many decimals; a small one with three significant digits."""
+    """A number with `digits` decimals; a small one with three significant digits."""
     if not np.isfinite(value):
         return UNKNOWN
     return f"{value:.3g}" if 0 < abs(value) < 10.0**-digits * 10 else f"{value:.{digits}f}"

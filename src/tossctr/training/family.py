@@ -7,7 +7,7 @@ A family is all models that are trained in one way: networks (`training.networks
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -61,10 +61,21 @@ class Family(ABC):
         files: names of the files that `fit` writes into a run's folder beside the weights.
         uses_missing: whether its models tell a missing number from the value that fills it, so
             that rows whose missing numbers have been filled cannot be predicted.
+        epoch_unit, step_unit: what `epoch` and `step` of a validation count.
+        advice_if_first_was_best: for a run whose first validation was the best.
     """
 
     files: ClassVar[tuple[str, ...]] = ()
     uses_missing: ClassVar[bool] = False
+    epoch_unit: ClassVar[str]
+    step_unit: ClassVar[str]
+    advice_if_first_was_best: ClassVar[str]
+
+    @abstractmethod
+    def advice_if_last_was_best(
+        self, experiment: Experiment, history: Sequence[Mapping[str, float]]
+    ) -> str:
+        """Advice on how to train longer."""
 
     @property
     @abstractmethod

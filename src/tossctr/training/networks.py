@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -61,6 +61,17 @@ class Network:
 
 class Networks(Family):
     """All of `models.MODELS`. Lightning is imported for training, not for prediction."""
+
+    epoch_unit: ClassVar[str] = "epoch"
+    step_unit: ClassVar[str] = "optimiser step"
+    advice_if_first_was_best: ClassVar[str] = (
+        "Try a smaller `learning_rate`, or validations within an epoch (`eval_steps`)."
+    )
+
+    def advice_if_last_was_best(
+        self, experiment: Experiment, history: Sequence[Mapping[str, float]]
+    ) -> str:
+        return f"Try more `epochs`, now {experiment.training.epochs}."
 
     @property
     def models(self) -> Mapping[str, type[ModelConfig]]:

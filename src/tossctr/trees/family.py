@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from tossctr.config.schema import Experiment, ModelConfig
@@ -27,6 +27,17 @@ class Trees(Family):
 
     files: ClassVar[tuple[str, ...]] = (BOOSTER,)
     uses_missing: ClassVar[bool] = True
+    epoch_unit: ClassVar[str] = "round"
+    step_unit: ClassVar[str] = "round"
+    advice_if_first_was_best: ClassVar[str] = "Try a smaller `learning_rate`."
+
+    def advice_if_last_was_best(
+        self, experiment: Experiment, history: Sequence[Mapping[str, float]]
+    ) -> str:
+        rounds = _options(experiment).num_boost_round
+        if history[-1]["epoch"] < rounds:
+            return "No tree could split further: try a smaller `min_data_in_leaf`."
+        return f"Try more `num_boost_round`, now {rounds}."
 
     @property
     def models(self) -> Mapping[str, type[ModelConfig]]:

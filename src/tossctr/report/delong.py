@@ -1,7 +1,7 @@
-"""How sure an AUC is, and a difference of two on the same rows.
+"""Confidence intervals of an AUC, and of the difference of two AUCs on the same rows.
 
-DeLong, DeLong and Clarke-Pearson, Biometrics 1988: the AUC is a mean over clicks and over
-non-clicks of how often each is ranked rightly, and its variance that of these means.
+DeLong, DeLong and Clarke-Pearson, Biometrics 1988: the AUC is a mean over clicks, and a mean over
+non-clicks, of the share of correctly ordered pairs; its variance is that of the two means.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Z95 = 1.959963984540054
 
 
 def _placements(label: NDArray[Any], score: Floats) -> tuple[Floats, Floats]:
-    """Of each click, the share of non-clicks below it; of each non-click, that of clicks above."""
+    """The share of non-clicks below each click, and the share of clicks above each non-click."""
     positive = np.asarray(label) > 0.5
     m, n = int(positive.sum()), int((~positive).sum())
     rank = rankdata(score)
@@ -34,13 +34,13 @@ def _half_width(of_clicks: Floats, of_others: Floats) -> float:
 
 
 def auc_interval(label: NDArray[Any], score: Floats) -> tuple[float, float]:
-    """AUC and half the width of its 95 % interval; both classes must be there."""
+    """AUC and half the width of its 95 % interval; both classes must be present."""
     above, below = _placements(label, score)
     return float(above.mean()), _half_width(above, below)
 
 
 def drop_interval(label: NDArray[Any], score: Floats, worse: Floats) -> tuple[float, float]:
-    """AUC of `score` less that of `worse` on the same rows, and half its 95 % interval."""
+    """AUC of `score` minus AUC of `worse` on the same rows, and half its 95 % interval."""
     before, after = _placements(label, score), _placements(label, worse)
     above, below = before[0] - after[0], before[1] - after[1]
     return float(above.mean()), _half_width(above, below)
