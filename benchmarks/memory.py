@@ -5,13 +5,13 @@
     plain_saved_mb_per_row  the same of the plain padded model (plain_feseq.py)
     saved_widths            saved_mb_per_row in vectors of the model's width per event
     full_500_gb             all that a training of FESeq_full at its max_len 500 and batch of 2,048
-                            needs on a GPU, in the parts planned for 14 GB: weights, gradients,
-                            optimiser, and of the largest part, counted on a smaller one, what it
-                            saves and its workspace
+                            needs on a GPU, in the micro-batches that fit 14 GB: weights,
+                            gradients, optimizer state, and the saved and temporary tensors of the
+                            largest micro-batch, extrapolated from a smaller one
     full_2000_gb            the same of FESeq_full_long at 2,000
 
-All histories are `max_len` long, the worst case (parts are planned for Toss's lengths, and then
-counted full of longest rows); on Toss's lengths both models would save less but the plain one,
+All histories are `max_len` long, the worst case (micro-batches are chosen for Toss's lengths, and
+then filled with the longest rows); on Toss's lengths both models would save less but the plain one,
 which pads, not.
 """
 
@@ -30,7 +30,7 @@ from tossctr.data.batch import Batch
 from tossctr.families.experiment import load_experiment
 from tossctr.models.feseq import FESeq
 from tossctr.models.layers.transformer import execute
-from tossctr.training.parts import fitting_parts, peak_bytes
+from tossctr.training.micro_batches import fit_micro_batches, peak_bytes
 
 MEMORY = 14e9
 FULL_MAX_LEN = 500  # of tossctr_full
@@ -55,18 +55,18 @@ def saved_bytes(model: nn.Module, batch: Batch) -> int:
 
 
 def full(expid: str) -> dict[str, float | int | str]:
-    """Planned and counted gigabytes of an experiment on a GPU of 14 GB, and its parts."""
+    """Planned and counted gigabytes of an experiment on a GPU of 14 GB, and its micro-batches."""
     experiment = load_experiment(workload.CONFIGS, expid, workload.MEDIUM_DATA)
     training = experiment.training
     max_len = training.max_len or FULL_MAX_LEN
     fields = workload.features(max_len)
     typical = workload.batch_of(workload.toss_lengths(2048, max_len, seed=1), seed=1)
-    parts = fitting_parts(
+    fit = fit_micro_batches(
         experiment, workload.rows_of(typical, fields), torch.device("cpu"), MEMORY
     )
 
     model = FESeq(fields, experiment.hyperparameters)
-    execute(model, checkpointing=parts.gradient_checkpointing, fused=False)
+    execute(model, checkpointing=fit.gradient_checkpointing, fused=False)
     fixed = 4 * sum(p.nbytes for p in model.parameters())  # gradients and Adam's two moments
     few = 1 + 2_000 // max_len
     batches = [workload.batch_of(np.full(rows, max_len), seed=1) for rows in (few, 2 * few)]
@@ -77,13 +77,13 @@ def full(expid: str) -> dict[str, float | int | str]:
             lambda batch: peak_bytes(model, training, batch),
         )
     )
-    rows = math.ceil(parts.micro_batch_events / (max_len + 1))
+    rows = math.ceil(fit.micro_batch_events / (max_len + 1))
     name = f"full_{max_len}"
     return {
         f"{name}_gb": (fixed + rows * max(saved, peak)) / 1e9,
-        f"{name}_planned_gb": (parts.fixed + parts.activations) / 1e9,
+        f"{name}_planned_gb": (fit.fixed + fit.activations) / 1e9,
         f"{name}_saved_gb": rows * saved / 1e9,
-        f"{name}_parts": str(parts),
+        f"{name}_micro_batches": str(fit),
     }
 
 

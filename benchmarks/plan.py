@@ -25,7 +25,7 @@ from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
 from tossctr.training.device import reuse_memory
 from tossctr.training.module import new_optimizer
-from tossctr.training.plan import plan
+from tossctr.training.plan import plan_memory
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETTINGS = (
@@ -78,7 +78,7 @@ def main() -> None:
             where = [f"train_data={folder / 'train.parquet'}", f"data_root={folder}"]
             experiment = load_experiment(CONFIGS, expid, where + settings)
             data = prepare(experiment.dataset)
-            planned = plan(experiment, data, torch.device("cpu"))
+            planned = plan_memory(experiment, data, torch.device("cpu"))
             measured = measured_mb(experiment, data, planned.micro_batch_events)
             error = planned.peak_mb / measured - 1
             worst = max(worst, abs(error))

@@ -16,7 +16,7 @@ from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
 from tossctr.runs.checks import check_model, check_monitor
 from tossctr.runs.train import train
-from tossctr.training.parts import WHOLE, fitting_parts
+from tossctr.training.micro_batches import WHOLE_BATCH, fit_micro_batches
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ NORMED = [
 
 
 @pytest.mark.parametrize(("expid", "key"), NORMED)
-def test_parts_and_processes_are_refused_with_batch_statistics(root, expid, key):
+def test_micro_batches_and_processes_are_refused_with_batch_statistics(root, expid, key):
     check_model(experiment(root, expid, key))
     with pytest.raises(UserError, match="micro_batch_events: batch normalisation needs the whole"):
         check_model(experiment(root, expid, key, "micro_batch_events=100"))
@@ -82,13 +82,15 @@ def test_parts_and_processes_are_refused_with_batch_statistics(root, expid, key)
         check_model(experiment(root, expid, key), 2)
 
 
-def test_din_without_dice_is_for_parts_and_processes(root):
+def test_din_without_dice_allows_micro_batches_and_processes(root):
     key = "attention_hidden_activations=prelu"
     check_model(experiment(root, "DIN_toy", key, "micro_batch_events=100"), 2)
 
 
-def test_a_model_with_batch_statistics_is_executed_in_one_part(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("tossctr.training.parts.part_events", lambda device: 30)
+def test_a_model_with_batch_statistics_is_executed_in_one_micro_batch(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "tossctr.training.micro_batches.default_micro_batch_events", lambda device: 30
+    )
     sizes = []
 
     def forward(model, batch, wrapped):
@@ -107,11 +109,11 @@ def test_a_model_with_batch_statistics_is_executed_in_one_part(root, tmp_path, m
         assert (max(sizes) == 64) == (norm == "true")
     rows = replace(data.train, features=data.encoder.features)
     chosen = experiment(root, "DeepFM_toy", "batch_norm=true")
-    parts = fitting_parts(chosen, rows, CPU, 1e12)
-    assert parts.micro_batch_events == WHOLE
-    assert "in one part" in str(parts)
+    fit = fit_micro_batches(chosen, rows, CPU, 1e12)
+    assert fit.micro_batch_events == WHOLE_BATCH
+    assert "in one micro-batch" in str(fit)
     with pytest.raises(UserError, match="lower batch_size"):
-        fitting_parts(chosen, rows, CPU, parts.fixed + 0.5 * parts.activations)
+        fit_micro_batches(chosen, rows, CPU, fit.fixed + 0.5 * fit.activations)
 
 
 @pytest.mark.parametrize("expid", ["FESeq_toy", "SASRec_toy", "BST_toy"])

@@ -119,7 +119,7 @@ def plan(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict memory and time of a training, and the parts that fit, before it runs."""
+    """Predict a training's memory and time, and the micro-batches that fit, before it runs."""
     from tossctr.families.experiment import load_experiment
 
     experiment = load_experiment(config, expid, overrides or [])

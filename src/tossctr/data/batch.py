@@ -103,23 +103,26 @@ class Batch:
     def pin_memory(self) -> Batch:
         return self._map(lambda x: x.pin_memory())
 
-    def split(self, max_events: int) -> list[Batch]:
-        """Consecutive parts of at most `max_events` events each (a longer single row stands alone).
-
-        An event is one element of the longest sequence of a row, plus one for the row itself, so
-        that rows without history count too. Call it where the batch is still on the CPU.
-        """
-        events = torch.ones(len(self), dtype=torch.int64)
+    def event_counts(self) -> Tensor:
+        """(B,) int64 events of each row: its longest sequence, and one for the row itself."""
+        counts = torch.ones(len(self), dtype=torch.int64, device=self.categorical.device)
         for ragged in self.sequences.values():
-            events = torch.maximum(events, ragged.lengths + 1)
-        ends = events.cumsum(0)
-        parts, start, spent = [], 0, 0
+            counts = torch.maximum(counts, ragged.lengths + 1)
+        return counts
+
+    def split(self, max_events: int) -> list[Batch]:
+        """Consecutive micro-batches of at most `max_events` events; a longer row is one of its own.
+
+        Call it while the batch is on the CPU, where reading the lengths does not synchronise.
+        """
+        ends = self.event_counts().cumsum(0)
+        micro_batches, start, spent = [], 0, 0
         while start < len(self):
             stop = int(torch.searchsorted(ends, spent + max_events, right=True))
             stop = max(stop, start + 1)
-            parts.append(self._narrow(start, stop))
+            micro_batches.append(self._narrow(start, stop))
             start, spent = stop, int(ends[stop - 1])
-        return parts
+        return micro_batches
 
     def _narrow(self, start: int, stop: int) -> Batch:
         if start == 0 and stop == len(self):

@@ -104,6 +104,16 @@ class EncodedRows:
             )  # fmt: skip
         return self.meta[:, self.features.groups.index(name)]
 
+    def event_counts(self) -> Array:
+        """(N,) int64 events of each row: its longest sequence, cut to `max_len`, and one for the
+        row itself."""
+        counts = np.ones(len(self), np.int64)
+        for name, ragged in self.sequences.items():
+            limit = self.features[name].max_len
+            own = ragged.lengths if limit is None else np.minimum(ragged.lengths, limit)
+            counts = np.maximum(counts, own + 1)
+        return counts
+
     def ids(self, name: str) -> Array:
         """(N,) the ids of a categorical field."""
         return self.categorical[:, self.features.names("categorical").index(name)]

@@ -20,7 +20,7 @@ from tossctr.progress import track
 from tossctr.report.delong import drop_interval
 from tossctr.report.sample import Scored, gather, subset
 from tossctr.runs.run_folder import Run
-from tossctr.training.device import part_events
+from tossctr.training.device import default_micro_batch_events
 from tossctr.training.networks import Network
 
 SCORINGS = 16_000  # rows to score in total, over all fields
@@ -171,7 +171,7 @@ def attention(
     model = run.model.module.to(device)
     batch = RowsDataset(rows)[np.arange(len(rows))]
     weight, uniform, present, own, seen = (np.zeros(0) for _ in range(5))
-    for part in batch.split(part_events(device)):
+    for part in batch.split(default_micro_batch_events(device)):
         found = explain(model, part.to(device))
         if not found.attention:
             return None

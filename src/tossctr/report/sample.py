@@ -75,16 +75,6 @@ def evenly(count: int, total: int) -> NDArray[np.int64]:
     return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
 
 
-def event_counts(rows: EncodedRows) -> NDArray[np.int64]:
-    """(N,) events per row that the model sees: the longest truncated sequence and the target."""
-    counts = np.zeros(len(rows), np.int64)
-    for name, array in rows.sequences.items():
-        limit = rows.features[name].max_len
-        lengths = array.lengths if limit is None else np.minimum(array.lengths, limit)
-        counts = np.maximum(counts, lengths)
-    return counts + 1
-
-
 def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
     """The predictions that training stored for these rows."""
     if not os.path.lexists(held_out_file(run)):
@@ -117,7 +107,7 @@ def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
     kept = _kept(run, valid)
     if kept is not None:
         return from_kept(kept)
-    mean_events = float(event_counts(valid).mean())
+    mean_events = float(valid.event_counts().mean())
     numbers = evenly(min(MAX_ROWS, max(int(MAX_EVENTS / mean_events), 1_000)), len(valid))
     logit = np.empty(len(numbers))
     started = time.monotonic()

@@ -8,8 +8,8 @@ import torch
 
 from tossctr.errors import UserError
 
-CPU_PART = 2**13  # events: more only falls out of the cache
-GPU_PART = 2**17  # fills one, and takes about 1 GB at FESeq_full's width
+CPU_MICRO_BATCH = 2**13  # events: more only falls out of the cache
+GPU_MICRO_BATCH = 2**17  # fills one, and takes about 1 GB at FESeq_full's width
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -51,9 +51,9 @@ def device_of_process(gpu: int | None, local_rank: int) -> torch.device:
     return resolve_device(gpu)
 
 
-def part_events(device: torch.device) -> int:
+def default_micro_batch_events(device: torch.device) -> int:
     """Events to be executed at once where neither the config nor a count of memory says it."""
-    return CPU_PART if device.type == "cpu" else GPU_PART
+    return CPU_MICRO_BATCH if device.type == "cpu" else GPU_MICRO_BATCH
 
 
 def reuse_memory() -> None:

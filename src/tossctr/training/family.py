@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tossctr.data.prepare import Prepared
     from tossctr.data.rows import EncodedRows
     from tossctr.training.folder import FinishedFolder, TrainingFolder
-    from tossctr.training.plan import Plan
+    from tossctr.training.plan import MemoryPlan
 
 
 class TrainedModel(Protocol):
@@ -135,7 +135,7 @@ class Family(ABC):
     @abstractmethod
     def plan(
         self, experiment: Experiment, data: Prepared, device: torch.device, memory: float | None
-    ) -> Plan:
+    ) -> MemoryPlan:
         """Memory and time of a training.
 
         Raises:

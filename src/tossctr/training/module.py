@@ -19,7 +19,7 @@ from tossctr.metrics.registry import evaluate, reported
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
 from tossctr.progress import say
-from tossctr.training.device import CPU_PART
+from tossctr.training.device import CPU_MICRO_BATCH
 from tossctr.training.joint import sum_gradients
 from tossctr.training.losses import Loss
 from tossctr.training.regularization import Penalty
@@ -84,7 +84,7 @@ class CTRModule(pl.LightningModule):
         self.model = model
         self.config = config
         self.metrics: dict[str, float] = {}
-        self.micro_batch_events = config.micro_batch_events or CPU_PART
+        self.micro_batch_events = config.micro_batch_events or CPU_MICRO_BATCH
         self.skipped_batches = 0
         self._metric_names = reported(config.metrics, config.monitor)
         self._statistics = list(model.buffers()) if has_batch_norm(model) else []

@@ -31,8 +31,8 @@ from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoin
 from tossctr.training.folder import TrainingFolder
 from tossctr.training.interruption import StopSignal
 from tossctr.training.joint import JointStrategy
+from tossctr.training.micro_batches import MicroBatches
 from tossctr.training.module import CTRModule
-from tossctr.training.parts import Parts
 from tossctr.training.resume import Checkpoints, position
 
 LOG_EVERY_STEPS = 10
@@ -67,7 +67,7 @@ def fit_network(
     valid_rows: EncodedRows,
     device: torch.device,
     folder: TrainingFolder,
-    parts: Parts,
+    micro_batches: MicroBatches,
     after_validation: Callable[[int, float], None] | None,
     processes: Processes,
 ) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def fit_network(
         train_rows, valid_rows: with the lengths chosen for training.
         device: where to train.
         folder: of the unfinished run.
-        parts: how a step is executed.
+        micro_batches: how a batch is executed.
         after_validation: called after each with its number, from 0, and the monitor.
         processes: those that train together.
 
@@ -99,7 +99,7 @@ def fit_network(
         f"{len(train_rows):,} train and {len(valid_rows):,} validation rows, on "
         + (f"{device}" if processes.alone else f"{processes.world_size} processes ({device.type})")
     )
-    say(f"batches of {config.batch_size:,} rows: {parts}")
+    say(f"batches of {config.batch_size:,} rows: {micro_batches}")
     if config.verbose == 2:
         say(experiment.model_dump_json(indent=1, serialize_as_any=True))
     order = BatchRows(
@@ -116,8 +116,8 @@ def fit_network(
         warn_of_missing_groups(np.asarray(group), config.group_id)
     valid_order = BatchRows(len(valid_rows), config.batch_size, shuffle=False)
     module = CTRModule(model, config, group, processes)
-    module.micro_batch_events = parts.micro_batch_events
-    execute(model, checkpointing=parts.gradient_checkpointing)
+    module.micro_batch_events = micro_batches.micro_batch_events
+    execute(model, checkpointing=micro_batches.gradient_checkpointing)
     start = _go_on(folder, module, order, processes)
     progress = RowProgress(order, valid_order)
     rule = MonitorRule(

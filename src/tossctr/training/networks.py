@@ -19,14 +19,14 @@ from tossctr.models import MODELS, build_model
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
 from tossctr.training.checks import check_network, check_size
-from tossctr.training.device import part_events, reuse_memory
+from tossctr.training.device import default_micro_batch_events, reuse_memory
 from tossctr.training.family import Family, Fit
 from tossctr.training.folder import AGAIN, FinishedFolder, TrainingFolder
 
 if TYPE_CHECKING:
     from tossctr.data.prepare import Prepared
-    from tossctr.training.parts import Parts
-    from tossctr.training.plan import Plan
+    from tossctr.training.micro_batches import MicroBatches
+    from tossctr.training.plan import MemoryPlan
 
 
 class Network:
@@ -49,7 +49,7 @@ class Network:
         if device.type == "cpu":
             reuse_memory()
         module = self.module.to(device).eval()
-        limit = self._micro_batch_events or part_events(device)
+        limit = self._micro_batch_events or default_micro_batch_events(device)
         dataset = RowsDataset(rows)
         logits = np.empty(len(rows), np.float64)
         for start in range(0, len(rows), batch_rows):
@@ -90,14 +90,16 @@ class Networks(Family):
     ) -> dict[str, Any]:
         from tossctr.training.network import fit_network
 
-        parts = how.processes.everywhere(lambda: _parts(experiment, train_rows, how))
+        micro_batches = how.processes.everywhere(
+            lambda: _micro_batches(experiment, train_rows, how)
+        )
         return fit_network(
             experiment,
             train_rows,
             valid_rows,
             how.device,
             folder,
-            parts,
+            micro_batches,
             how.after_validation,
             how.processes,
         )
@@ -122,19 +124,19 @@ class Networks(Family):
 
     def plan(
         self, experiment: Experiment, data: Prepared, device: torch.device, memory: float | None
-    ) -> Plan:
-        from tossctr.training.plan import plan
+    ) -> MemoryPlan:
+        from tossctr.training.plan import plan_memory
 
-        return plan(experiment, data, device, memory)
+        return plan_memory(experiment, data, device, memory)
 
 
-def _parts(experiment: Experiment, rows: EncodedRows, how: Fit) -> Parts:
+def _micro_batches(experiment: Experiment, rows: EncodedRows, how: Fit) -> MicroBatches:
     """The micro-batches of a process's share of a batch."""
-    from tossctr.training.parts import Parts, fitting_parts
+    from tossctr.training.micro_batches import MicroBatches, fit_micro_batches
 
     if how.memory is None and how.device.type == "cpu":
         whole = has_batch_norm(check_size(experiment, rows.features))
-        parts = Parts.uncounted(experiment.training, rows, how.device, whole=whole)
+        found = MicroBatches.from_config(experiment.training, rows, how.device, whole=whole)
     else:
-        parts = fitting_parts(experiment, rows, how.device, how.memory)
-    return replace(parts, step_events=parts.step_events / how.processes.world_size)
+        found = fit_micro_batches(experiment, rows, how.device, how.memory)
+    return replace(found, events_per_step=found.events_per_step / how.processes.world_size)

@@ -1,4 +1,4 @@
-"""`plan`: memory and time of a training before it runs, and the parts that fit."""
+"""`tossctr plan`: memory and time of a training before it runs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tossctr.errors import UserError
 from tossctr.models import build_model
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.transformer import execute
+from tossctr.training.micro_batches import PROBE_EVENTS, fit_micro_batches, probe, probe_step
 from tossctr.training.module import new_optimizer
-from tossctr.training.parts import PROBE_EVENTS, events_of, fitting_parts, probe, probe_step
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one training needs, and in which parts it fits.
+class MemoryPlan:
+    """What a training needs, and the micro-batches in which it fits.
 
     Attributes:
-        micro_batch_events: events executed at once.
-        micro_batches: parts of an average step of `batch_size` rows.
-        gradient_checkpointing: whether Transformer blocks are run again in the backward pass.
-        events_per_row: mean over the training rows, cut to `max_len`, the target counted.
-        fixed_mb: weights, gradients, optimiser state and what else does not grow with events.
-        activations_mb: what a part of that size saves and needs besides.
-        process_mb: resident size of the process before training (0 for a plan without the device).
-        peak_mb: the sum.
-        rows_per_s: forward, backward and optimiser step, measured on this machine.
-        seconds_per_epoch: at that rate.
-        fastest_precision: of those that this machine runs, measured.
+        micro_batch_events: most events of a micro-batch.
+        micro_batches: of an average step of `batch_size` rows.
+        gradient_checkpointing: whether the backward pass recomputes Transformer blocks.
+        events_per_row: mean over the training rows, cut to `max_len`, plus one for the row itself.
+        fixed_mb: weights, gradients, optimizer state and whatever else does not grow with events.
+        activations_mb: saved and temporary tensors of one micro-batch.
+        process_mb: resident size of the process before training (0 if `memory` was given).
+        peak_mb: the sum of these three.
+        rows_per_s: forward, backward and optimizer step, measured on this machine.
+        seconds_per_epoch: at that speed.
+        fastest_precision: of those that this machine supports, measured.
     """
 
     micro_batch_events: int
@@ -52,47 +52,47 @@ class Plan:
 
 
 def parse_bytes(text: str) -> float:
-    """`14GB`, `14 GiB` or `14000 MB` in bytes.
+    """Bytes of a size like `14GB`, `14 GiB` or `14000 MB`.
 
     Raises:
         UserError: anything else.
     """
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if found is None:
-        raise UserError("is no size", key="--memory", value=text, remedy="write e.g. 14GB")
+        raise UserError("is not a size", key="--memory", value=text, remedy="write e.g. 14GB")
     number, unit, binary = float(found[1]), found[2].upper(), found[3]
     return number * float(1024 if binary else 1000) ** " KMGT".index(unit or " ")
 
 
-def plan(
+def plan_memory(
     experiment: Experiment,
     data: Prepared,
     device: torch.device,
     memory: float | None = None,
-) -> Plan:
-    """Count and time a step on real rows, in the largest part that fits.
+) -> MemoryPlan:
+    """Measure memory and time of a step on real rows, in the largest micro-batch that fits.
 
-    Arguments and errors as those of `fitting_parts`; `data` are the prepared stores.
+    Arguments and errors are those of `fit_micro_batches`; `data` are the prepared stores.
     """
     config = experiment.training
     features = data.encoder.features.with_lengths(experiment.dataset, config.max_len)
     rows = replace(data.train, features=features)
-    parts = fitting_parts(experiment, rows, device, memory)
-    lengths = events_of(rows)
+    fit = fit_micro_batches(experiment, rows, device, memory)
+    lengths = rows.event_counts()
     batch = probe(rows, lengths, PROBE_EVENTS[1], device)
     model = build_model(experiment.model, features, experiment.hyperparameters).to(device)
-    execute(model, checkpointing=parts.gradient_checkpointing)
+    execute(model, checkpointing=fit.gradient_checkpointing)
     seconds = {p: _seconds(model, experiment, batch, p) for p in _precisions(device)}
     rows_per_s = len(batch) / seconds[config.precision if config.precision in seconds else "32"]
-    return Plan(
-        micro_batch_events=parts.micro_batch_events,
-        micro_batches=parts.micro_batches,
-        gradient_checkpointing=parts.gradient_checkpointing,
+    return MemoryPlan(
+        micro_batch_events=fit.micro_batch_events,
+        micro_batches=fit.per_step,
+        gradient_checkpointing=fit.gradient_checkpointing,
         events_per_row=float(lengths.mean()),
-        fixed_mb=parts.fixed / 1e6,
-        activations_mb=parts.activations / 1e6,
-        process_mb=parts.process / 1e6,
-        peak_mb=(parts.process + parts.fixed + parts.activations) / 1e6,
+        fixed_mb=fit.fixed / 1e6,
+        activations_mb=fit.activations / 1e6,
+        process_mb=fit.process / 1e6,
+        peak_mb=(fit.process + fit.fixed + fit.activations) / 1e6,
         rows_per_s=rows_per_s,
         seconds_per_epoch=len(rows) / rows_per_s,
         fastest_precision=min(seconds, key=lambda p: seconds[p]),
@@ -114,4 +114,4 @@ def _seconds(model: CTRModel, experiment: Experiment, batch: Batch, precision: s
 def _precisions(device: torch.device) -> tuple[str, ...]:
     if device.type == "cuda":
         return ("32", "bf16") if torch.cuda.is_bf16_supported() else ("32", "16")
-    return ("32",)  # the products of a CPU gain from bf16 only with units that few have
+    return ("32",)  # bf16 is faster only on the few CPUs that have instructions for it

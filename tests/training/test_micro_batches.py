@@ -1,4 +1,4 @@
-"""Which parts are executed at once, within an artificial limit of memory, on the CPU."""
+"""Micro-batches that fit into an artificial limit of memory, on the CPU."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import execute
 from tossctr.runs.train import train
-from tossctr.training.parts import SMALLEST, SPARE, fitting_parts
+from tossctr.training.micro_batches import SMALLEST, USABLE, fit_micro_batches
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ SPLIT = ["valid_split.method=stratified", "valid_split.fraction=0.5"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parts")
+    folder = tmp_path_factory.mktemp("micro_batches")
     synthesize(folder, 300, 10, seed=5)
     return folder
 
@@ -48,73 +48,73 @@ def load(folder):
     return loaded
 
 
-def parts_of(load, memory, *keys):
+def fit(load, memory, *keys):
     experiment, _, rows = load(*keys)
-    return fitting_parts(experiment, rows, CPU, memory)
+    return fit_micro_batches(experiment, rows, CPU, memory)
 
 
-def bytes_per_event(parts):
-    return parts.activations / min(parts.micro_batch_events, parts.step_events)
+def bytes_per_event(found):
+    return found.activations / min(found.micro_batch_events, found.events_per_step)
 
 
 @pytest.fixture(scope="module")
 def ample(load):
-    return parts_of(load, 1e12, "gradient_checkpointing=off")
+    return fit(load, 1e12, "gradient_checkpointing=off")
 
 
 @pytest.fixture(scope="module")
 def tight(ample):
-    """Bytes in which the smallest part fits only if the blocks are run again."""
-    return (ample.fixed + 0.8 * SMALLEST * bytes_per_event(ample)) / SPARE
+    """Bytes in which the smallest micro-batch fits only with gradient checkpointing."""
+    return (ample.fixed + 0.8 * SMALLEST * bytes_per_event(ample)) / USABLE
 
 
 @pytest.mark.parametrize(
     ("written", "read"),
     [("on", "on"), ("off", "off"), ("auto", "auto"), ("true", "on"), ("'off'", "off")],
 )
-def test_on_and_off_are_words_however_yaml_reads_them(load, written, read):
+def test_gradient_checkpointing_accepts_yaml_booleans(load, written, read):
     experiment, _, _ = load(f"gradient_checkpointing={written}")
     assert experiment.training.gradient_checkpointing == read
 
 
-def test_other_words_are_refused(load):
+def test_other_values_are_refused(load):
     with pytest.raises(UserError, match=r"gradient_checkpointing must be one of.*auto.*maybe"):
         load("gradient_checkpointing=maybe")
 
 
-def test_ample_memory_takes_large_parts_and_runs_nothing_again(load, ample):
-    auto = parts_of(load, 1e12)
+def test_ample_memory_takes_large_micro_batches_without_checkpointing(load, ample):
+    auto = fit(load, 1e12)
     assert not auto.gradient_checkpointing
     assert auto.micro_batch_events > 8192
     assert auto == ample
 
 
-def test_parts_are_as_large_as_fit(load, ample):
-    memory = (ample.fixed + 3_000 * bytes_per_event(ample)) / SPARE
-    parts = parts_of(load, memory)
-    assert (parts.micro_batch_events, parts.gradient_checkpointing) == (2048, False)
-    assert parts.micro_batches > ample.micro_batches
-    assert parts.process + parts.fixed + parts.activations <= memory
+def test_micro_batches_are_as_large_as_fit(load, ample):
+    memory = (ample.fixed + 3_000 * bytes_per_event(ample)) / USABLE
+    found = fit(load, memory)
+    assert (found.micro_batch_events, found.gradient_checkpointing) == (2048, False)
+    assert found.per_step > ample.per_step
+    assert found.process + found.fixed + found.activations <= memory
 
 
-def test_blocks_are_run_again_only_where_nothing_else_fits(load, tight):
-    auto = parts_of(load, tight)
+def test_auto_checkpoints_only_if_nothing_else_fits(load, tight):
+    auto = fit(load, tight)
     assert auto.gradient_checkpointing
-    assert auto.fixed + auto.activations <= SPARE * tight
+    assert auto.fixed + auto.activations <= USABLE * tight
     with pytest.raises(UserError, match="events need"):
-        parts_of(load, tight, "gradient_checkpointing=off")
+        fit(load, tight, "gradient_checkpointing=off")
 
 
-def test_given_parts_are_not_exceeded(load):
-    assert parts_of(load, 1e12, "micro_batch_events=3000").micro_batch_events == 3000
+def test_configured_size_is_not_exceeded(load):
+    assert fit(load, 1e12, "micro_batch_events=3000").micro_batch_events == 3000
 
 
-def test_too_little_memory_is_said(load):
-    with pytest.raises(UserError, match="left beside the model"):
-        parts_of(load, 1e5)
+def test_too_little_memory_is_refused(load):
+    with pytest.raises(UserError, match="the model leaves only"):
+        fit(load, 1e5)
 
 
-def test_gradients_are_those_of_the_model_as_it_is(load):
+def test_checkpointing_does_not_change_gradients(load):
     experiment, _, rows = load("net_dropout=0.1")
     batch = RowsDataset(rows)[np.arange(20)]
     torch.manual_seed(1)
@@ -129,21 +129,21 @@ def test_gradients_are_those_of_the_model_as_it_is(load):
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
-def test_training_within_a_limit_is_the_training_without(load, tight, folder, capsys):
-    experiment, data, rows = load("optimizer=sgd")  # Adam makes much of rounding
+def test_a_memory_limit_does_not_change_the_training(load, tight, folder, capsys):
+    experiment, data, rows = load("optimizer=sgd")  # Adam amplifies rounding
     free = train(experiment, data, CPU, folder / "free")
-    assert "in parts of at most 8,192" in capsys.readouterr().err
+    assert "micro-batches of at most 8,192 events" in capsys.readouterr().err
     limited = train(experiment, data, CPU, folder / "limited", memory=tight)
-    said = capsys.readouterr().err
-    parts = fitting_parts(experiment, rows, CPU, tight)
-    assert parts.micro_batches > 5
-    assert f"batches of 128 rows: {parts}" in said
+    shown = capsys.readouterr().err
+    found = fit_micro_batches(experiment, rows, CPU, tight)
+    assert found.per_step > 5
+    assert f"batches of 128 rows: {found}" in shown
     torch.testing.assert_close(
         limited.model.state_dict(), free.model.state_dict(), rtol=0, atol=1e-5
     )
 
 
-def test_full_length_trainings_fit_14_gb_planned_and_counted():
+def test_full_length_trainings_fit_14_gb():
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "memory.py", "--quick", "--json"],
         capture_output=True,
