@@ -1,4 +1,4 @@
-"""What a user sees of any command: help, quiet, memory, and how it ends."""
+"""Help, progress, errors and exit codes of any command."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_command_has_examples_of_itself(capsys: pytest.CaptureFixture[str]
 def test_help_says_what_exit_codes_mean(capsys: pytest.CaptureFixture[str]) -> None:
     assert ends("--help") == 0
     shown = capsys.readouterr().out
-    assert re.search(r"Exit codes:\s+0: done.*\n.*\b2: .*\n.*130, 143: ", shown, re.DOTALL)
+    assert re.search(r"Exit codes:\s+0: success.*\n.*\b2: .*\n.*130, 143: ", shown, re.DOTALL)
 
 
 @pytest.mark.parametrize("line", [["--quiet", *SYNTH], [*SYNTH, "--quiet"]])

@@ -1,4 +1,4 @@
-"""The entry point: commands, with user errors as one line and an exit code."""
+"""The entry point: runs a command and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tossctr.files import refused
 from tossctr.progress import console, say
 from tossctr.training.interruption import Stopped
 
-INTERRUPTED = "interrupted: earlier results are as they were; the same command resumes from there"
-_OF_THE_SYSTEM = (errno.ENOSPC, errno.EMFILE, errno.ENFILE)  # whatever the file
+INTERRUPTED = "interrupted: finished results are kept, and the same command resumes"
+_SYSTEM_ERRORS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE)  # of no particular file
 
 
 @app.command()
@@ -43,8 +43,8 @@ def _stopped(message: str, number: int) -> NoReturn:
 
 
 class _Terminated(SystemExit):
-    """SIGTERM as an exception: it passes through what cleans up, as SIGINT does; a loader's process
-    ends with it in silence."""
+    """SIGTERM as an exception, so that cleanup runs as after SIGINT. As a SystemExit it ends a
+    loader's process without a traceback."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -60,8 +60,8 @@ def one_line_errors() -> Iterator[None]:
     except UserError as error:
         _fail(error)
     except OSError as error:
-        if error.filename is None and error.errno not in _OF_THE_SYSTEM:
-            raise  # not about a file: a bug
+        if error.filename is None and error.errno not in _SYSTEM_ERRORS:
+            raise  # not about a file, so an internal error
         _fail(refused(error, "the system refuses", None))
     except Stopped as stopped:
         _stopped(str(stopped), stopped.number)
@@ -72,18 +72,18 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _fill_standard_descriptors() -> None:
-    """Open what the caller has closed (`2>&-`), or the next file that is opened would get its
-    number, and with it what libraries write to standard output and error."""
+    """Open standard descriptors that the caller has closed (`2>&-`). Otherwise the next file opened
+    would get that number, and what libraries print would be written into it."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
             os.set_inheritable(number, True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; `arguments` of None are those of the process."""
+    """Run the command line `arguments`; None takes those of the process."""
     _fill_standard_descriptors()
     console.quiet = False
     with one_line_errors():

@@ -1,4 +1,4 @@
-"""Commands on data: make, prepare, check, export."""
+"""`synth`, `prepare`, `check` and `export`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("data/synthetic"),
-    rows: Annotated[int, typer.Option(min=1, help="Train rows.")] = 100_000,
+    folder: Annotated[Path, typer.Argument(help="Output folder.")] = Path("data/synthetic"),
+    rows: Annotated[int, typer.Option(min=1, help="Training rows.")] = 100_000,
     test_rows: Annotated[int, typer.Option(min=1, help="Test rows.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 2024,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same files.")] = 2024,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace files that synth did not write, too.")
+        bool, typer.Option("--force", help="Also replace files that synth did not write.")
     ] = False,
 ) -> None:
     """Make synthetic raw files in the Toss layout, with the true click probabilities."""
@@ -50,11 +50,14 @@ def synth(
 @app.command()
 def prepare(
     config: Config = CONFIG,
-    expid: Annotated[str | None, typer.Option(help="Prepare this experiment's data set.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Or this data set.")] = None,
+    expid: Annotated[str | None, typer.Option(help="Experiment whose data set to prepare.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set id, instead of --expid.")] = None,
     overrides: Overrides = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh/--resume", "--force", help="Even if nothing has changed.")
+        bool,
+        typer.Option(
+            "--fresh/--resume", "--force", help="Prepare again even if nothing has changed."
+        ),
     ] = False,
     engine: RowsEngine = "local",
     workers: RowsWorkers = None,
@@ -85,17 +88,21 @@ def check(
         ),
     ],
     against: Annotated[
-        Any, typer.Option(parser=located, help="Another file to compare with: train with test.")
+        Any,
+        typer.Option(parser=located, metavar="FILE", help="Another raw file to compare with."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Report a raw file's health: types, missing values, ranges, lengths, drift. Of a prepared data
-    set's folder, read all of it and verify its hashes and values."""
+    """Report on a raw file, or verify a prepared data set.
+
+    Of a raw file: types, missing values, ranges, lengths and, with --against, drift.
+
+    Of a prepared data set's folder: whether its hashes and values are right."""
     if isinstance(file, Path) and (file / "prepare.json").is_file() and against is None:
         from tossctr.data.preparing.verify import verify_prepared
 
         rows = {f"{part}_rows": n for part, n in verify_prepared(file).items()}
-        print_result({"folder": str(file), **rows}, as_json, f"{file}: whole, as it was written")
+        print_result({"folder": str(file), **rows}, as_json, f"{file}: verified")
         return
     from tossctr.data.health.check import check as check_file
     from tossctr.data.health.table import health_table
@@ -109,18 +116,19 @@ def check(
 
 @app.command()
 def export(
-    form: Annotated[Format, typer.Option("--format", help="Which files.")],
+    form: Annotated[Format, typer.Option("--format", help="Output format.")],
     config: Config = CONFIG,
-    expid: Annotated[str | None, typer.Option(help="Export this experiment's data set.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Or this data set.")] = None,
+    expid: Annotated[str | None, typer.Option(help="Experiment whose data set to export.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set id, instead of --expid.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder. Default: the data set's, under its data_root.")
+        Path | None,
+        typer.Option(help="Output folder. Default: the data set's, under its data_root."),
     ] = None,
     force: Force = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a data set as FuxiCTR reads it, with feature_map.json and feature_vocab.json."""
+    """Export a data set to FuxiCTR's formats, with feature_map.json and feature_vocab.json."""
     chosen, max_len = _dataset(config, expid, dataset, overrides)
     from tossctr.data.prepare import prepare as prepare_data
     from tossctr.interop.fuxictr_export import export as export_data
@@ -135,7 +143,7 @@ def export(
 def _dataset(
     config: Path, expid: str | None, dataset: str | None, overrides: list[str] | None
 ) -> tuple[DatasetConfig, int | None]:
-    """The data set that one of the two names, and the experiment's `max_len`."""
+    """The data set given by either id, and the experiment's `max_len`."""
     from tossctr.families.experiment import load_dataset, load_experiment
 
     match expid, dataset:

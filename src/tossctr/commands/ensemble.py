@@ -1,4 +1,4 @@
-"""Commands on finished runs: blend them, and see them all in one table."""
+"""`blend` and `leaderboard`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ ROOT = Path("checkpoints")
 @app.command()
 def blend(
     runs: Annotated[
-        str, typer.Option(help="Runs or folders, joined by commas; folds where they are finished.")
+        str,
+        typer.Option(help="Runs or folders, comma-separated; a run's folds if they are finished."),
     ],
     root: Root = ROOT,
     output: Annotated[
-        Path | None, typer.Option(help="The blend's folder. Default: blend in --root.")
+        Path | None, typer.Option(help="Output folder. Default: blend in --root.")
     ] = None,
     method: Annotated[
-        Method | None, typer.Option(help="Default: the simplest that is as good as the best.")
+        Method | None,
+        typer.Option(help="Default: the simplest within a standard error of the best."),
     ] = None,
     objective: ForObjective = None,
     gpu: Gpu = None,
     as_json: AsJson = False,
 ) -> None:
-    """Blend runs on their held-out predictions; the gain is cross-validated."""
+    """Blend runs by their held-out predictions and print the cross-validated gain."""
     from tossctr.calibration.objectives import AIMS
     from tossctr.experiments import blend as blending
     from tossctr.experiments.opening import open_scorer
@@ -63,8 +65,8 @@ def blend(
     )
     better = "better" if aim.sign * gain.mean > 0 else "not better"
     stdout.print(
-        f"{combination.method} ({weights}): {aim.metric} {gain.mean:+.6f} ± {gain.std:.6f} against "
-        f"{result.best_single}, which is {better}\nblend: {folder}",
+        f"{combination.method} ({weights}): {aim.metric} {gain.mean:+.6f} ± {gain.std:.6f} "
+        f"compared with {result.best_single}: {better}\nblend: {folder}",
         highlight=False,
         soft_wrap=True,
     )
@@ -72,7 +74,7 @@ def blend(
 
 @app.command()
 def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
-    """Every finished run, folds and blend in one table, the best of each objective first."""
+    """List all finished runs, folds and blends, best first within each objective."""
     from tossctr.calibration.objectives import AIMS
     from tossctr.experiments.leaderboard import leaderboard as read_leaderboard
 
@@ -80,9 +82,21 @@ def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
-    head = ("", "kind", "model", "config", "data", "seeds", "metric", "value", "AUC", "AP", "CV AP")
+    head = (
+        "run",
+        "kind",
+        "model",
+        "config",
+        "data",
+        "seeds",
+        "metric",
+        "value",
+        "AUC",
+        "AP",
+        "CV AP",
+    )
     table = Table(
-        *head, "rows/s", "MB", title="metric: of the data set's objective, after calibration for it"
+        *head, "rows/s", "MB", title="value: the metric after calibration for the objective"
     )
     for e in entries:
         ap = (e.cross_validated or {}).get("AP")
@@ -98,5 +112,5 @@ def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
 
 def _as_dict(result: BlendResult) -> dict[str, Any]:
     content = asdict(result)
-    del content["combination"]["knots"]  # a thousand numbers that are in blend.json
+    del content["combination"]["knots"]  # long, and in blend.json
     return content

@@ -1,4 +1,4 @@
-"""What every command has besides its own options: `--quiet`, examples, documented exit codes."""
+"""What all commands share: `--quiet`, examples in the help, exit codes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tossctr.commands.examples import EXAMPLES
 from tossctr.progress import console
 
 EXIT_CODES = {
-    "0": "done",
-    "1": "a bug of ours, with a traceback",
-    "2": "a mistake in the command line, a config or a file, on one line",
+    "0": "success",
+    "1": "internal error with a traceback, please report",
+    "2": "an error in the command line, a config or a file, on one line",
     "3": "another process of the same training was lost; the same command resumes",
     "130, 143": "stopped by Ctrl-C or SIGTERM; the same command resumes",
 }
 
 
 class CommandGroup(TyperGroup):
-    """A group whose commands take `--quiet` too: people write it where they think of it."""
+    """A group that accepts `--quiet` before and after the command's name."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
@@ -31,11 +31,11 @@ class CommandGroup(TyperGroup):
 
 
 def hush(quiet: bool) -> None:
-    """Silence progress; results and errors stay."""
+    """Print no progress, only results and errors."""
     if quiet:
         console.quiet = True
 
 
 def indented(head: str, lines: Iterable[str]) -> str:
-    """An epilog: a head, and a line each below it."""
+    """A heading and indented lines below it."""
     return "\n".join((head, *(f"  {line}" for line in lines)))

@@ -47,25 +47,26 @@ RunFolder = Annotated[
         "--run",
         "--model",
         "--blend",
-        help="A folder of a run, of folds or of a blend. Default: that of --expid.",
+        help="Folder of a run, of folds or of a blend. Default: the run of --expid.",
     ),
 ]
 ForObjective = Annotated[
     Objective | None,
-    typer.Option(help="What probabilities are calibrated for. Default: the data set's objective."),
+    typer.Option(help="Objective to calibrate probabilities for. Default: the data set's."),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace files at --output that TossCTR did not write.")
 ]
 Fresh = Annotated[
-    bool, typer.Option("--fresh/--resume", help="Start over, or resume what was interrupted.")
+    bool, typer.Option("--fresh/--resume", help="Start over, or resume an interrupted run.")
 ]
 RowsEngine = Annotated[
     Literal["local", "ray"],
-    typer.Option("--engine", help="Who works on rows: this process, or workers by Ray."),
+    typer.Option("--engine", help="Backend: this process or Ray workers."),
 ]
 RowsWorkers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Ray's, of one CPU each. Default: 2.")
+    int | None,
+    typer.Option("--workers", min=1, help="Number of Ray workers, one CPU each. Default: 2."),
 ]
 CONFIG = Path("configs")
 OUTPUT = Path("data/output/submission.csv")
@@ -75,20 +76,22 @@ OUTPUT = Path("data/output/submission.csv")
 def every_command(
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", callback=hush, expose_value=False, help="Results and errors only."),
+        typer.Option(
+            "--quiet", callback=hush, expose_value=False, help="Print only results and errors."
+        ),
     ] = False,
 ) -> None:
-    """Options of every command; `CommandGroup` has them behind its name too."""
+    """Options of every command; `CommandGroup` accepts them after the command's name too."""
 
 
 @contextmanager
 def workers_of(
     engine: Literal["local", "ray"], workers: int | None, *, gpus: bool = False
 ) -> Iterator[Spread | None]:
-    """The workers that `--engine` and `--workers` ask for; None where this process is enough."""
+    """The Ray workers that `--engine` and `--workers` ask for; None for this process."""
     if engine == "local":
         if workers is not None:
-            raise typer.BadParameter("--workers are Ray's: add --engine ray")
+            raise typer.BadParameter("--workers needs --engine ray")
         yield None
         return
     from tossctr.cluster.tasks import workers as ray_workers
@@ -98,7 +101,7 @@ def workers_of(
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:
-    """One JSON object, or a table of names and values."""
+    """Print one JSON object, or a table of names and values."""
     if as_json:
         print_json(dict(result))
         return
@@ -109,14 +112,14 @@ def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:
 
 
 def print_table(table: Table) -> None:
-    """All of a table, at the width that it needs: a number that is cut to fit is none."""
+    """Print a table at its full width, however narrow the terminal is: no number is truncated."""
     unbounded = stdout.options.update(max_width=10_000)
     table.width = Measurement.get(stdout, unbounded, table).maximum
     stdout.print(table, crop=False)
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON; what is no finite number is null."""
+    """Print one line of JSON; NaN and infinity become null."""
     print(json.dumps(_finite(value), allow_nan=False))
 
 
@@ -133,7 +136,7 @@ def _finite(value: Any) -> Any:
 def metric_table(
     title: str, names: Sequence[str], columns: Mapping[str, Mapping[str, float]]
 ) -> Table:
-    """The named metrics, a column for each of `columns`."""
+    """A row per metric in `names`, a column per entry of `columns`."""
     table = Table("metric", *columns, title=title)
     for name in names:
         table.add_row(name, *(shown(values[name]) for values in columns.values()))
@@ -141,5 +144,5 @@ def metric_table(
 
 
 def shown(value: Any) -> str:
-    """A value as tables have it."""
+    """A value as text for a table."""
     return f"{value:.6f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""`tossctr report`: one HTML page on one run, or several side by side."""
+"""`tossctr report`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPORT = "report.html"
 def report_beside(
     submission: Path, run: Run | Scorer, device: torch.device, *, force: bool
 ) -> Path:
-    """Write the report of a run beside its submission."""
+    """Write the report of a run next to its submission."""
     from tossctr.report.page import write_report
 
     return write_report([run.folder], submission.with_name(REPORT), device, force=force)
@@ -37,7 +37,7 @@ def report(
     gpu: Gpu = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say in one HTML file how good runs are and why, side by side."""
+    """Write an HTML report on one run, or on several side by side."""
     from tossctr.outputs import is_standard_output, is_stream
     from tossctr.report.page import write_report
     from tossctr.training.device import resolve_device

@@ -1,4 +1,4 @@
-"""Commands that score: metrics of a run, a submission, and all steps from raw files to one."""
+"""`evaluate`, `predict` and `run`."""
 
 from __future__ import annotations
 
@@ -51,15 +51,20 @@ def evaluate(
     expid: Expid = "FESeq_toy",
     run: RunFolder = None,
     data: Annotated[
-        Any, typer.Option(parser=located, help="Labelled raw file. Default: the validation part.")
+        Any,
+        typer.Option(
+            parser=located,
+            metavar="PATH|URL",
+            help="Labelled raw file. Default: the validation split.",
+        ),
     ] = None,
     objective: Annotated[
-        Objective, typer.Option(help="What predictions are calibrated for before; raw: not at all.")
+        Objective, typer.Option(help="Objective to calibrate predictions for; raw: no calibration.")
     ] = "raw",
     gpu: Gpu = None,
     as_json: AsJson = False,
 ) -> None:
-    """Metrics of a trained run, of folds or of a blend."""
+    """Compute metrics of a run, of folds or of a blend."""
     from tossctr.pipeline.evaluate import evaluate_run
     from tossctr.training.device import resolve_device
 
@@ -85,9 +90,10 @@ def predict(
         ),
     ] = None,
     sample: Annotated[
-        Path | None, typer.Option(help="Sample submission: order and header of the output.")
+        Path | None,
+        typer.Option(help="Sample submission that sets the order and header of the output."),
     ] = None,
-    output: Annotated[Path, typer.Option(help="The submission to write.")] = OUTPUT,
+    output: Annotated[Path, typer.Option(help="Submission file.")] = OUTPUT,
     objective: ForObjective = None,
     force: Force = False,
     gpu: Gpu = None,
@@ -96,13 +102,13 @@ def predict(
     workers: RowsWorkers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a raw test file into a submission, checked before it is written."""
+    """Predict a raw test file and write a submission, which is checked first."""
     from tossctr.outputs import is_standard_output
     from tossctr.pipeline.submit import submit
     from tossctr.training.device import resolve_device
 
     if engine == "ray" and gpu is not None and gpu >= 0:
-        raise typer.BadParameter("Ray gives each worker a GPU: leave --gpu out, or -1 for the CPU")
+        raise typer.BadParameter("Ray assigns the GPUs: omit --gpu, or give -1 for the CPU")
     chosen, dataset = chosen_run(config, expid, run)
     device = resolve_device(gpu)
     if dataset is not None:
@@ -122,7 +128,9 @@ def predict(
         )
     result = {"output": str(output), "rows": rows, "unseen": report.unseen_shares()}
     if is_standard_output(output):
-        say(f"{rows:,} rows written to {output}")  # which is to hold nothing else
+        say(
+            f"{rows:,} rows written to {output}"
+        )  # to standard error, as the output holds rows only
     else:
         print_result(result, as_json, "submission")
 
@@ -133,25 +141,25 @@ def run_all(
     expid: Expid = "FESeq_toy",
     recipe: Annotated[
         str | None,
-        typer.Option(help="Folds of several experiments, blended: an id in recipes.yaml."),
+        typer.Option(help="Recipe id in recipes.yaml: a blend of several experiments."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Default: data/output/submission.csv of the project.")
+        Path | None, typer.Option(help="Submission file. Default: data/output/submission.csv.")
     ] = None,
     gpu: Gpu = None,
     overrides: Overrides = None,
     synth_rows: Annotated[
-        int, typer.Option(min=100, help="Synthetic train rows, where there are no raw files.")
+        int, typer.Option(min=100, help="Synthetic training rows, if there are no raw files.")
     ] = SYNTH_TRAIN_ROWS,
     objective: ForObjective = None,
     force: Force = False,
     with_report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write report.html beside the submission.")
+        bool, typer.Option("--report/--no-report", help="Write report.html next to the submission.")
     ] = True,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Every step: from raw files (or synthetic ones) to a checked submission."""
+    """Run all steps, from raw files (or synthetic ones) to a checked submission."""
     start = time.monotonic()
     from tossctr.experiments.recipe import load_recipe
     from tossctr.families.experiment import load_experiment
@@ -172,10 +180,10 @@ def run_all(
     out = output or config.resolve().parent / OUTPUT
     if is_stream(out):
         raise UserError(
-            "is no file, and run reads its submission again",
+            "is not a regular file, but run reads the submission back",
             file=out,
             key="--output",
-            remedy="name a file, or use predict for a pipe",
+            remedy="give a file; predict can write to a pipe",
         )
     truth = beside(dataset.train_data, "truth.parquet")
     inputs = [*dataset.files, *([] if truth is None else [truth])]
@@ -221,7 +229,7 @@ def run_all(
     names = tuple(dict.fromkeys([*AIMS[objective].scores, "logloss"]))
     stdout.print(metric_table(f"{recipe or expid} on {dataset.dataset_id}", names, shown))
     if "submission" in shown and objective == "competition_score":
-        stdout.print("The submission is made for the score: its logloss is at balanced classes.")
+        stdout.print("Submitted probabilities are for balanced classes, as the score requires.")
     closing = {"submission": f"{out} ({rows:,} rows)", "report": result.get("report")}
     closing |= {"run": str(run.folder), "time": f"{time.monotonic() - start:,.0f} s"}
     closing |= {"peak memory": f"{peak_mb():,.0f} MB"}
@@ -233,8 +241,8 @@ def run_all(
 def chosen_run(
     config: Path, expid: str, run: Path | None
 ) -> tuple[Run | Scorer, DatasetConfig | None]:
-    """What is in that folder; by default the experiment's run, with the data set as the config has
-    it now."""
+    """The predictor in the folder `run`; if None, the experiment's run, with its data set as the
+    config describes it now."""
     from tossctr.experiments.opening import open_scorer
     from tossctr.families.experiment import load_experiment
     from tossctr.pipeline.train import run_folder

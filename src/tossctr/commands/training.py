@@ -1,4 +1,4 @@
-"""Commands that train, or say what training would take."""
+"""`train`, `plan` and `compare`."""
 
 from __future__ import annotations
 
@@ -43,36 +43,38 @@ def train(
     gpu: Gpu = None,
     overrides: Overrides = None,
     folds: Annotated[
-        int | None, typer.Option(min=2, help="Train so many folds, each row held out once.")
+        int | None, typer.Option(min=2, help="Number of cross-validation folds to train.")
     ] = None,
     fold_method: Annotated[
-        FoldMethod, typer.Option(help="How rows go to folds; group: by the config's group_id.")
+        FoldMethod, typer.Option(help="How to assign rows to folds; group: by group_id.")
     ] = "stratified",
     seeds: Annotated[
-        int, typer.Option(min=1, help="Train all folds with so many seeds (seed, seed + 1, ...).")
+        int, typer.Option(min=1, help="Number of seeds for the folds (seed, seed + 1, ...).")
     ] = 1,
     engine: Annotated[
-        Engine | None, typer.Option(help="What starts processes. Default: torchrun if several.")
+        Engine | None, typer.Option(help="Launcher of processes. Default: torchrun if several.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share each batch.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of data-parallel processes.")] = 1,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train an experiment (preparing its data first, if need be), or folds of it.
+    """Train an experiment, or folds of it; prepare its data first if needed.
 
-    Started by torchrun or srun, each process takes its part in one training."""
+    Can also be started by torchrun or srun, for data-parallel training."""
     from tossctr.cluster.rank import find_rank
     from tossctr.families.experiment import load_experiment
 
     process = find_rank()
     several = process is not None or workers > 1 or engine in ("torchrun", "ray")
     if several and folds is not None:
-        raise typer.BadParameter("folds are trained by one process; see the cluster page of docs")
+        raise typer.BadParameter("--folds trains in one process; see docs/cluster.md")
     if engine == "local" and workers > 1:
-        raise typer.BadParameter("one process is local; choose --engine torchrun or ray for more")
+        raise typer.BadParameter("--engine local is one process; use torchrun or ray for several")
     if process is not None:
         if workers > 1 or engine is not None:
-            raise typer.BadParameter("torchrun or srun started this: leave out --engine, --workers")
+            raise typer.BadParameter(
+                "already started by torchrun or srun: omit --engine and --workers"
+            )
         _train_together(
             process, partial(load_experiment, config, expid, overrides or []), gpu, fresh, as_json
         )
@@ -88,7 +90,7 @@ def train(
         return
     if folds is None:
         if seeds > 1:
-            raise typer.BadParameter("seeds are an axis of --folds; see also tossctr compare")
+            raise typer.BadParameter("--seeds needs --folds; see also tossctr compare")
         run = train_experiment(experiment, gpu, fresh)
         print_result(run.metrics["best"], as_json, f"best validation of {expid}")
         return
@@ -113,13 +115,13 @@ def plan(
     config: Config = CONFIG,
     expid: Expid = "FESeq_toy",
     memory: Annotated[
-        str | None, typer.Option(help="Fit into this, e.g. 14GB. Default: what is free here.")
+        str | None, typer.Option(help="Memory limit, e.g. 14GB. Default: the free memory.")
     ] = None,
     gpu: Gpu = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict a training's memory and time, and the micro-batches that fit, before it runs."""
+    """Estimate memory, time and micro-batches of a training before it runs."""
     from tossctr.families.experiment import load_experiment
 
     experiment = load_experiment(config, expid, overrides or [])
@@ -142,13 +144,13 @@ def plan(
 
 @app.command()
 def compare(
-    expids: Annotated[str, typer.Option(help="Experiment ids, join_processes by commas.")],
+    expids: Annotated[str, typer.Option(help="Experiment ids or patterns, comma-separated.")],
     config: Config = CONFIG,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds each.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per experiment.")] = 3,
     data: Annotated[
-        Path | None, typer.Option(help="Labelled raw file. Default: the validation part.")
+        Path | None, typer.Option(help="Labelled raw file. Default: the validation split.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of runs and tables.")] = Path(
+    output: Annotated[Path, typer.Option(help="Output folder of runs and tables.")] = Path(
         "checkpoints/compare"
     ),
     force: Force = False,
@@ -156,7 +158,7 @@ def compare(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train experiments on the same data with several seeds; write a table (Markdown, JSON)."""
+    """Train experiments with several seeds and write a table (Markdown, JSON)."""
     from tossctr.experiments import compare as comparison
 
     comparison.check_tables(output, force=force)
@@ -177,7 +179,7 @@ def compare(
 
 
 def train_experiment(experiment: Experiment, gpu: int | None, fresh: bool) -> Run:
-    """As `train_experiment`, as quiet as the config asks."""
+    """Train into the experiment's run folder, as quiet as its `verbose` asks."""
     from tossctr.pipeline.train import train_experiment
     from tossctr.training.device import resolve_device
 
@@ -192,7 +194,7 @@ def _train_together(
     fresh: bool,
     as_json: bool,
 ) -> None:
-    """Take part in a training as one of several processes, of which one tells how it ended."""
+    """Train as one of several processes; rank 0 prints the result."""
     import torch
 
     from tossctr.cluster.errors import LOST, ErrorElsewhere, PeerLost
@@ -207,7 +209,7 @@ def _train_together(
     if process.started_by_agent:
         end_with_parent(os.getppid())
     if process.shares_store:
-        say(f"--max-restarts may not find all processes again: give torchrun {OWN_STORE}=1")
+        say(f"after a restart, processes may not find each other: set {OWN_STORE}=1 for torchrun")
     try:
         with join_processes(process, cuda=gpu != -1 and torch.cuda.is_available()) as processes:
             experiment = processes.everywhere(load)

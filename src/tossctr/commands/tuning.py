@@ -30,9 +30,9 @@ def tune(
     space: Annotated[
         Path | None, typer.Option(help="Search space. Default: tune/<model>.yaml of --config.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="End when the study has so many.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Total number of trials.")] = 20,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the study. Default: <model_root>/tune/<expid>.")
+        Path | None, typer.Option(help="Output folder. Default: <model_root>/tune/<expid>.")
     ] = None,
     force: Force = False,
     gpu: Gpu = None,
@@ -40,8 +40,9 @@ def tune(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search an experiment's best values. The same command again resumes the study; in several
-    shells at once, all work on the same study."""
+    """Tune an experiment's hyperparameters.
+
+    The same command resumes the study; run in several shells, it works on it in parallel."""
     from tossctr.families.experiment import load_experiment
 
     experiment = load_experiment(config, expid, overrides or [])
