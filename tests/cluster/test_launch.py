@@ -77,7 +77,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(
     sabotage(monkeypatch, signal.SIGKILL, rank=rank, step=6)
     run = train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
     said = capfd.readouterr().err
-    assert "a process was lost: all start again (1 of 3)" in said
+    assert "a process was lost: all restarted (1 of 3)" in said
     assert "going on from epoch 2, step 6" in said
     assert "Traceback" not in said
     weights, history = outcome(run.folder)
@@ -107,7 +107,7 @@ def test_a_mistake_is_one_line_and_no_reason_to_start_again(root, tmp_path, monk
     monkeypatch.setattr("tossctr.pipeline.train.prepare", refuse)
     with pytest.raises(UserError, match=r"^x\.parquet: the data are not there$"):
         train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
-    assert "start again" not in capfd.readouterr().err
+    assert "restarted" not in capfd.readouterr().err
 
 
 def test_processes_lost_again_and_again_are_one_line(root, tmp_path, monkeypatch):

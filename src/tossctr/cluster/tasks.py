@@ -1,7 +1,7 @@
-"""Work on many rows by Ray's tasks, in processes of this machine or of a cluster.
+"""Row processing as Ray tasks, on this machine or on a cluster.
 
-Ray places the tasks, and runs those of a lost process or host again; memory is bounded by handing
-out few tasks at a time.
+Ray schedules the tasks and retries those of a lost process or host. Only a few tasks are submitted
+ahead of the results, which bounds memory.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RETRIES = 3  # of a task whose process or host was lost
-AHEAD = 2  # tasks handed out for each worker, so that none waits while results are taken
-_STORE_BYTES = 256 << 20  # of shared memory; results are small, rows go through files
-_WAIT_SECONDS = 600  # for a cluster to have so many CPUs free, or to grow
+AHEAD = 2  # submitted tasks per worker, so that workers are busy while results are consumed
+_STORE_BYTES = 256 << 20  # of shared memory; enough, as results are small and rows go through files
+_WAIT_SECONDS = 600  # until the cluster has enough free CPUs, or has grown
 
 
 @contextmanager
 def workers(count: int, *, gpus: bool = False) -> Iterator[Spread]:
-    """So many processes of one CPU each, spread over the hosts of the cluster that `RAY_ADDRESS`
-    names, or else started on this machine; they end with the context.
+    """Worker processes on the Ray cluster that `RAY_ADDRESS` names, by default on this machine.
+    They end with the context.
 
     Args:
-        count: how many tasks run at once.
-        gpus: each has a GPU too.
+        count: number of workers, with one CPU each.
+        gpus: whether each worker has a GPU too.
 
     Raises:
-        UserError: Ray is not installed, there is no such cluster, it has no room, or processes are
-            lost again and again.
+        UserError: Ray is not installed, the cluster is missing or full, or a task lost its worker
+            more than `RETRIES` times.
     """
     with connected(count):
         import ray
@@ -53,7 +53,7 @@ def workers(count: int, *, gpus: bool = False) -> Iterator[Spread]:
         group = placement_group([bundle] * count, strategy="SPREAD")
         try:
             if not group.wait(5):
-                say(f"waiting for {count} free {'GPUs' if gpus else 'CPUs'} in Ray's cluster")
+                say(f"waiting for {count} free {'GPUs' if gpus else 'CPUs'} in the Ray cluster")
             ray.get(group.ready(), timeout=_WAIT_SECONDS)
             task = ray.remote(_run).options(
                 num_cpus=1,
@@ -64,22 +64,26 @@ def workers(count: int, *, gpus: bool = False) -> Iterator[Spread]:
             yield _Tasks(task, AHEAD * count)
         except GetTimeoutError as error:
             raise UserError(
-                f"Ray's cluster had no room within {_WAIT_SECONDS} s",
+                f"the Ray cluster had too few free CPUs or GPUs for {_WAIT_SECONDS} s",
                 key="--workers",
                 value=count,
-                remedy="ask for fewer, or see what runs there: ray status",
+                remedy="give fewer workers, or check the cluster with: ray status",
             ) from error
         finally:
             remove_placement_group(group)
 
 
 @contextmanager
-def connected(count: int, *, tell: bool = False) -> Iterator[None]:
-    """Ray's cluster that `RAY_ADDRESS` names, or one of so many CPUs on this machine, which ends
-    with the context. `tell`: what its processes say is said here.
+def connected(count: int, *, show_logs: bool = False) -> Iterator[None]:
+    """Connect to the Ray cluster that `RAY_ADDRESS` names, or start one with `count` CPUs on this
+    machine, which ends with the context.
+
+    Args:
+        count: number of CPUs.
+        show_logs: print what the workers write to standard output and error.
 
     Raises:
-        UserError: Ray is not installed, or there is no such cluster.
+        UserError: Ray is not installed, the cluster does not answer, or Ray does not start.
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -92,35 +96,35 @@ def connected(count: int, *, tell: bool = False) -> Iterator[None]:
             remedy="pip install 'tossctr[ray]'",
         ) from error
 
-    if ray.is_initialized():  # by the caller, whose it stays
+    if ray.is_initialized():  # by the caller, who also shuts it down
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
     started_here: dict[str, Any] = {
         "num_cpus": count,
-        "include_dashboard": tell,  # Ray Train asks it how its own processes are
+        "include_dashboard": show_logs,  # Ray Train asks it about the workers
         "object_store_memory": _STORE_BYTES,
     }
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
-            address=address or "local",  # not a cluster that happens to run here
-            log_to_driver=tell,
+            address=address or "local",  # not a cluster that is already running on this machine
+            log_to_driver=show_logs,
             logging_level=logging.ERROR,
             **({} if address else started_here),
         )
     except (ConnectionError, ValueError) as error:
         signal.signal(signal.SIGTERM, handler)
         raise UserError(
-            f"no Ray cluster answers: {error}",
+            f"the Ray cluster does not answer: {error}",
             key="RAY_ADDRESS",
             value=address,
-            remedy="start one: ray start --head; or give its token: RAY_AUTH_MODE=token",
+            remedy="start one (ray start --head), or set RAY_AUTH_MODE=token for its token",
         ) from error
-    except Exception as error:  # Ray has no type of its own for a start that takes too long
+    except Exception as error:  # Ray raises no specific type when its start times out
         signal.signal(signal.SIGTERM, handler)
         raise UserError(
-            f"Ray does not start: {error}", remedy="give the same command again"
+            f"Ray does not start: {error}", remedy="run the same command again"
         ) from error
     terminated: list[int] = []
 
@@ -134,7 +138,7 @@ def connected(count: int, *, tell: bool = False) -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        # While Ray waits it catches what a handler raises, and raises another SystemExit.
+        # Ray replaces an exception that a signal handler raises while it waits.
         if terminated and callable(handler):
             handler(terminated[0], None)
         raise
@@ -153,8 +157,8 @@ class _Tasks:
         import ray
         from ray import cloudpickle
 
-        # From this process to its workers, never from a file. As bytes, which make arrays that can
-        # be written; in a list, so that a process fetches them once and not with each task.
+        # Pickled only between this process and its workers, never to a file. Unpickled from bytes,
+        # arrays are writable; the reference is in a list so that a worker fetches it only once.
         shared = [ray.put(cloudpickle.dumps(work))]
         pending: deque[Any] = deque()
         try:
@@ -179,8 +183,8 @@ def _result(of: Any) -> Any:
         result = ray.get(of)
     except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
         raise UserError(
-            f"a worker was lost {RETRIES + 1} times at the same rows: {type(error).__name__}",
-            remedy="see whether its host ran out of memory; fewer --workers need less",
+            f"workers were lost {RETRIES + 1} times at the same rows: {type(error).__name__}",
+            remedy="check whether the host ran out of memory; fewer --workers need less",
         ) from error
     if isinstance(result, UserError):
         raise result
@@ -188,7 +192,7 @@ def _result(of: Any) -> Any:
 
 
 def _run(shared: list[Any], item: Any) -> Any:
-    """A task. An error of the user's is a result: Ray need not run it again, nor report it."""
+    """A task. It returns a UserError, which Ray would retry and log if it were raised."""
     console.quiet = True
     try:
         return _fetched(shared[0])(item)

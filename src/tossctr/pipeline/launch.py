@@ -1,6 +1,6 @@
-"""`tossctr train --workers N`: the processes, started by torch's elastic agent or by Ray Train.
+"""`tossctr train --workers N`: starts the processes, by torch's elastic agent or by Ray Train.
 
-Both start all of them anew when one is lost; the training then goes on from its last checkpoint.
+If one is lost, both restart all processes, and training resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ from tossctr.runs.run_folder import Run, RunWriter, load_run
 from tossctr.training.device import device_of_process
 from tossctr.training.interruption import Stopped
 
-MAX_RESTARTS = 3  # times that all are started anew because one was lost
-CAUSE_SECONDS = 5  # the agent names the process that it first finds ended: let that be the cause
-OUTCOME = "outcome.json"  # what the first of Ray's processes says at the end
-_HERE = "127.0.0.1"
+MAX_RESTARTS = 3  # of all processes, each because one was lost
+# A process that lost a peer exits this much later: the agent reports the first one that ended.
+CAUSE_SECONDS = 5
+OUTCOME = "outcome.json"  # written by rank 0 of Ray's processes
+_LOCALHOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What each process does, and which one started it (its process id)."""
+    """What each process is to do; `launcher` is the process id of the one that started it."""
 
     experiment: Experiment
     gpu: int | None
@@ -57,17 +58,17 @@ class _Job:
 def train_with(
     engine: Engine, experiment: Experiment, *, workers: int, gpu: int | None, fresh: bool
 ) -> Run:
-    """Train an experiment with so many processes: `torchrun`'s are on this machine, Ray's where its
-    cluster has room.
+    """Train an experiment with `workers` processes, on this machine (`torchrun`) or on Ray's
+    cluster (`ray`).
 
     Raises:
-        UserError: what training itself raises, what several processes cannot train, an engine that
-            is not installed, processes that are lost again and again.
-        Stopped: a signal asked for it.
+        UserError: training fails, the model cannot be trained by several processes, the engine is
+            not installed, or processes are lost more than `MAX_RESTARTS` times.
+        Stopped: a signal asked to stop.
     """
     check_model(experiment, workers)
     folder = run_folder(experiment)
-    if fresh:  # here, as a restart has to go on
+    if fresh:  # only here: restarted processes have to resume
         lock = folder.with_name(f".{folder.name}.lock")
         with locked(lock, f"the run folder {folder}"):
             RunWriter(folder).request_fresh()
@@ -81,7 +82,7 @@ def train_with(
 
 
 def _work(job: _Job, process: ProcessRank | None) -> dict[str, Any]:
-    """Train as one of several; how that ended, as JSON would have it."""
+    """Train as one of several processes; returns the outcome as a JSON object."""
     console.quiet = job.quiet or (process is not None and process.rank > 0)
     cuda = job.gpu != -1 and torch.cuda.is_available()
     try:
@@ -91,7 +92,7 @@ def _work(job: _Job, process: ProcessRank | None) -> dict[str, Any]:
             return {}
         with join_processes(process, cuda=cuda) as processes:
             if processes.restarts:
-                say(f"a process was lost: all start again ({processes.restarts} of {MAX_RESTARTS})")
+                say(f"a process was lost: all restarted ({processes.restarts} of {MAX_RESTARTS})")
             device = processes.everywhere(lambda: device_of_process(job.gpu, processes.local_rank))
             train_experiment(job.experiment, device, processes=processes)
             return {}
@@ -105,7 +106,7 @@ def _torchrun_worker(job: _Job) -> dict[str, Any]:
     end_with_parent(job.launcher)
     try:
         outcome = _work(job, find_rank())
-        if os.getppid() != job.launcher:  # torch would wait for it to read the outcome
+        if os.getppid() != job.launcher:  # torch would wait for the launcher to read the outcome
             sys.exit(LOST)
         return outcome
     except PeerLost:
@@ -124,8 +125,8 @@ def _with_torchrun(job: _Job, workers: int) -> dict[str, Any]:
             nproc_per_node=workers,
             run_id=f"{job.experiment.expid}-{os.getpid()}",
             rdzv_backend="c10d",
-            rdzv_endpoint=f"{_HERE}:0",
-            local_addr=_HERE,
+            rdzv_endpoint=f"{_LOCALHOST}:0",
+            local_addr=_LOCALHOST,
             max_restarts=MAX_RESTARTS,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
             shutdown_timeout=int(STOP_SECONDS),
@@ -141,13 +142,13 @@ def _with_torchrun(job: _Job, workers: int) -> dict[str, Any]:
             raise UserError(
                 f"a process was lost {MAX_RESTARTS + 1} times",
                 value=", ".join(_exit(code) for code in codes),
-                remedy="see what it said above; the same command resumes from the last checkpoint",
+                remedy="see its messages above; the same command resumes from the last checkpoint",
             ) from None
     return dict(outcomes[0])
 
 
 def _one_line(record: logging.LogRecord) -> bool:
-    """Of a lost process, its number and exit code; not the traceback of who found it missing."""
+    """Log a lost process's rank and exit code without a traceback."""
     record.exc_info = None
     return True
 
@@ -157,7 +158,7 @@ def _exit(code: int) -> str:
 
 
 def _with_ray(job: _Job, workers: int) -> dict[str, Any]:
-    with connected(workers, tell=not job.quiet):
+    with connected(workers, show_logs=not job.quiet):
         return _in_cluster(job, workers)
 
 
@@ -168,19 +169,19 @@ def _in_cluster(job: _Job, workers: int) -> dict[str, Any]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     here = Path.cwd()
-    # What Ray writes of its own.
+    # Ray's own files.
     storage = job.experiment.training.model_root / f".{job.experiment.expid}.ray"
     remove_made(storage, "ray")
     mark(storage, "ray")
 
     def work() -> None:
-        os.chdir(here)  # Ray has a folder of its own for each worker
+        os.chdir(here)  # Ray starts each worker in another folder
         context = train.get_context()
         process = ProcessRank(
             rank=context.get_world_rank(),
             world_size=context.get_world_size(),
             local_rank=context.get_local_rank(),
-            address="",  # the group is there already
+            address="",  # Ray has initialised the group
             port=0,
             restarts=0,
         )

@@ -1,4 +1,4 @@
-"""An experiment trained in one call: its data prepared, its held-out predictions kept."""
+"""Train an experiment in one call, from raw files to saved held-out predictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tossctr.runs.train import train
 
 
 def run_folder(experiment: Experiment) -> Path:
-    """Where an experiment's run is kept: `<model_root>/<expid>`."""
+    """The folder of an experiment's run: `<model_root>/<expid>`."""
     return experiment.training.model_root / experiment.expid
 
 
@@ -29,9 +29,9 @@ def train_experiment(
     fresh: bool = False,
     processes: Processes = ALONE,
 ) -> Run:
-    """Prepare what is needed, train into `run_folder`, and keep the validation part's predictions
-    there, with the calibrator for the data set's objective that is fit on them. Of several
-    processes, the first one prepares and keeps; the others open what it made."""
+    """Prepare the data if needed, train into `run_folder`, and save the predictions on the
+    validation split with a calibrator fit on them. Of several processes, rank 0 prepares and
+    saves."""
     processes.everywhere(lambda: check_model(experiment, processes.world_size))
     dataset = experiment.dataset
     data = processes.first_then(lambda: prepare(dataset), others=lambda: open_prepared(dataset))
@@ -50,5 +50,5 @@ def train_experiment(
         keep=keep,
         processes=processes,
     )
-    processes.first(lambda: say(f"run kept in {run.folder}"))
+    processes.first(lambda: say(f"run saved in {run.folder}"))
     return run
