@@ -1,4 +1,4 @@
-"""What calibration promises: the loss of the truth, the ranking untouched, an honest choice."""
+"""Calibration recovers the loss of the true probabilities and keeps the ranking."""
 
 import json
 
@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 
 from tossctr.artefact import sealed, unsealed
 from tossctr.calibration.calibrate import calibrate, fit_calibrator, read_calibration
-from tossctr.calibration.held_out import HeldOut, _digest, read_held_out, write_held_out
+from tossctr.calibration.held_out import HeldOut, columns_digest, read_held_out, write_held_out
 from tossctr.calibration.maps import MAPS
 from tossctr.errors import UserError
 from tossctr.metrics.registry import evaluate
@@ -45,7 +45,7 @@ def test_true_probabilities_need_the_prior_shift_and_nothing_else(truth):
 
 @pytest.mark.parametrize("objective", ["competition_score", "logloss"])
 @pytest.mark.parametrize("distort", [lambda z: 2 * z + 1, lambda z: 0.4 * z, lambda z: np.exp(z)])
-def test_distorted_logits_come_back_to_the_loss_of_the_truth(truth, objective, distort):
+def test_calibrating_distorted_logits_recovers_the_loss_of_the_truth(truth, objective, distort):
     natural, label = truth
     loss = "WLL" if objective == "competition_score" else "logloss"
     best = natural - (logit(label.mean(dtype=float)) if loss == "WLL" else 0)
@@ -72,7 +72,7 @@ def test_no_map_changes_a_ranking(truth, name):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=2, max_size=60))
-def test_isotonic_rises_strictly_whatever_the_rows(rows):
+def test_isotonic_is_strictly_increasing_for_any_rows(rows):
     z = np.array([x for x, _ in rows])
     label = np.array([float(y) for _, y in rows])
     parameters = MAPS["isotonic"].fit(z, label, np.ones(len(z)))
@@ -80,7 +80,7 @@ def test_isotonic_rises_strictly_whatever_the_rows(rows):
     assert (np.diff(MAPS["isotonic"].apply(grid, parameters)) > 0).all()
 
 
-def test_few_clicks_are_given_the_shift_alone():
+def test_with_few_clicks_only_the_prior_is_shifted():
     label = np.zeros(1000, np.float32)
     label[:20] = 1
     z = np.random.default_rng(0).normal(size=1000) * 5
@@ -90,7 +90,7 @@ def test_few_clicks_are_given_the_shift_alone():
     assert not found.losses
 
 
-def test_a_calibration_is_read_back_only_for_its_predictions_and_as_it_was_written(tmp_path, truth):
+def test_a_calibration_is_read_only_for_its_predictions_and_unchanged(tmp_path, truth):
     natural, label = truth
     rows = held(label, np.exp(natural))
     found, path = calibrate(rows, "competition_score"), tmp_path / "calibration.json"
@@ -143,12 +143,12 @@ def test_held_out_files_are_read_back_and_damage_is_refused(tmp_path, truth):
 
 
 def rewritten(path, change, **options):
-    """The file with other columns, its hash made again as whoever changed it would."""
+    """Change the file's columns and update its hash, as an attacker could."""
     table = pq.read_table(path)
     about = json.loads(table.schema.metadata[b"tossctr"])
     table = change(table)
     columns = {name: np.ascontiguousarray(table[name].to_numpy()) for name in table.column_names}
-    about["sha256"] = _digest(columns)
+    about["sha256"] = columns_digest(columns)
     table = table.replace_schema_metadata({b"tossctr": json.dumps(about)})
     options = {"compression": "none", "use_dictionary": False, **options}
     pq.write_table(table, path, **options)
@@ -158,7 +158,7 @@ def with_column(name, values):
     return lambda t: t.set_column(t.column_names.index(name), name, pa.array(values))
 
 
-def test_held_out_files_of_a_sender_are_refused_by_what_is_wrong(tmp_path, truth):
+def test_malformed_held_out_files_are_refused_with_the_reason(tmp_path, truth):
     natural, label = truth
     path = tmp_path / "oof.parquet"
     n = 100
@@ -168,10 +168,10 @@ def test_held_out_files_of_a_sender_are_refused_by_what_is_wrong(tmp_path, truth
     hostile = {
         "a label is not 0 or 1": with_column("label", nothing),
         "a logit is not finite": with_column("logit", np.full(n, 1e300)),
-        "rows do not rise": with_column("row", np.zeros(n, np.int64)),
+        "rows are not ascending": with_column("row", np.zeros(n, np.int64)),
         "folds are not numbered": with_column("fold", np.full(n, 7, np.int16)),
-        "column logit is of another type": with_column("logit", np.zeros(n, np.int64)),
-        "other columns": lambda t: t.drop_columns(["label"]),
+        "column logit has another type": with_column("logit", np.zeros(n, np.int64)),
+        "unexpected columns": lambda t: t.drop_columns(["label"]),
         "no rows": lambda t: t.slice(0, 0),
     }
     for message, change in hostile.items():
@@ -182,7 +182,7 @@ def test_held_out_files_of_a_sender_are_refused_by_what_is_wrong(tmp_path, truth
             read_held_out(path)
 
 
-def test_equal_rows_in_a_small_file_are_counted_before_they_are_read(tmp_path):
+def test_the_row_count_is_checked_against_the_file_size_before_reading(tmp_path):
     path, rows = tmp_path / "validation.parquet", 3_000_000
     zeros = pa.table({
         "row": np.zeros(rows, np.int64), "label": np.zeros(rows, np.float32),
@@ -191,6 +191,6 @@ def test_equal_rows_in_a_small_file_are_counted_before_they_are_read(tmp_path):
     pq.write_table(zeros.replace_schema_metadata({b"tossctr": b"{}"}), path, compression="zstd")
     assert path.stat().st_size < 100_000
     before = pa.total_allocated_bytes()
-    with pytest.raises(UserError, match="more rows than its size can hold"):
+    with pytest.raises(UserError, match="more rows than fit its size"):
         read_held_out(path)
     assert pa.total_allocated_bytes() - before < 1_000_000

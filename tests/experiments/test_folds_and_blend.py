@@ -20,17 +20,17 @@ from tossctr.errors import UserError
 from tossctr.experiments import folds as folding
 from tossctr.experiments.blend import blend
 from tossctr.experiments.combination import fit_combination
+from tossctr.experiments.fold_assignment import assign_folds
 from tossctr.experiments.leaderboard import leaderboard
 from tossctr.experiments.opening import open_scorer
 from tossctr.experiments.recipe import Recipe
-from tossctr.experiments.splits import split
 from tossctr.experiments.train import train_in_folds, train_recipe
 from tossctr.inference.held_out import calibrator, held_out
 from tossctr.inference.predict import predict_file, predict_rows
 from tossctr.metrics.registry import evaluate
 from tossctr.pipeline.submit import submit
 from tossctr.pipeline.train import train_experiment
-from tossctr.runs import train as trainer
+from tossctr.training.networks import Networks
 
 CPU = torch.device("cpu")
 MODELS = ("DCNv2_toy", "DeepFM_toy")
@@ -65,19 +65,19 @@ def test_every_row_is_predicted_by_the_run_that_never_saw_it(folds, experiment):
     assert pq.read_schema(scorer.folder / "oof.parquet").names == ["row", "label", "logit", "fold"]
 
 
-def test_whole_folds_are_kept_and_what_is_missing_is_trained(folds, experiment, monkeypatch):
+def test_finished_folds_are_reused_and_missing_ones_trained(folds, experiment, monkeypatch):
     folder = folds["DeepFM_toy"].folder
     before = (folder / "oof.parquet").read_bytes()
     (folder / "folds.json").unlink()
     shutil.rmtree(folder / "seed_1" / "fold_1")
     trained = []
-    fit = trainer.fit_network
-    monkeypatch.setattr(trainer, "fit_network", lambda *a: trained.append(1) or fit(*a))
+    fit = Networks.fit
+    monkeypatch.setattr(Networks, "fit", lambda *a: trained.append(1) or fit(*a))
     in_folds(experiment("DeepFM_toy"))
     assert len(trained) == 1
     assert (folder / "oof.parquet").read_bytes() == before
     more = in_folds(experiment("DeepFM_toy"), seeds=[1, 2])
-    assert len(trained) == 3  # more seeds add to what is there
+    assert len(trained) == 3  # those of seed 1 are reused
     assert len(more.members[0]) == 4
     assert (folder / "oof.parquet").read_bytes() != before
     in_folds(experiment("DeepFM_toy"))
@@ -142,7 +142,7 @@ def test_finished_folds_outlive_a_config_that_fails_and_a_kill(experiment, data,
             with pytest.raises(Killed):
                 in_folds(changed)
         with monkeypatch.context() as patch:
-            patch.setattr(trainer, "fit_network", lambda *_: pytest.fail("trained again"))
+            patch.setattr(Networks, "fit", lambda *_: pytest.fail("trained again"))
             again = in_folds(changed)
         assert again.folder == first.folder
         assert again.members[0][0].experiment.training == changed.training.model_copy(
@@ -310,7 +310,7 @@ def test_commands_blend_list_and_submit_for_the_score(folds, data, tmp_path, cap
     assert f" {entry['metrics']['AUC']:.6f} " in capsys.readouterr().out
     where = ["--blend", folder, "--data", data / "test.parquet", "--gpu", -1, "--output"]
     command("predict", *where, tmp_path / "score.csv")
-    assert "made for competition_score" in capsys.readouterr().err
+    assert "calibrated for competition_score" in capsys.readouterr().err
     command("predict", *where, tmp_path / "raw.csv", "--objective", "raw")
     score, raw = (
         pyarrow.csv.read_csv(tmp_path / f"{name}.csv").column(1).to_numpy()
@@ -379,11 +379,11 @@ def test_folds_partition_the_rows(method):
     rng = np.random.default_rng(0)
     label = (rng.random(1000) < 0.2).astype(np.float32)
     group = rng.integers(0, 90, 1000)
-    fold = split(method, 4, label, group=group, seed=1)
+    fold = assign_folds(method, 4, label, group=group, seed=1)
     sizes = np.bincount(fold)
     assert len(sizes) == 4
     assert sizes.max() - sizes.min() <= (12 if method == "group" else 2)
-    np.testing.assert_array_equal(fold, split(method, 4, label, group=group, seed=1))
+    np.testing.assert_array_equal(fold, assign_folds(method, 4, label, group=group, seed=1))
     if method == "stratified":
         clicks = np.bincount(fold, label)
         assert clicks.max() - clicks.min() <= 1
@@ -397,7 +397,7 @@ def test_folds_without_clicks_are_refused():
     label = np.zeros(100, np.float32)
     label[:3] = 1
     with pytest.raises(UserError, match="fold 1 of 4 would hold 25 rows with 0 clicks"):
-        split("time", 4, label, seed=1)
+        assign_folds("time", 4, label, seed=1)
 
 
 def test_the_mean_is_that_of_probabilities():

@@ -1,4 +1,4 @@
-"""Recipes: read whole, or refused in one line."""
+"""Recipes are read, or refused in one line."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def config_dir(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", read_mapping(CONFIGS / "recipes.yaml"))
-def test_the_recipes_that_come_with_the_project(name):
+def test_the_recipes_of_the_project(name):
     recipe = load_recipe(CONFIGS, name, ["seed=7"])
     assert {e.model for e in recipe.experiments} == {"FESeq", "DCNv2Seq", "LightGBM"}
     assert recipe.seeds == (7,)
@@ -35,19 +35,19 @@ def test_the_recipes_that_come_with_the_project(name):
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         ("experiments: [small]", "experiments must be a longer list"),
-        ("experiments: [small, small]", "experiments has a name twice"),
-        ("experiments: [small, mix]", "experiments has a name twice"),
+        ("experiments: [small, small]", "experiments has a repeated name"),
+        ("experiments: [small, mix]", "experiments has a repeated name"),
         ("{experiments: [small, other], fold: 3}", "did you mean folds"),
         ("{experiments: [small, other], folds: 1}", "folds must be at least 2"),
         ("{experiments: [small, other], fold_method: times}", "did you mean time"),
         ("experiments: [small, absent]", "absent"),
-        ("experiments: [small, other]", "do not share train_data: other has another than small"),
+        ("experiments: [small, other]", "do not share train_data: other and small differ"),
     ],
 )
-def test_what_is_wrong_with_a_recipe_is_said(config_dir, entry, said):
+def test_an_invalid_recipe_is_refused_with_the_reason(config_dir, entry, message):
     model, dataset = config_dir / "model_config.yaml", config_dir / "dataset_config.yaml"
     model.write_text(model.read_text() + "other: {model: DeepFM, dataset_id: elsewhere}\n")
     shop = dataset.read_text()
@@ -57,10 +57,10 @@ def test_what_is_wrong_with_a_recipe_is_said(config_dir, entry, said):
     (config_dir / "recipes.yaml").write_text(f"mix:\n    {entry}\n")
     with pytest.raises(UserError) as error:
         load_recipe(config_dir, "mix")
-    assert said in error.value.line()
+    assert message in error.value.line()
 
 
-def test_an_unknown_recipe_names_the_nearest(config_dir):
+def test_for_an_unknown_recipe_the_nearest_is_suggested(config_dir):
     (config_dir / "recipes.yaml").write_text("best: {experiments: [small, other]}\n")
     with pytest.raises(UserError, match="no recipe 'bets'") as error:
         load_recipe(config_dir, "bets")

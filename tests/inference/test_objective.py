@@ -163,7 +163,7 @@ def test_probabilities_stay_where_no_map_is_better():
     true = calibrate(held, "logloss")
     assert true.calibrator.method == "shift"
     np.testing.assert_array_equal(true.calibrator(natural), natural)
-    assert "as the model gives them" in true.calibrator.line()
+    assert "the model's own" in true.calibrator.describe()
     assert true.before["logloss"] == pytest.approx(log_loss(label, expit(natural)), rel=1e-9)
     off = calibrate(HeldOut(held.row, label, natural + 1, held.prior), "logloss")
     assert off.calibrator.method != "shift"
@@ -219,13 +219,13 @@ def test_a_report_speaks_of_the_objective(runs):
     assert report.metrics["AP"] == pytest.approx(average_precision_score(label, z), rel=1e-9)
 
 
-def test_few_clicks_stay_as_they_are_and_say_so(capsys):
+def test_with_few_clicks_nothing_is_calibrated_and_a_line_says_so(capsys):
     label = np.zeros(1000, np.float32)
     label[:20] = 1
     z = np.random.default_rng(0).normal(size=1000)
     found = calibrate(HeldOut(np.arange(1000), label, z, 0.02), "logloss")
     np.testing.assert_array_equal(found.calibrator(z), z)
-    assert "probabilities stay as they are" in " ".join(capsys.readouterr().err.split())
+    assert "probabilities are not calibrated" in " ".join(capsys.readouterr().err.split())
 
 
 def sample_of(path, ids, header="id,probability"):

@@ -18,8 +18,8 @@ from tossctr.data.prepare import prepare
 from tossctr.data.subset import subset
 from tossctr.errors import UserError
 from tossctr.experiments.blend import blend
+from tossctr.experiments.fold_assignment import assign_folds
 from tossctr.experiments.folds import train_folds
-from tossctr.experiments.splits import split
 from tossctr.families.experiment import load_experiment
 from tossctr.inference.predict import gather, predict_file, predict_rows
 from tossctr.interop.formats import Format
@@ -197,7 +197,7 @@ def test_the_data_set_may_name_the_group(root, tmp_path):
 def test_rows_without_a_group_are_folds_of_their_own():
     group = np.array([7, 7, 7, 8, 8, *[NO_GROUP] * 15])
     label = np.arange(20) % 2
-    fold = split("group", 4, label, group=group, seed=1)
+    fold = assign_folds("group", 4, label, group=group, seed=1)
     assert np.bincount(fold).tolist() == [5, 5, 5, 5]
     assert len(set(fold[:3])) == len(set(fold[3:5])) == 1
 

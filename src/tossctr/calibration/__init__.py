@@ -1,1 +1,1 @@
-"""Probabilities calibrated on held-out predictions."""
+"""Calibration of probabilities on held-out predictions."""

@@ -1,11 +1,10 @@
-"""Calibration to an objective: an exact shift of the prior, then a rising map fit on held-out rows.
+"""Calibration for an objective: an exact shift of the prior, then a map fit on held-out rows.
 
-`logloss`: the prior stays as it is, and so do the predictions unless a map is better on held-out
-rows. `competition_score` = 0.5 AP + 0.5 / (1 + WLL): WLL weighs clicks and non-clicks 50:50, and
-the best prediction for it is the click probability among balanced classes, whose log odds are the
-natural ones less those of the prior (Elkan, IJCAI 2001, theorem 2): logit p' = logit p -
-logit(prior). No map here changes a ranking, so AP stays, and the best map for WLL is the best for
-the score.
+`logloss`: no shift, and predictions change only if a map is better on held-out rows.
+`competition_score` = 0.5 AP + 0.5 / (1 + WLL): WLL weighs clicks and non-clicks 50:50, so the best
+prediction for it is the click probability among balanced classes (Elkan, IJCAI 2001, theorem 2):
+logit p' = logit p - logit(prior). Maps keep the ranking and so AP; hence the best map for WLL is
+the best for the score.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from tossctr.progress import say
 
 VERSION = 2
 FOLDS = 5
-MIN_CLICKS = 50  # with fewer no map is fit, only the exact shift applied
+MIN_CLICKS = 50  # clicks (and non-clicks) needed to fit a map; with fewer only the shift applies
 SEED = 2024
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """A strictly rising map of logits: the shift, then the map of that name.
+    """A strictly increasing map of logits: a shift, then one of `MAPS`.
 
     Attributes:
-        objective: what it was made for.
+        objective: what it was fit for.
         method: a name in `MAPS`.
-        shift: subtracted first; the prior's log odds, or 0.
+        shift: subtracted first: the log odds of the prior, or 0.
         parameters: of the map.
     """
 
@@ -54,25 +53,26 @@ class Calibrator:
     parameters: Parameters = ()
 
     def __call__(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N,) logits for the objective."""
+        """(N,) calibrated logits."""
         return MAPS[self.method].apply(logit - self.shift, self.parameters)
 
-    def line(self) -> str:
-        """What it does to probabilities, for the user."""
+    def describe(self) -> str:
+        """One line for the user about the probabilities."""
         if self.objective == "raw":
-            return "probabilities are raw, as the model gives them"
+            return "probabilities are the model's own, not calibrated"
         if self.objective == "logloss":
-            how = f"calibrated (map: {self.method})"
+            how = f"calibrated by the map {self.method}"
             if self.method == "shift":
-                how = "as the model gives them: no map is better on held-out rows"
+                how = "the model's own: no map is better on held-out rows"
             return f"probabilities are click rates, {how} (objective: logloss)"
         return (
-            f"probabilities are made for {self.objective}, not click rates (log odds less the "
-            f"prior's {self.shift:.3f}, then map: {self.method}); --objective logloss gives rates"
+            f"probabilities are calibrated for {self.objective} and are not click rates (the "
+            f"prior's log odds {self.shift:.3f} subtracted, map: {self.method}); "
+            "--objective logloss gives click rates"
         )
 
     def same_as(self, other: _CalibratorState) -> bool:
-        """Whether both map alike, up to the rounding of another machine."""
+        """Whether both are equal up to rounding, which differs between machines."""
         return (
             (self.objective, self.method) == (other.objective, other.method)
             and len(self.parameters) == len(other.parameters)
@@ -87,13 +87,14 @@ RAW = Calibrator("raw")
 
 @dataclass(frozen=True)
 class Calibration:
-    """A calibrator, and what it was chosen for.
+    """A calibrator, and how it compares with the others.
 
     Attributes:
         calibrator: fit on all held-out rows.
-        losses: of each method, mean and standard error over the folds of the held-out rows.
-        before, after: metrics of the raw and of the calibrated rows; each row calibrated by a map
-            that was fit without it.
+        rows, clicks: their counts.
+        losses: by method, mean and standard error of the loss over folds of the held-out rows.
+        before, after: metrics of the raw and of the calibrated predictions, the latter
+            cross-fitted: each row by a map that was fit without it.
         reliability: bins before and after, as JSON.
     """
 
@@ -106,7 +107,7 @@ class Calibration:
     reliability: Mapping[str, Any]
 
     def save(self, path: Path, source: str | None) -> None:
-        """Write all of it as JSON, with the hash of the predictions that it was fit on."""
+        """Write it as JSON, with the hash of the predictions it was fit on."""
         write_json(path, sealed({"version": VERSION, "held_out": source, **asdict(self)}))
 
 
@@ -118,8 +119,8 @@ class _CalibratorState(Artefact):
 
 
 class CalibrationFile(Artefact):
-    """What `Calibration.save` writes; `held_out` is the hash of the predictions it was fit on,
-    `sha256` that of all the rest."""
+    """The schema of `Calibration.save`; `held_out` is the hash of the predictions it was fit on,
+    `sha256` that of all other keys."""
 
     version: Literal[2]
     held_out: Sha256 | None
@@ -134,8 +135,11 @@ class CalibrationFile(Artefact):
 
 
 def read_calibration(path: Path, source: str) -> CalibrationFile | None:
-    """What `Calibration.save` wrote for the held-out predictions with the hash `source`; None where
-    there is none, one of other predictions, or (which is said) one that has changed."""
+    """Read what `Calibration.save` wrote for the held-out predictions with the hash `source`.
+
+    Returns:
+        None if there is none, if it is of other predictions, or (logged) if it has changed.
+    """
     if not os.path.lexists(path):
         return None
     try:
@@ -151,16 +155,16 @@ def read_calibration(path: Path, source: str) -> CalibrationFile | None:
 def calibrate(
     held: HeldOut, objective: Objective, metrics: Sequence[str] | None = None
 ) -> Calibration:
-    """Choose and fit the map for an objective on held-out predictions.
+    """Select and fit the map for an objective on held-out predictions.
 
-    Methods are compared by cross-validation over the held-out rows (stratified). The simplest whose
-    loss is at most one standard error of the difference above the best is chosen. With fewer than
-    `MIN_CLICKS` clicks (or non-clicks) there is only the exact shift.
+    By stratified cross-validation over the held-out rows: the simplest map whose loss is at most
+    one standard error of the difference above the lowest. With fewer than `MIN_CLICKS` clicks or
+    non-clicks, the shift alone.
 
     Args:
         held: the predictions.
         objective: what to calibrate for.
-        metrics: names of those to measure before and after; None takes the default metrics.
+        metrics: names of the metrics to measure before and after; None takes the default ones.
     """
     z, label, weight = _inputs(held, objective)
     clicks = int(label.sum())
@@ -168,20 +172,20 @@ def calibrate(
     losses: dict[str, tuple[float, float]] = {}
     method, out_of_fold = "shift", z
     if objective != "raw" and min(clicks, len(label) - clicks) >= MIN_CLICKS:
-        fold = stratified(label)
+        fold = stratified_folds(label)
         mapped = {name: _cross_fitted(name, z, label, weight, fold) for name in MAPS}
-        method, losses = _choose(mapped, label, weight, fold)
+        method, losses = _select(mapped, label, weight, fold)
         out_of_fold = mapped[method]
     elif objective != "raw":
-        kept = "the exact prior shift alone" if balanced else "probabilities stay as they are"
-        say(f"{clicks} clicks in {len(label):,} held-out rows are too few to fit a map: {kept}")
+        instead = "only the prior is shifted" if balanced else "probabilities are not calibrated"
+        say(f"{clicks} clicks in {len(label):,} held-out rows are too few to fit a map: {instead}")
     return Calibration(
         calibrator=fit_calibrator(held, objective, method),
         rows=len(label),
         clicks=clicks,
         losses=losses,
         before=evaluate(label, held.logit, metrics, group=held.group),
-        # The ranking is that of one map for all rows, which is the raw one.
+        # One map for all rows keeps the ranking; the cross-fitted maps of several folds may not.
         after=evaluate(label, out_of_fold, metrics, group=held.group, ranked_by=held.logit),
         reliability={
             name: asdict(
@@ -193,13 +197,13 @@ def calibrate(
 
 
 def fit_calibrator(held: HeldOut, objective: Objective, method: str) -> Calibrator:
-    """The shift, and the map of that name fit on all held-out rows."""
+    """Fit a map of `MAPS` on all held-out rows, after the shift."""
     parameters = MAPS[method].fit(*_inputs(held, objective))
     return Calibrator(objective, method, _shift(held, objective), parameters)
 
 
 def _inputs(held: HeldOut, objective: Objective) -> tuple[Floats, Floats, Floats]:
-    """Shifted logits, labels and weights, which a map is fit to."""
+    """(N,) shifted logits, labels and row weights."""
     label = held.label.astype(np.float64)
     balanced = AIMS[objective].balanced
     weight = balanced_weights(label) if balanced else np.ones(len(label))
@@ -211,7 +215,7 @@ def _shift(held: HeldOut, objective: Objective) -> float:
 
 
 def balanced_weights(label: Floats) -> Floats:
-    """(N,) of mean 1, each class half of the whole; equal where there is one class only."""
+    """(N,) row weights of mean 1, half of their sum on each class; 1 if there is only one class."""
     clicks = label.sum()
     if not 0 < clicks < len(label):
         return np.ones(len(label))
@@ -219,8 +223,8 @@ def balanced_weights(label: Floats) -> Floats:
     return weight
 
 
-def stratified(label: Floats) -> NDArray[np.int64]:
-    """(N,) fold of each row, the same share of clicks in each."""
+def stratified_folds(label: Floats) -> NDArray[np.int64]:
+    """(N,) fold of each row, with the same share of clicks in each fold."""
     rng = np.random.default_rng(SEED)
     fold = np.empty(len(label), np.int64)
     for of_class in (label > 0.5, label <= 0.5):
@@ -232,7 +236,7 @@ def stratified(label: Floats) -> NDArray[np.int64]:
 def _cross_fitted(
     name: str, z: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64]
 ) -> Floats:
-    """(N,) logits, each row's from a map that was fit on the other folds."""
+    """(N,) logits, each from a map that was fit on the other folds."""
     result = np.empty_like(z)
     for k in range(FOLDS):
         fit, held = fold != k, fold == k
@@ -241,7 +245,7 @@ def _cross_fitted(
     return result
 
 
-def _choose(
+def _select(
     mapped: Mapping[str, Floats], label: Floats, weight: Floats, fold: NDArray[np.int64]
 ) -> tuple[str, dict[str, tuple[float, float]]]:
     by_fold = {
@@ -249,7 +253,7 @@ def _choose(
         for name, values in mapped.items()
     }
     best = min(by_fold.values(), key=lambda loss: float(loss.mean()))
-    chosen = next(
+    selected = next(
         name
         for name, loss in by_fold.items()
         if (loss - best).mean() <= (loss - best).std(ddof=1) / np.sqrt(FOLDS)
@@ -258,4 +262,4 @@ def _choose(
         name: (float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(FOLDS)))
         for name, loss in by_fold.items()
     }
-    return chosen, losses
+    return selected, losses

@@ -1,8 +1,8 @@
-"""Held-out predictions as Parquet: what calibration, blends and the leaderboard stand on.
+"""Held-out predictions as Parquet, for calibration, blends and the leaderboard.
 
-One row a prediction: `row` (int64, its place in the store it comes from), `fold` (int16, out of
-fold only), `label` (float32), `logit` (float64) and, where the run has a `group_id`, `group`.
-Columns are stored plainly, so that a file cannot hold more rows than its size says.
+One row per prediction: `row` (int64, its index in the store of its split), `label` (float32),
+`logit` (float64), `fold` (int16, only out of fold) and `group` (if the run has a `group_id`).
+Columns are neither encoded nor compressed, so the file size bounds the number of rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tossctr.files import whole_file
 VALIDATION = "validation.parquet"  # of a run
 OUT_OF_FOLD = "oof.parquet"  # of folds or of a blend
 AGAIN = "train again"
-LARGEST_LOGIT = 1e9  # beyond all that a model gives; sums of squares stay finite
+LARGEST_LOGIT = 1e9  # far beyond any model's; sums of squares stay finite
 MAX_FOLDS = 1_000
 _KEY = b"tossctr"
 _TYPES = {"row": pa.int64(), "label": pa.float32(), "logit": pa.float64(), "fold": pa.int16()}
@@ -37,15 +37,14 @@ class HeldOut:
     """Predictions of rows that their model was not trained on.
 
     Attributes:
-        row: (N,) int64, rising.
+        row: (N,) int64, ascending.
         label: (N,) float32, 0 or 1.
         logit: (N,) float64.
         prior: share of clicks among the rows trained on.
-        part: the store that `row` counts in: `train` (out of fold) or `valid`.
-        fold: (N,) int16, the fold that each row was held out with; None for a validation part.
+        part: the split of the rows: `train` (out of fold) or `valid`.
+        fold: (N,) int16, the fold in which each row was held out; None for the validation split.
         group: (N,) the value of the run's `group_id`, or None.
-        run: SHA-256 of the `run.json` of the run whose predictions they are; None where several
-            runs made them.
+        run: SHA-256 of the `run.json` of the run that predicted; None if there were several.
     """
 
     row: NDArray[np.int64]
@@ -61,7 +60,7 @@ class HeldOut:
         return len(self.row)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The arrays that there are, by name."""
+        """The arrays that are not None, by name."""
         found = {"row": self.row, "label": self.label, "logit": self.logit}
         if self.fold is not None:
             found["fold"] = self.fold
@@ -71,7 +70,7 @@ class HeldOut:
 
 
 class _About(Artefact):
-    """The file's metadata; `sha256` is of the columns' values."""
+    """The file's metadata; `sha256` is the digest of the columns."""
 
     version: Literal[2]
     part: Literal["train", "valid"]
@@ -81,14 +80,14 @@ class _About(Artefact):
 
 
 def write_held_out(path: Path, held: HeldOut) -> None:
-    """Write the file whole.
+    """Write the file atomically.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: it cannot be written.
     """
     columns = held.columns()
     about = _About(
-        version=2, part=held.part, prior=held.prior, run=held.run, sha256=_digest(columns)
+        version=2, part=held.part, prior=held.prior, run=held.run, sha256=columns_digest(columns)
     )
     table = pa.table(columns).replace_schema_metadata({_KEY: about.model_dump_json()})
     with whole_file(path) as temporary:
@@ -102,7 +101,7 @@ def read_held_out(path: Path) -> HeldOut:
 
     Raises:
         UserError: missing, damaged, or another file; labels that are not 0 or 1, logits that are
-            not finite, rows that do not rise.
+            not finite, rows that are not ascending.
     """
     with opened(path, limit=HELD_OUT_BYTES, remedy=AGAIN) as file:
         size = file.seek(0, 2)
@@ -113,7 +112,7 @@ def read_held_out(path: Path) -> HeldOut:
             _check_types(found)
             width = sum(field.type.bit_width // 8 for field in found)
             if parquet.metadata.num_rows * width > size:
-                raise ValueError("more rows than its size can hold")
+                raise ValueError("more rows than fit its size")
             metadata = (found.metadata or {}).get(_KEY, b"")[:_ABOUT_BYTES]
             about = _About.model_validate_json(metadata)
             table = parquet.read()
@@ -123,7 +122,7 @@ def read_held_out(path: Path) -> HeldOut:
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             raise _damaged(path, str(error).splitlines()[0][:100] if str(error) else "") from error
     held = HeldOut(**column, prior=about.prior, part=about.part, run=about.run)
-    if _digest(held.columns()) != about.sha256:
+    if columns_digest(held.columns()) != about.sha256:
         raise _damaged(path, "its content has changed since it was written")
     _check_values(path, held)
     return held
@@ -133,11 +132,11 @@ def _check_types(schema: pa.Schema) -> None:
     if len(set(schema.names)) != len(schema.names) or not {"row", "label", "logit"} <= set(
         schema.names
     ):
-        raise ValueError("other columns")
+        raise ValueError("unexpected columns")
     for field in schema:
         of_group = field.name == "group" and pa.types.is_integer(field.type)
         if not of_group and field.type != _TYPES.get(field.name):
-            raise ValueError(f"column {field.name} is of another type")
+            raise ValueError(f"column {field.name} has another type")
 
 
 def _check_values(path: Path, held: HeldOut) -> None:
@@ -150,7 +149,7 @@ def _check_values(path: Path, held: HeldOut) -> None:
     elif not ((label == 0) | (label == 1)).all():  # False for NaN
         problem = "a label is not 0 or 1"
     elif held.row[0] < 0 or not (np.diff(held.row) > 0).all():
-        problem = "its rows do not rise"
+        problem = "its rows are not ascending"
     elif held.fold is not None and not _are_folds(held.fold):
         problem = "its folds are not numbered from 0"
     if problem is not None:
@@ -161,7 +160,8 @@ def _are_folds(fold: NDArray[np.int16]) -> bool:
     return bool(fold.min() == 0 and fold.max() < MAX_FOLDS and np.bincount(fold).all())
 
 
-def _digest(columns: dict[str, NDArray[Any]]) -> str:
+def columns_digest(columns: dict[str, NDArray[Any]]) -> str:
+    """SHA-256 of names, types and values."""
     digest = hashlib.sha256()
     for name, values in columns.items():
         digest.update(f"{name} {values.dtype} {len(values)}".encode())

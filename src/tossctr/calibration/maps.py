@@ -1,13 +1,13 @@
-"""Rising maps of logits to logits, each with few parameters and a weighted fit.
+"""Calibration maps: strictly increasing functions of logits, fit with row weights.
 
-Each map is strictly rising, so a ranking stays as it is to the last row (and with it AUC and AP).
+As they are strictly increasing, they keep the ranking of rows, and with it AUC and AP.
 
     shift        z
     temperature  a z                                  Guo et al., ICML 2017
     platt        a z + c                              Platt 1999
     beta         a log p - b log(1 - p) + c           Kull et al., AISTATS 2017
-    isotonic     a rising polygon through the pool-adjacent-violators blocks, whose steps would tie
-                 rows; slope 1 outside it             Zadrozny and Elkan, KDD 2002
+    isotonic     piecewise linear through the means of the pool-adjacent-violators blocks, as their
+                 steps would tie rows; slope 1 outside           Zadrozny and Elkan, KDD 2002
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from scipy.special import expit, logit
 Floats = NDArray[np.float64]
 Parameters = tuple[float, ...]
 
-SLOPE = (1e-2, 1e2)  # of what rises; far from rounding two rows into one
+SLOPE = (1e-2, 1e2)  # bounds; a flatter map could round two logits to one
 OFFSET = (-30.0, 30.0)
-MIN_SLOPE = 1e-3  # of the polygon
+MIN_SLOPE = 1e-3  # of the isotonic map
 
 
 @dataclass(frozen=True)
 class Map:
     """Attributes:
-    fit: logits (N,), labels (N,), weights (N,) to parameters.
-    apply: logits and parameters to logits.
+    fit: from logits (N,), labels (N,) and row weights (N,) to parameters.
+    apply: from logits (N,) and parameters to logits (N,).
     """
 
     fit: Callable[[Floats, Floats, Floats], Parameters]
@@ -39,19 +39,19 @@ class Map:
 
 
 def cross_entropy(z: Floats, label: Floats) -> Floats:
-    """(N,) binary cross entropy of logits in nats, exact however large they are."""
+    """(N,) binary cross entropy of logits in nats, stable for large ones."""
     loss: Floats = np.logaddexp(0, z) - label * z
     return loss
 
 
-def logistic(
+def fit_logistic(
     x: Floats,
     label: Floats,
     weight: Floats,
     start: Sequence[float],
     bounds: Sequence[tuple[float, float]],
 ) -> Floats:
-    """(k,) coefficients within bounds that minimise the weighted cross entropy of x (N, k)."""
+    """Coefficients (k,) of a weighted logistic regression on x (N, k), within bounds."""
     from scipy.optimize import minimize  # here, as reading a calibration imports this file
 
     weight = weight / weight.sum()
@@ -69,13 +69,13 @@ def logistic(
 
 
 def _linear(columns: Callable[[Floats], Floats], slopes: int) -> Map:
-    """Logistic regression on (N, k) columns, of which the first `slopes` have weights above 0."""
+    """Logistic regression on k columns of logits, the first `slopes` with coefficients above 0."""
 
     def fit(z: Floats, label: Floats, weight: Floats) -> Parameters:
         x = columns(z)
         rest = x.shape[1] - slopes
         start = [1.0] * slopes + [0.0] * rest
-        found = logistic(x, label, weight, start, [SLOPE] * slopes + [OFFSET] * rest)
+        found = fit_logistic(x, label, weight, start, [SLOPE] * slopes + [OFFSET] * rest)
         return tuple(found.tolist())
 
     def apply(z: Floats, parameters: Parameters) -> Floats:
@@ -91,27 +91,27 @@ def _beta_columns(z: Floats) -> Floats:
 
 
 def _fit_isotonic(z: Floats, label: Floats, weight: Floats) -> Parameters:
-    """The polygon's knots: all places, then all heights (logits)."""
+    """The knots of `piecewise_linear`."""
     from sklearn.isotonic import IsotonicRegression
 
     fitted = IsotonicRegression(out_of_bounds="clip").fit(z, label, weight).predict(z)
-    height, block = np.unique(fitted, return_inverse=True)
-    place = np.bincount(block, weight * z) / np.bincount(block, weight)
-    inner = height[(height > 0) & (height < 1)]
+    rate, block = np.unique(fitted, return_inverse=True)
+    x = np.bincount(block, weight * z) / np.bincount(block, weight)
+    inner = rate[(rate > 0) & (rate < 1)]
     if not len(inner):
         inner = np.array([(label.sum() + 0.5) / (len(label) + 1)])
-    # A block of one class says "rarer than what was seen", not "never".
-    height = logit(np.clip(height, inner.min() / 2, 1 - (1 - inner.max()) / 2))
-    for i in range(1, len(height)):
-        height[i] = max(height[i], height[i - 1] + MIN_SLOPE * (place[i] - place[i - 1]))
-    return (*place.tolist(), *height.tolist())
+    # Blocks of one class get a rate beyond the others', not 0 or 1.
+    y = logit(np.clip(rate, inner.min() / 2, 1 - (1 - inner.max()) / 2))
+    for i in range(1, len(y)):
+        y[i] = max(y[i], y[i - 1] + MIN_SLOPE * (x[i] - x[i - 1]))
+    return (*x.tolist(), *y.tolist())
 
 
-def polygon(z: Floats, parameters: Parameters) -> Floats:
-    """(N,) heights at z: linear between the knots, slope 1 outside them."""
-    place, height = np.split(np.asarray(parameters), 2)
-    outside = np.minimum(z - place[0], 0) + np.maximum(z - place[-1], 0)
-    found: Floats = np.interp(z, place, height) + outside
+def piecewise_linear(z: Floats, knots: Parameters) -> Floats:
+    """Linear interpolation at z (N,), with slope 1 outside the knots: all their x, then all y."""
+    x, y = np.split(np.asarray(knots), 2)
+    outside = np.minimum(z - x[0], 0) + np.maximum(z - x[-1], 0)
+    found: Floats = np.interp(z, x, y) + outside
     return found
 
 
@@ -121,5 +121,5 @@ MAPS: Mapping[str, Map] = {
     "temperature": _linear(lambda z: z[:, None], 1),
     "platt": _linear(lambda z: np.stack([z, np.ones_like(z)], axis=1), 1),
     "beta": _linear(_beta_columns, 2),
-    "isotonic": Map(_fit_isotonic, polygon),
+    "isotonic": Map(_fit_isotonic, piecewise_linear),
 }

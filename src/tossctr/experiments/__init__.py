@@ -1,1 +1,1 @@
-"""Several runs: folds, blends, comparisons, the leaderboard."""
+"""Experiments with several runs: folds, blends, comparisons, the leaderboard."""

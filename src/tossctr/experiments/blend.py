@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from tossctr.calibration.calibrate import balanced_weights, stratified
+from tossctr.calibration.calibrate import balanced_weights, stratified_folds
 from tossctr.calibration.held_out import OUT_OF_FOLD, HeldOut, write_held_out
 from tossctr.calibration.maps import MAPS, Floats
 from tossctr.calibration.objectives import AIMS, Aim
@@ -98,7 +98,7 @@ def blend(
     held = {name: held_out(run, device) for name, run in members.items()}
     first = _same_rows(held)
     label = first.label.astype(np.float64)
-    fold = stratified(label) if first.fold is None else first.fold.astype(np.int64)
+    fold = stratified_folds(label) if first.fold is None else first.fold.astype(np.int64)
     _check_folds(fold, label)
     logits = np.stack([h.logit for h in held.values()])
     objective = objective or _objective(members)

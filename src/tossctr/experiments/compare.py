@@ -1,4 +1,4 @@
-"""Several experiments, several seeds, one table."""
+"""Compare experiments over several seeds."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Row:
 
     Attributes:
         metrics: over the seeds, by metric name.
-        values: the same, seed by seed.
-        parameters: trainable numbers in the model.
+        values: of each seed, by metric name.
+        parameters: number of trainable parameters.
         rows_per_s: training throughput, mean over seeds.
-        peak_mb: largest memory of a training process (the GPU's where one is used), over seeds.
+        peak_mb: peak memory of a training process (of the GPU if it uses one), maximum over seeds.
     """
 
     expid: str
@@ -60,17 +60,17 @@ def compare(
     gpu: int | None = None,
     overrides: Sequence[str] = (),
 ) -> list[Row]:
-    """Train each experiment with each seed in a process of its own, and tabulate.
+    """Train each experiment with each seed in a separate process, and tabulate.
 
-    Runs go to `<folder>/seed_<seed>/<expid>`. A finished run there of the same config and data is
-    taken as it is, so an interrupted comparison goes on where it stopped.
+    Runs go to `<folder>/seed_<seed>/<expid>`. Finished runs of the same config and data are reused,
+    so an interrupted comparison can be resumed.
 
     Args:
         config: folder of the YAML files.
-        expids: experiment ids, or patterns of them such as `FESeq_*`.
-        seeds: of weights and batches; the rows are the same for all.
+        expids: experiment ids, or patterns such as `FESeq_*`.
+        seeds: for weights and batches; all train on the same rows.
         folder: where the runs go.
-        data: a labelled raw file to score; None takes the validation part, at its best epoch.
+        data: a labelled raw file to evaluate on; None takes the best validation of each training.
         gpu: as for `tossctr train`.
         overrides: `key=value`, for each experiment whose model has the key.
 
@@ -88,7 +88,7 @@ def compare(
                 f"{other.expid} and {first.expid} cannot be compared: their {key} differ",
                 value=getattr(other.dataset, key), remedy="choose experiments on the same rows",
             )  # fmt: skip
-    # Here rather than in the first training, whose peak memory it would count towards.
+    # Before the trainings, so that their peak memory does not include preparing.
     for expid in {e.dataset.dataset_id: expid for expid, e in experiments.items()}.values():
         run_command("prepare", "--expid", expid, "--config", str(config), *_set(given[expid]))
 
@@ -106,7 +106,7 @@ def compare(
                 )
             runs[expid].append(root / expid)
 
-    # Not before all are trained: a child's peak memory starts at what this process holds.
+    # After all trainings: a child's peak memory starts at that of this process.
     return [
         _row(experiments[expid], seeds, [_result(run, data, gpu) for run in of_seeds])
         for expid, of_seeds in runs.items()
@@ -114,7 +114,7 @@ def compare(
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The table in Markdown, metrics as mean ± standard deviation (of one seed, the value)."""
+    """The table in Markdown, with metrics as mean ± standard deviation over seeds."""
     head = ["experiment", "model", "seeds", *default_metrics(), "parameters", "rows/s", "peak MB"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
@@ -152,17 +152,20 @@ def _matching(config: Path, patterns: Sequence[str]) -> list[str]:
         if any(character in pattern for character in "*?["):
             found = [expid for expid in known if fnmatchcase(expid, pattern)]
         else:
-            found = [pattern]  # loading it says what is wrong with it
+            found = [pattern]  # refused where it is loaded
         if not found:
             raise UserError(
-                "matches no experiment", file="--expids", value=pattern, remedy="see model_config"
+                "matches no experiment",
+                file="--expids",
+                value=pattern,
+                remedy="see model_config.yaml",
             )
         chosen += found
     return list(dict.fromkeys(chosen))
 
 
 def _is_finished(run: Path, wanted: Experiment) -> bool:
-    """Whether a run is whole, of this config, and trained on the data as they are now prepared."""
+    """Whether a run is finished, of this config, and trained on the data as now prepared."""
     from tossctr.data.prepare import open_prepared
     from tossctr.runs.train import rows_of
 
@@ -179,7 +182,7 @@ def _is_finished(run: Path, wanted: Experiment) -> bool:
 
 
 def _result(run: Path, data: Path | None, gpu: int | None) -> dict[str, Any]:
-    """`metrics.json` of a run, with `metrics` on `data` or of its best validation."""
+    """`metrics.json` of a run, and as `metrics` those on `data` or of its best validation."""
     about = read_artefact(run / "metrics.json", TrainingMetrics).model_dump(exclude_none=True)
     if data is None:
         return {**about, "metrics": about["best"]}
@@ -206,7 +209,7 @@ def _row(experiment: Experiment, seeds: Sequence[int], results: Sequence[Mapping
 
 
 def run_command(*arguments: str) -> None:
-    """Run a command in a fresh process, whose peak memory is then that run's alone."""
+    """Run a command in a new process, so that its peak memory is measured separately."""
     done = subprocess.run(
         [sys.executable, "-m", "tossctr", *arguments], stdout=subprocess.DEVNULL, check=False
     )

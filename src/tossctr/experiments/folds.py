@@ -34,8 +34,8 @@ from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.data.subset import subset
 from tossctr.errors import UserError
+from tossctr.experiments.fold_assignment import assign_folds
 from tossctr.experiments.marker import FOLDS_MARKER, MAX_RUNS, read_folds, verified
-from tossctr.experiments.splits import split
 from tossctr.families.experiment import save_experiment
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import (
@@ -85,13 +85,13 @@ def train_folds(
         data: the prepared stores; folds are cut from the training part.
         device: where to train.
         folder: where the folds go.
-        folds, method: as `splits.split`; the cut is that of the data set's `valid_split.seed`, so
+        folds, method: as `assign_folds`; the cut is that of the data set's `valid_split.seed`, so
             that it is the same for every model.
         seeds: of weights and batches.
         fresh: start over.
 
     Raises:
-        UserError: as `train` and `splits.split`.
+        UserError: as `train` and `assign_folds`.
         Stopped: a signal asked for it.
     """
     if folds * len(seeds) > MAX_RUNS:
@@ -107,7 +107,7 @@ def train_folds(
         group_id = experiment.training.group_id
         group = None if group_id is None else np.asarray(rows.groups(group_id))
         cut = experiment.dataset.valid_split.seed
-        fold = split(method, folds, label, group=group, seed=cut)
+        fold = assign_folds(method, folds, label, group=group, seed=cut)
         made_from = _made_from(experiment, data, fold)
         work, finished = _begin(folder, made_from, seeds, fresh)
         if finished is not None:

@@ -1,4 +1,4 @@
-"""The JSON files that say what folds and blends are made of, with hashes."""
+"""Schemas of `folds.json` and `blend.json`, which hold the hashes of all that they refer to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OverFolds(Artefact):
 
 
 class FoldsMarker(Artefact):
-    """`folds.json`; `runs` by folder in the order of seeds, then folds, as `by_fold` is."""
+    """`folds.json`; `runs` (by folder) and `by_fold` are ordered by seed, then fold."""
 
     version: Literal[1]
     method: FoldMethod
@@ -44,19 +44,19 @@ class FoldsMarker(Artefact):
     standard_error: Metrics
 
     @model_validator(mode="after")
-    def _whole(self) -> FoldsMarker:
+    def _check(self) -> FoldsMarker:
         expected = [f"seed_{seed}/fold_{k}" for seed in self.seeds for k in range(self.folds)]
         if list(self.runs) != expected:
-            raise ValueError("runs are not those of seeds and folds")
+            raise ValueError("runs do not match seeds and folds")
         if len(self.by_fold) != len(expected):
-            raise ValueError("by_fold is not of the runs")
+            raise ValueError("by_fold does not match runs")
         for metrics in (self.metrics, self.cross_validated, *self.by_fold):
             _require(metrics, default_metrics())
         return self
 
 
 class Member(Artefact):
-    """A member of a blend: its `run.json` or `folds.json`, as seen from the blend's folder."""
+    """A member of a blend: its `run.json` or `folds.json`, relative to the blend's folder."""
 
     name: str
     marker: str = Field(pattern=r"(^|/)(run|folds)\.json$", max_length=4096)
@@ -64,25 +64,25 @@ class Member(Artefact):
 
 
 class CombinationState(Artefact):
-    """How members combine: `Combination` as JSON."""
+    """`Combination` as JSON."""
 
     method: Method
     weights: tuple[float, ...] = Field(min_length=2, max_length=MAX_MEMBERS)
     knots: tuple[tuple[float, ...], ...] = Field(max_length=MAX_MEMBERS)
 
     @model_validator(mode="after")
-    def _sound(self) -> CombinationState:
+    def _check(self) -> CombinationState:
         weights = np.array(self.weights)
         if not (weights >= 0).all() or not abs(weights.sum() - 1) < 1e-6:  # False for NaN
             raise ValueError("weights must be at least 0 and sum to 1")
         if len(self.knots) != (len(weights) if self.method == "rank_mean" else 0):
-            raise ValueError("knots are not those of the members")
+            raise ValueError("knots do not match the members")
         for knots in self.knots:
             if not knots or len(knots) % 2 or not np.isfinite(knots).all():
-                raise ValueError("knots must be as many places as heights")
-            place, height = np.split(np.array(knots), 2)
-            if not ((np.diff(place) > 0).all() and (np.diff(height) > 0).all()):
-                raise ValueError("knots must rise")
+                raise ValueError("knots must be pairs of finite numbers")
+            x, y = np.split(np.array(knots), 2)
+            if not ((np.diff(x) > 0).all() and (np.diff(y) > 0).all()):
+                raise ValueError("knots must be increasing")
         return self
 
 
@@ -101,16 +101,16 @@ class BlendMarker(Artefact):
     gain: dict[str, OverFolds]
 
     @model_validator(mode="after")
-    def _whole(self) -> BlendMarker:
+    def _check(self) -> BlendMarker:
         names = [member.name for member in self.members]
-        if list(self.singles) != names:  # so no name is there twice
-            raise ValueError("singles are not those of the members")
+        if list(self.singles) != names:  # nor has a name occurred twice
+            raise ValueError("singles do not match the members")
         if len({member.marker for member in self.members}) != len(names):
-            raise ValueError("a member is there twice")
+            raise ValueError("a member is repeated")
         if self.best_single not in names:
-            raise ValueError("best_single is no member")
+            raise ValueError("best_single is not a member")
         if len(self.combination.weights) != len(names):
-            raise ValueError("weights are not those of the members")
+            raise ValueError("weights do not match the members")
         _require(self.methods, [self.combination.method])
         _require(self.metrics, default_metrics())
         for scores in (*self.singles.values(), *self.methods.values(), self.gain):
@@ -127,7 +127,7 @@ def _require(found: Any, names: Any) -> None:
 
 
 def read_folds(path: Path) -> FoldsMarker:
-    """The content of `folds.json`.
+    """Read `folds.json`.
 
     Raises:
         UserError: missing, damaged, or of another version.
@@ -136,16 +136,16 @@ def read_folds(path: Path) -> FoldsMarker:
 
 
 def read_blend(path: Path) -> BlendMarker:
-    """The content of `blend.json`; errors as `read_folds`."""
+    """Read `blend.json`; errors as of `read_folds`."""
     return read_artefact(path, BlendMarker)
 
 
 def verified(file: Path, digest: str, *, limit: int = SMALL_BYTES) -> Path:
-    """The file, if it has at most `limit` bytes and its content is still what a marker says.
+    """The file, if it has at most `limit` bytes and this SHA-256.
 
     Raises:
         UserError: missing or changed.
     """
     if sha256_of_regular(file, limit=limit) != digest:
-        raise UserError("has changed since it was used here", file=file, remedy="make it again")
+        raise UserError("has changed since it was used", file=file, remedy="make it again")
     return file

@@ -1,4 +1,4 @@
-"""Recipes: which experiments are trained in folds and blended into one submission."""
+"""Recipes: experiments that are trained in folds and blended into one submission."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class _Entry(BaseModel):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Experiments on the same raw files, and how their folds are cut.
+    """Experiments on the same raw files, and how they are trained in folds.
 
     Attributes:
-        name: the blend's folder under `model_root`.
-        seeds: of each fold's weights and batches; the first is the experiments' own.
+        name: also the blend's folder under `model_root`.
+        seeds: for weights and batches; each fold is trained with each.
     """
 
     name: str
@@ -49,11 +49,11 @@ def load_recipe(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> R
     Args:
         config_dir: the folder of the YAML files.
         name: an id in `recipes.yaml`.
-        overrides: `key=value` as in `load_experiment`, for each whose model has the key.
+        overrides: `key=value`, for each experiment whose model has the key.
 
     Raises:
-        UserError: no such recipe, a key that is wrong, an experiment that is, one that is named
-            twice, or experiments that do not read the same files.
+        UserError: no such recipe, an invalid key or experiment, a name that occurs twice, or
+            experiments that do not read the same files.
     """
     file = config_dir / FILE
     entries = read_mapping(file)
@@ -67,7 +67,7 @@ def load_recipe(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> R
     if repeated or name in entry.experiments:
         value = repeated[0] if repeated else name
         raise place.error(
-            "experiments", "has a name twice", value=value, remedy="give each run its own"
+            "experiments", "has a repeated name", value=value, remedy="name each experiment once"
         )
     given = overrides_by_experiment(config_dir, entry.experiments, overrides)
     experiments = tuple(load_experiment(config_dir, e, own) for e, own in given.items())
@@ -77,7 +77,7 @@ def load_recipe(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> R
         if key is not None:
             raise place.error(
                 "experiments",
-                f"do not share {key}: {other.expid} has another than {first.expid}",
+                f"do not share {key}: {other.expid} and {first.expid} differ",
                 value=getattr(other.dataset, key),
                 remedy="blend experiments on the same rows",
             )

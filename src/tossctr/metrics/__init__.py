@@ -1,1 +1,1 @@
-"""Metrics and what is known of their uncertainty."""
+"""Metrics and their uncertainty."""

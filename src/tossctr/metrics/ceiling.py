@@ -1,4 +1,4 @@
-"""What is attainable on synthetic data, where the true click probabilities are known."""
+"""The best attainable metrics on synthetic data, where true click probabilities are known."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def ceiling(label: NDArray[np.int64], probability: NDArray[np.float64]) -> dict[
 
 
 def lift(auc: float, attainable: float) -> float:
-    """The share of the attainable lift over chance: (AUC - 0.5) / (AUC_true - 0.5)."""
+    """The attained share of the lift over chance: (AUC - 0.5) / (AUC_true - 0.5)."""
     return (auc - 0.5) / (attainable - 0.5)

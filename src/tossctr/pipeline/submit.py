@@ -96,7 +96,7 @@ def submit(
     if wanted is not None and known is not None:
         check_count(wanted, known)
     calibrator = fit_calibrator(run, objective or objective_of(run), device)
-    say(calibrator.line())
+    say(calibrator.describe())
     header = (own.id_col or ROW, own.label_col.name)
     report = EncodingReport()
     with (

@@ -1,4 +1,4 @@
-"""Which training row is held out with which fold."""
+"""The fold in which each training row is held out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tossctr.errors import UserError
 from tossctr.metrics.grouped import NO_GROUP
 
 
-def split(
+def assign_folds(
     method: FoldMethod,
     folds: int,
     label: NDArray[Any],
@@ -23,16 +23,16 @@ def split(
     """(N,) fold of each row, from 0.
 
     Args:
-        method: `stratified`: at random, the same share of clicks in each; `random`; `time`:
-            consecutive blocks of the file, each held out from all the others; `group`: at random,
-            the rows of a group together, folds of like size; a row without one by itself.
-        folds: how many.
+        method: `stratified`: at random, with the same share of clicks in each fold; `random`;
+            `time`: consecutive blocks of rows; `group`: at random, with the rows of a group in one
+            fold and folds of similar size; rows without a group are assigned one by one.
+        folds: number of folds.
         label: (N,) 0 or 1.
-        group: (N,) which `group` needs.
-        seed: of chance.
+        group: (N,) the group of each row, for `group`.
+        seed: of the random methods.
 
     Raises:
-        UserError: a fold that would hold one class only.
+        UserError: a fold with one class only.
     """
     rows = len(label)
     positive = np.asarray(label) > 0.5
@@ -42,12 +42,12 @@ def split(
         fold[:] = np.arange(rows) * folds // rows
     elif method == "group":
         if group is None:
-            raise UserError("folds by group need groups", key="group_id", remedy="name a feature")
+            raise UserError("is needed for folds by group", key="group_id", remedy="name a feature")
         fold[:] = _by_group(np.asarray(group), folds, rng)
     else:
-        parts = [positive, ~positive] if method == "stratified" else [np.ones(rows, bool)]
-        for part in parts:
-            fold[part] = rng.permutation(int(part.sum())) % folds
+        strata = [positive, ~positive] if method == "stratified" else [np.ones(rows, bool)]
+        for rows_of in strata:
+            fold[rows_of] = rng.permutation(int(rows_of.sum())) % folds
     for k in range(folds):
         clicks, held = int(positive[fold == k].sum()), int((fold == k).sum())
         if not 0 < clicks < held:
@@ -55,19 +55,19 @@ def split(
                 f"fold {k} of {folds} would hold {held:,} rows with {clicks:,} clicks",
                 key="--folds",
                 value=folds,
-                remedy="take fewer folds, or --fold-method stratified",
+                remedy="use fewer folds, or --fold-method stratified",
             )
     return fold
 
 
 def _by_group(group: NDArray[Any], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Largest group first, each into the fold with fewest rows so far; equal ones in any order."""
+    """Largest group first, each into the fold with the fewest rows so far; ties at random."""
     found, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    alone = np.flatnonzero(group == NO_GROUP)  # each such row is a group by itself
-    if len(alone):
+    ungrouped = np.flatnonzero(group == NO_GROUP)  # each a group of one row
+    if len(ungrouped):
         sizes[found == NO_GROUP] = 0
-        number[alone] = len(sizes) + np.arange(len(alone))
-        sizes = np.concatenate([sizes, np.ones(len(alone), sizes.dtype)])
+        number[ungrouped] = len(sizes) + np.arange(len(ungrouped))
+        sizes = np.concatenate([sizes, np.ones(len(ungrouped), sizes.dtype)])
     order = np.lexsort((rng.permutation(len(sizes)), -sizes))
     filled = np.zeros(folds, np.int64)
     fold_of = np.empty(len(sizes), np.int64)
