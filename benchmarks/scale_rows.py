@@ -28,9 +28,9 @@ import pyarrow.parquet as pq
 import torch
 
 from tossctr.cluster.tasks import workers
+from tossctr.data.executor import Executor
 from tossctr.data.prepare import prepare
-from tossctr.data.preparing import work
-from tossctr.data.preparing.parallel import Spread
+from tossctr.data.preparing import passes
 from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_dataset, load_experiment
 from tossctr.inference import kept
@@ -42,7 +42,7 @@ from tossctr.runs.train import train
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = 24
 
-Step = Callable[[Path, str, Spread | None], dict[str, bytes]]  # data and a name: what comes out
+Step = Callable[[Path, str, Executor | None], dict[str, bytes]]  # data and a name: what comes out
 
 
 def files_of(table: pa.Table, folder: Path) -> Path:
@@ -57,10 +57,10 @@ def files_of(table: pa.Table, folder: Path) -> Path:
 def preparing(root: Path) -> Step:
     """Preparing `tossctr_full`."""
 
-    def step(data: Path, name: str, spread: Spread | None) -> dict[str, bytes]:
+    def step(data: Path, name: str, executor: Executor | None) -> dict[str, bytes]:
         keys = {"train_data": data, "data_root": root / name}
         dataset = load_dataset(CONFIGS, "tossctr_full").model_copy(update=keys)
-        folder = prepare(dataset, force=True, spread=spread).folder
+        folder = prepare(dataset, force=True, executor=executor).folder
         files = (p for p in folder.rglob("*") if p.is_file() and p.name != "prepare.json")
         return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
@@ -70,7 +70,7 @@ def preparing(root: Path) -> Step:
 def scoring(run: Run, root: Path) -> Step:
     """Scoring to a submission."""
 
-    def step(data: Path, name: str, spread: Spread | None) -> dict[str, bytes]:
+    def step(data: Path, name: str, executor: Executor | None) -> dict[str, bytes]:
         output = root / f"{name}.csv"
         submit(
             run,
@@ -79,7 +79,7 @@ def scoring(run: Run, root: Path) -> Step:
             output=output,
             device=torch.device("cpu"),
             fresh=True,
-            spread=spread,
+            executor=executor,
         )
         return {"submission": output.read_bytes()}
 
@@ -102,13 +102,13 @@ def measure(name: str, step: Step, data: Path, few: Path) -> dict[str, object]:
     made: list[dict[str, bytes]] = []
     start_s = 0.0
     for count in (0, 1, 2):
-        engine: AbstractContextManager[Spread | None] = workers(count) if count else nullcontext()
+        engine: AbstractContextManager[Executor | None] = workers(count) if count else nullcontext()
         asked = time.monotonic()
-        with engine as spread:
-            step(few, f"few{count}", spread)
+        with engine as executor:
+            step(few, f"few{count}", executor)
             start = time.monotonic()
             start_s = start - asked
-            made.append(step(data, f"all{count}", spread))
+            made.append(step(data, f"all{count}", executor))
             seconds[count] = time.monotonic() - start
     errors = {}
     identical = all(other == made[0] for other in made)
@@ -130,11 +130,11 @@ def prepare_step(folder: Path, rows: int) -> dict[str, object]:
     folder.mkdir()
     table = pq.read_table(synthesize(folder, rows, 1).train)
     data, few = files_of(table, folder / "all"), files_of(table.slice(0, 4800), folder / "few")
-    before, work.SPAN_ROWS = work.SPAN_ROWS, 1  # a task for each file
+    before, passes.SPAN_ROWS = passes.SPAN_ROWS, 1  # a task for each file
     try:
         return measure("prepare", preparing(folder), data, few)
     finally:
-        work.SPAN_ROWS = before
+        passes.SPAN_ROWS = before
 
 
 def score_step(folder: Path, rows: int) -> dict[str, object]:

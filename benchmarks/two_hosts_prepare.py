@@ -30,7 +30,7 @@ import harness
 import pyarrow.parquet as pq
 
 from tossctr.config.schema import DatasetConfig
-from tossctr.data.preparing.parallel import Spread
+from tossctr.data.executor import Executor
 from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_dataset
 
@@ -59,21 +59,24 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
-def witnessed(spread: Spread, hosts: Counter[str], after: Callable[[int], None]) -> Spread:
+def witnessed(executor: Executor, hosts: Counter[str], after: Callable[[int], None]) -> Executor:
     """The same workers, counting whose host did how much; `after` sees each result's number."""
 
-    def spread_too(work: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
-        def signed(item: Any) -> tuple[str, Any]:
-            import ray
+    class Counting:
+        def map(
+            self, function: Callable[[Any], Any], items: Iterable[Any]
+        ) -> Generator[Any, None, None]:
+            def signed(item: Any) -> tuple[str, Any]:
+                import ray
 
-            return ray.util.get_node_ip_address(), work(item)
+                return ray.util.get_node_ip_address(), function(item)
 
-        for host, result in spread(signed, items):
-            hosts[host] += 1
-            after(sum(hosts.values()))
-            yield result
+            for host, result in executor.map(signed, items):
+                hosts[host] += 1
+                after(sum(hosts.values()))
+                yield result
 
-    return spread_too
+    return Counting()
 
 
 def on(host: int, command: list[str]) -> list[str]:
@@ -127,11 +130,11 @@ def measure(folder: Path, rows: int, kill_one: bool) -> dict[str, object]:
     """On the first host."""
     from tossctr.cluster.tasks import workers
     from tossctr.data.prepare import prepare
-    from tossctr.data.preparing import work
+    from tossctr.data.preparing import passes
 
     make_raw(folder, rows)
     alone = prepare(dataset(folder, folder / "alone"))
-    work.SPAN_ROWS = 1  # a task for each file
+    passes.SPAN_ROWS = 1  # a task for each file
     hosts: Counter[str] = Counter()
 
     def after(number: int) -> None:
@@ -142,9 +145,9 @@ def measure(folder: Path, rows: int, kill_one: bool) -> dict[str, object]:
     try:
         start_ray(sessions)
         started = time.monotonic()
-        with workers(2) as spread:
+        with workers(2) as executor:
             together = prepare(
-                dataset(folder, folder / "together"), spread=witnessed(spread, hosts, after)
+                dataset(folder, folder / "together"), executor=witnessed(executor, hosts, after)
             )
         seconds = time.monotonic() - started
     finally:

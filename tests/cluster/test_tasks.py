@@ -21,7 +21,7 @@ from tossctr import cli
 from tossctr.cluster import tasks
 from tossctr.config.schema import ValidSplit
 from tossctr.data.prepare import prepare
-from tossctr.data.preparing import work
+from tossctr.data.preparing import passes
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
@@ -55,7 +55,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture
 def small_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "SPAN_ROWS", 150)
+    monkeypatch.setattr(passes, "SPAN_ROWS", 150)
 
 
 def folder_of(root: Path, table: pa.Table, cuts: list[int]) -> Path:
@@ -96,8 +96,8 @@ def test_workers_make_the_store_that_one_process_makes(
     ranked = feature("score", "numeric", "float", normalizer="quantile")
     features = [ranked if f.name == "score" else f for f in FEATURES]
     alone = prepare(dataset(tmp_path / "alone", raw, *features, **options))
-    with tasks.workers(2) as spread:
-        together = prepare(dataset(tmp_path / "ray", raw, *features, **options), spread=spread)
+    with tasks.workers(2) as executor:
+        together = prepare(dataset(tmp_path / "ray", raw, *features, **options), executor=executor)
     assert together.report == alone.report
     assert content(together.folder) == content(alone.folder)
     assert sorted(p.name for p in together.folder.iterdir()) == [
@@ -114,8 +114,8 @@ def test_a_bad_value_is_one_line_that_names_the_file_and_its_row(tmp_path: Path)
     expected = r"part-002\.parquet, column score, row 10:"
     with pytest.raises(UserError, match=expected):
         prepare(data)
-    with tasks.workers(2) as spread, pytest.raises(UserError, match=expected) as raised:
-        prepare(data, spread=spread)
+    with tasks.workers(2) as executor, pytest.raises(UserError, match=expected) as raised:
+        prepare(data, executor=executor)
     assert "\n" not in str(raised.value)
     assert [p.name for p in (tmp_path / "ds").iterdir()] == [".tossctr-store"]  # only its mark
 
@@ -125,8 +125,8 @@ def test_files_that_only_one_process_can_read_are_refused(tmp_path: Path) -> Non
     raw = tmp_path / "train.csv"
     raw.write_text("seq,clicked\n1,0\n2,1\n")
     data = dataset(tmp_path, raw, feature("seq", "sequence", "str"))
-    with tasks.workers(2) as spread, pytest.raises(UserError, match="write it as Parquet"):
-        prepare(data, spread=spread)
+    with tasks.workers(2) as executor, pytest.raises(UserError, match="write it as Parquet"):
+        prepare(data, executor=executor)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -139,8 +139,8 @@ def test_what_a_killed_worker_had_to_do_is_done_again(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return item, os.getpid()
 
-    with tasks.workers(2) as spread:
-        found = list(spread(killed_once, range(12)))
+    with tasks.workers(2) as executor:
+        found = list(executor.map(killed_once, range(12)))
     assert [item for item, _ in found] == list(range(12))
     assert marker.exists()
     assert len({pid for _, pid in found}) > 1
@@ -151,8 +151,8 @@ def test_a_worker_lost_again_and_again_is_one_line() -> None:
     def killed(_: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with tasks.workers(2) as spread, pytest.raises(UserError, match="lost 4 times"):
-        list(spread(killed, range(1)))
+    with tasks.workers(2) as executor, pytest.raises(UserError, match="lost 4 times"):
+        list(executor.map(killed, range(1)))
 
 
 @pytest.mark.usefixtures("cluster")
@@ -165,8 +165,8 @@ def test_few_items_are_taken_ahead() -> None:
             taken += 1
             yield item
 
-    with tasks.workers(2) as spread:
-        results = spread(lambda item: item, items())
+    with tasks.workers(2) as executor:
+        results = executor.map(lambda item: item, items())
         assert next(results) == 0
         assert taken <= 1 + 2 * tasks.AHEAD
         results.close()
@@ -198,9 +198,9 @@ def test_workers_score_to_the_bytes_of_one_process(
     outputs = [tmp_path / "alone.csv", tmp_path / "together.csv"]
     device = torch.device("cpu")
     alone = submit(scored, data=None, sample=None, output=outputs[0], device=device)
-    with tasks.workers(2) as spread:
+    with tasks.workers(2) as executor:
         together = submit(
-            scored, data=None, sample=None, output=outputs[1], device=device, spread=spread
+            scored, data=None, sample=None, output=outputs[1], device=device, executor=executor
         )
     assert together == alone
     assert alone[0] == 10_000

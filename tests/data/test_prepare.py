@@ -105,7 +105,7 @@ def test_a_label_is_decoded_once_in_each_pass_over_the_file(
         decoded.append(batch.num_rows)
         return decode.labels(batch, name, where)
 
-    for where in ("preparing.parts", "encoder", "encoding.statistics"):
+    for where in ("preparing.splits", "encoder", "encoding.statistics"):
         monkeypatch.setattr(f"tossctr.data.{where}.labels", counting)
     split = ValidSplit(method=method, fraction=0.25)  # type: ignore[arg-type]
     prepare(dataset(tmp_path, raw, *FEATURES, valid_split=split))

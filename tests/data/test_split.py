@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tossctr.config.schema import ValidSplit
-from tossctr.data.preparing.split import RandomSplit
+from tossctr.data.preparing.random_split import RandomSplit
 
 
 def mask(split: ValidSplit, labels: np.ndarray, cuts: list[int]) -> np.ndarray:

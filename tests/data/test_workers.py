@@ -18,13 +18,18 @@ from hypothesis import strategies as st
 
 from tossctr.config.schema import ValidSplit
 from tossctr.data.prepare import prepare
-from tossctr.data.preparing import work
+from tossctr.data.preparing import passes
 
 TABLE = raw_table(120, seed=8)
 
 
-def in_turn(do: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
-    yield from map(do, items)
+class InTurn:
+    """One worker."""
+
+    def map(
+        self, function: Callable[[Any], Any], items: Iterable[Any]
+    ) -> Generator[Any, None, None]:
+        yield from map(function, items)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -61,8 +66,8 @@ def test_the_same_store_however_rows_are_cut_for_workers(
         for name in ("alone", "together")
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "SPAN_ROWS", span)
-        done = prepare(together, spread=in_turn)
+        patch.setattr(passes, "SPAN_ROWS", span)
+        done = prepare(together, executor=InTurn())
     expected = prepare(alone)
     assert content(done.folder) == content(expected.folder)
     assert done.report == expected.report
@@ -72,11 +77,11 @@ MEASURE = """
 import sys
 from pathlib import Path
 from frames import dataset, feature
-from test_workers import in_turn
+from test_workers import InTurn
 from tossctr.data.prepare import prepare
 
 data = dataset(Path(sys.argv[2]), Path(sys.argv[1]), feature("seq", "sequence", "str"))
-prepare(data, spread=in_turn, batch_rows=1000)
+prepare(data, executor=InTurn(), batch_rows=1000)
 peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))  # of itself alone
 print(int(peak.split()[1]) / 1024)
 """

@@ -195,10 +195,12 @@ def test_ids_that_are_none_are_refused(run, tmp_path, ids, message):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["odd.parquet"]
 
 
-def in_turn(work, items):
-    """Workers, as far as the caller can see: each has a copy of the work, and its own items."""
-    for item in items:
-        yield copy.deepcopy(work)(item)
+class Copying:
+    """An executor whose workers have their own copy of the function, as other processes have."""
+
+    def map(self, function, items):
+        for item in items:
+            yield copy.deepcopy(function)(item)
 
 
 @pytest.mark.parametrize("data", ["parquet"], indirect=True)
@@ -209,10 +211,10 @@ def test_workers_score_to_the_same_bytes_and_go_on_where_they_were(
     with monkeypatch.context() as patch:
         killed_after(patch, 9)  # in the middle of the fifth part
         with pytest.raises(KeyboardInterrupt):
-            submit(run, data, tmp_path / "out.csv", spread=in_turn)
+            submit(run, data, tmp_path / "out.csv", executor=Copying())
     with monkeypatch.context() as patch:
         calls = killed_after(patch, 99)
-        assert submit(run, data, tmp_path / "out.csv", spread=in_turn) == expected
+        assert submit(run, data, tmp_path / "out.csv", executor=Copying()) == expected
     assert len(calls) == 15 - 8
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
@@ -220,7 +222,7 @@ def test_workers_score_to_the_same_bytes_and_go_on_where_they_were(
 @pytest.mark.parametrize("data", ["csv"], indirect=True)
 def test_workers_cannot_share_a_csv_file(run, data, tmp_path):
     with pytest.raises(UserError, match="write it as Parquet"):
-        submit(run, data, tmp_path / "out.csv", spread=in_turn)
+        submit(run, data, tmp_path / "out.csv", executor=Copying())
 
 
 def test_a_file_is_opened_once(run, data, monkeypatch):
@@ -253,11 +255,16 @@ def test_a_worker_takes_the_one_gpu_that_it_sees(tmp_path):
     run = SimpleNamespace(experiment=SimpleNamespace(dataset=SimpleNamespace(encoded=False)))
     devices = []
 
-    def spread(score, spans):
-        devices.append(score.args[2])
-        yield from ()
+    class Recording:
+        def map(self, score, spans):
+            devices.append(score.args[2])
+            yield from ()
 
-    list(kept._on_workers(spread, run, tmp_path / "test.parquet", torch.device("cuda", 1), None, 0))
+    list(
+        kept._score_on_workers(
+            Recording(), run, tmp_path / "test.parquet", torch.device("cuda", 1), None, 0
+        )
+    )
     assert devices == [torch.device("cuda", 0)]
     with pytest.raises(SystemExit):
         main(["predict", "--engine", "ray", "--gpu", "1"])

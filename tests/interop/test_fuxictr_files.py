@@ -169,7 +169,7 @@ def test_an_export_replaces_only_what_exports_wrote_and_all_or_nothing(
 
     monkeypatch.setattr(Export, "write_maps", full)  # the last of its files
     with pytest.raises(UserError, match=r"cannot be written: No space left.*free some space"):
-        export(data, dataset, folder, Format.PARQUET, parts=["valid"], max_len=1)
+        export(data, dataset, folder, Format.PARQUET, splits=["valid"], max_len=1)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     with (
         locked(folder / ".export.lock", "it"),

@@ -253,7 +253,7 @@ def test_networks_take_a_missing_number_for_the_scaled_zero(root, trees):
 
 def test_a_file_whose_missing_numbers_were_filled_is_refused_for_trees(root, trees):
     dataset = trees.experiment.dataset
-    export(prepare(dataset), dataset, root / "encoded", Format.PARQUET, parts=["valid"])
+    export(prepare(dataset), dataset, root / "encoded", Format.PARQUET, splits=["valid"])
     out = root / "encoded" / "valid.parquet"
     with pytest.raises(UserError, match=r"missing ones filled, which trees tell apart: age"):
         gather(predict_file(trees, out, device=CPU, labelled=True), out)

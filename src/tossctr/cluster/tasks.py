@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any, TypeVar
 
-from tossctr.data.preparing.parallel import Spread
+from tossctr.data.executor import Executor
 from tossctr.errors import UserError
 from tossctr.progress import console, say
 
@@ -31,7 +31,7 @@ _WAIT_SECONDS = 600  # until the cluster has enough free CPUs, or has grown
 
 
 @contextmanager
-def workers(count: int, *, gpus: bool = False) -> Iterator[Spread]:
+def workers(count: int, *, gpus: bool = False) -> Iterator[Executor]:
     """Worker processes on the Ray cluster that `RAY_ADDRESS` names, by default on this machine.
     They end with the context.
 
@@ -61,7 +61,7 @@ def workers(count: int, *, gpus: bool = False) -> Iterator[Spread]:
                 max_retries=RETRIES,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group),
             )
-            yield _Tasks(task, AHEAD * count)
+            yield RayExecutor(task, AHEAD * count)
         except GetTimeoutError as error:
             raise UserError(
                 f"the Ray cluster had too few free CPUs or GPUs for {_WAIT_SECONDS} s",
@@ -147,19 +147,19 @@ def connected(count: int, *, show_logs: bool = False) -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-class _Tasks:
-    """A `Spread`."""
+class RayExecutor:
+    """Tasks of Ray, which runs those of a lost process or host again."""
 
     def __init__(self, task: Any, ahead: int) -> None:
         self._task, self._ahead = task, ahead
 
-    def __call__(self, work: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
         import ray
         from ray import cloudpickle
 
         # Pickled only between this process and its workers, never to a file. Unpickled from bytes,
         # arrays are writable; the reference is in a list so that a worker fetches it only once.
-        shared = [ray.put(cloudpickle.dumps(work))]
+        shared = [ray.put(cloudpickle.dumps(function))]
         pending: deque[Any] = deque()
         try:
             for item in items:

@@ -69,8 +69,8 @@ def prepare(
     chosen, _ = _dataset(config, expid, dataset, overrides)
     from tossctr.data.prepare import prepare as prepare_data
 
-    with workers_of(engine, workers) as spread:
-        data = prepare_data(chosen, force=fresh, spread=spread)
+    with workers_of(engine, workers) as executor:
+        data = prepare_data(chosen, force=fresh, executor=executor)
     rows: dict[str, Any] = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
     if as_json:
         rows["unseen"] = {part: of.unseen_shares() for part, of in data.report.items()}

@@ -19,7 +19,7 @@ from tossctr.progress import PlainConsole
 from tossctr.redaction import redacted
 
 if TYPE_CHECKING:
-    from tossctr.data.preparing.parallel import Spread
+    from tossctr.data.executor import Executor
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -87,7 +87,7 @@ def every_command(
 @contextmanager
 def workers_of(
     engine: Literal["local", "ray"], workers: int | None, *, gpus: bool = False
-) -> Iterator[Spread | None]:
+) -> Iterator[Executor | None]:
     """The Ray workers that `--engine` and `--workers` ask for; None for this process."""
     if engine == "local":
         if workers is not None:
@@ -96,8 +96,8 @@ def workers_of(
         return
     from tossctr.cluster.tasks import workers as ray_workers
 
-    with ray_workers(workers or 2, gpus=gpus) as spread:
-        yield spread
+    with ray_workers(workers or 2, gpus=gpus) as executor:
+        yield executor
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, title: str) -> None:

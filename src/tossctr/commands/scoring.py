@@ -113,7 +113,7 @@ def predict(
     device = resolve_device(gpu)
     if dataset is not None:
         objective = objective or dataset.objective
-    with workers_of(engine, workers, gpus=device.type == "cuda") as spread:
+    with workers_of(engine, workers, gpus=device.type == "cuda") as executor:
         rows, report = submit(
             chosen,
             data=data,
@@ -123,7 +123,7 @@ def predict(
             dataset=dataset,
             fresh=fresh,
             objective=objective,
-            spread=spread,
+            executor=executor,
             force=force,
         )
     result = {"output": str(output), "rows": rows, "unseen": report.unseen_shares()}

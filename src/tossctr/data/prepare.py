@@ -19,13 +19,13 @@ from tossctr.data.encoder import Encoder
 from tossctr.data.encoding.fields import field_encodings
 from tossctr.data.encoding.report import EncodingReport
 from tossctr.data.encoding.statistics import Stats
+from tossctr.data.executor import Executor
 from tossctr.data.manifest import read_manifest
 from tossctr.data.preparing.fingerprint import Inputs
-from tossctr.data.preparing.parallel import Spread
-from tossctr.data.preparing.parts import PARTS, Plan
+from tossctr.data.preparing.passes import LocalPasses, Passes, WorkerPasses
 from tossctr.data.preparing.record import VERSION, FitRecord, PrepareRecord
+from tossctr.data.preparing.splits import SPLITS, Splits
 from tossctr.data.preparing.time_order import TimeOrders
-from tossctr.data.preparing.work import Here, OnWorkers, Work
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.base import BATCH_ROWS
 from tossctr.data.sources.opening import open_source, require_form, say_order
@@ -66,7 +66,7 @@ def prepare(
     *,
     force: bool = False,
     batch_rows: int = BATCH_ROWS,
-    spread: Spread | None = None,
+    executor: Executor | None = None,
 ) -> Prepared:
     """Encode a data set's training and validation rows, in bounded memory.
 
@@ -81,7 +81,7 @@ def prepare(
         dataset: where the raw files are, and what their columns mean.
         force: prepare again even so.
         batch_rows: rows read at a time; the result does not depend on it.
-        spread: workers to do it on, with the same result; None does it in this process.
+        executor: workers to do it on, with the same result; None does it in this process.
 
     Raises:
         UserError: a missing file or column, a value that cannot be encoded, no usable rows, or a
@@ -95,8 +95,8 @@ def prepare(
         require_form(path, dataset.data_format)
     types = {c.name: c.read_as for c in field_encodings(dataset)} | {dataset.label_col.name: "str"}
     sources = {
-        part: open_source(path, types, encoded=dataset.encoded, na_values=dataset.na_values)
-        for part, path in paths.items()
+        split: open_source(path, types, encoded=dataset.encoded, na_values=dataset.na_values)
+        for split, path in paths.items()
     }
     for source in sources.values():
         require_vocabulary(source, dataset.vocabulary)
@@ -127,18 +127,18 @@ def prepare(
             say_order(source)
         started = time.monotonic()
         try:
-            plan = Plan.of(dataset, sources)
-            work: Work = Here(plan, batch_rows)
-            if spread is not None:
-                work = OnWorkers(plan, batch_rows, spread)
-            encoder = _fit_kept(dataset, plan, work, folder / PARTIAL, inputs, force)
-            report = _transform(plan, work, encoder, folder / PARTIAL)
+            splits = Splits.of(dataset, sources)
+            passes: Passes = LocalPasses(splits, batch_rows)
+            if executor is not None:
+                passes = WorkerPasses(splits, batch_rows, executor)
+            encoder = _fit_kept(dataset, splits, passes, folder / PARTIAL, inputs, force)
+            report = _transform(splits, passes, encoder, folder / PARTIAL)
             known = _stamps(folder / PARTIAL)
             made = {
                 **_made_from(dataset, inputs),
                 "encoder": encoder.hash,
-                "report": {part: report[part].as_dict() for part in PARTS},
-                "stores": {part: of.model_dump() for part, of in known.items()},
+                "report": {split: report[split].as_dict() for split in SPLITS},
+                "stores": {split: of.model_dump() for split, of in known.items()},
                 "seconds": time.monotonic() - started,
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
             }
@@ -174,8 +174,8 @@ def open_prepared(dataset: DatasetConfig) -> Prepared:
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a data set's folder in which other files have the names of ours."""
-    for part in PARTS:
-        refuse_foreign(folder / part, "store")
+    for split in SPLITS:
+        refuse_foreign(folder / split, "store")
     refuse_foreign(folder / PARTIAL, "store")
     for name in (FILE, "encoder.json"):
         if os.path.lexists(folder / name) and not is_made(folder, "store"):
@@ -198,8 +198,8 @@ def _remember(folder: Path, inputs: Inputs) -> None:
 
 def _fit_kept(
     dataset: DatasetConfig,
-    plan: Plan,
-    work: Work,
+    splits: Splits,
+    passes: Passes,
     folder: Path,
     inputs: Inputs,
     force: bool,
@@ -212,7 +212,7 @@ def _fit_kept(
         pass  # none there, or damaged
     remove_made(folder, "store")
     mark(folder, "store")
-    encoder = _fit(dataset, plan, work)
+    encoder = _fit(dataset, splits, passes)
     encoder.save(folder)
     write_json(folder / FIT, _made_from(dataset, inputs))
     return encoder
@@ -240,12 +240,12 @@ def _is_of(made: FitRecord, dataset: DatasetConfig, inputs: Inputs) -> bool:
 
 
 def _stamps(folder: Path) -> dict[str, Stamps]:
-    return {part: stamps_of(folder / part, read_manifest(folder / part)) for part in PARTS}
+    return {split: stamps_of(folder / split, read_manifest(folder / split)) for split in SPLITS}
 
 
 def _reports(made: PrepareRecord) -> dict[str, EncodingReport]:
     found = made.report.model_dump()
-    return {part: EncodingReport.from_dict(found[part]) for part in PARTS}
+    return {split: EncodingReport.from_dict(found[split]) for split in SPLITS}
 
 
 def _put_in_place(folder: Path) -> None:
@@ -255,20 +255,20 @@ def _put_in_place(folder: Path) -> None:
     earlier = partial / "earlier"
     with writing(folder):
         earlier.mkdir(exist_ok=True)
-        for name in (FILE, *PARTS, "encoder.json"):  # without FILE, nobody opens the others
+        for name in (FILE, *SPLITS, "encoder.json"):  # without FILE, nobody opens the others
             if (partial / name).exists() and os.path.lexists(folder / name):
                 os.replace(folder / name, earlier / name)
-        for name in (*PARTS, "encoder.json", FILE):  # FILE last: until then it is not done
+        for name in (*SPLITS, "encoder.json", FILE):  # FILE last: until then it is not done
             if (partial / name).exists():
                 os.replace(partial / name, folder / name)
         sync_folder(folder)
     remove_made(partial, "store")
 
 
-def _fit(dataset: DatasetConfig, plan: Plan, work: Work) -> Encoder:
+def _fit(dataset: DatasetConfig, splits: Splits, passes: Passes) -> Encoder:
     total = Stats.of(dataset)
-    found = work.statistics(total.like())
-    with track("fit", plan.train_rows) as advance, closing(found):
+    found = passes.statistics(total.like())
+    with track("fit", splits.train_rows) as advance, closing(found):
         for stats, rows in found:
             total.merge(stats)
             advance(rows)
@@ -294,29 +294,31 @@ def _fit(dataset: DatasetConfig, plan: Plan, work: Work) -> Encoder:
     return Encoder.from_stats(dataset, total)
 
 
-def _transform(plan: Plan, work: Work, encoder: Encoder, folder: Path) -> dict[str, EncodingReport]:
-    reports = {part: EncodingReport() for part in PARTS}
-    order = TimeOrders(plan.dataset, encoder)
+def _transform(
+    splits: Splits, passes: Passes, encoder: Encoder, folder: Path
+) -> dict[str, EncodingReport]:
+    reports = {split: EncodingReport() for split in SPLITS}
+    order = TimeOrders(splits.dataset, encoder)
     with writing(folder), ExitStack() as stack:
         writers = {
-            part: stack.enter_context(StoreWriter(folder / part, encoder.features, encoder.hash))
-            for part in PARTS
+            split: stack.enter_context(StoreWriter(folder / split, encoder.features, encoder.hash))
+            for split in SPLITS
         }
-        advance = stack.enter_context(track("transform", plan.rows))
-        done = stack.enter_context(closing(work.encoded(encoder, folder)))
-        for parts in done:
-            for part, (rows, report) in parts.items():
-                writers[part].append(rows)
-                reports[part].merge(report)
+        advance = stack.enter_context(track("transform", splits.rows))
+        done = stack.enter_context(closing(passes.encoded(encoder, folder)))
+        for encoded in done:
+            for split, (rows, report) in encoded.items():
+                writers[split].append(rows)
+                reports[split].merge(report)
                 order.update(rows)
                 advance(len(rows))
         if not writers["valid"].rows:
             raise UserError(
                 "no rows to validate on",
-                file=plan.sources["valid" if "valid" in plan.sources else "train"].path,
+                file=splits.sources["valid" if "valid" in splits.sources else "train"].path,
                 remedy="give more rows, or raise valid_split.fraction",
             )
-    warning = order.warning(plan.sources["train"].file)
+    warning = order.warning(splits.sources["train"].file)
     if warning is not None:
         say(warning)
     return reports
@@ -370,13 +372,13 @@ def _open(
     known: dict[str, Stamps],
 ) -> Prepared:
     rows = {}
-    for part in PARTS:
-        manifest = read_manifest(folder / part)
-        check_store(folder / part, manifest, known[part])
-        store = open_store(folder / part, manifest, verify=False)
+    for split in SPLITS:
+        manifest = read_manifest(folder / split)
+        check_store(folder / split, manifest, known[split])
+        store = open_store(folder / split, manifest, verify=False)
         if store.features != encoder.features or manifest.encoder != encoder.hash:
             raise UserError(
-                "not of the encoder beside it", file=folder / part, remedy="prepare again"
+                "not of the encoder beside it", file=folder / split, remedy="prepare again"
             )
-        rows[part] = replace(store, features=store.features.with_lengths(dataset))
+        rows[split] = replace(store, features=store.features.with_lengths(dataset))
     return Prepared(folder, encoder, rows["train"], rows["valid"], report)

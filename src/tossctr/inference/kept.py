@@ -17,8 +17,8 @@ import torch
 
 from tossctr.artefact import opened
 from tossctr.data.encoder import EncodingReport
+from tossctr.data.executor import Executor
 from tossctr.data.preparing.fingerprint import Inputs
-from tossctr.data.preparing.parallel import Spread
 from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.files import sha256_of, whole_file
@@ -50,13 +50,13 @@ def predict_kept(
     id_col: str | None,
     report: EncodingReport,
     fresh: bool = False,
-    spread: Spread | None = None,
+    executor: Executor | None = None,
 ) -> Iterator[Predictions]:
     """As `predict_file` with ids, but what an earlier, killed call kept in `folder` is not scored
     again; the folder is left for the caller to remove.
 
     Args:
-        spread: workers to score on, each a part of the file at a time; None scores in this process.
+        executor: workers that score, each a range of rows at a time; None: this process.
 
     Raises:
         UserError: as `predict_file`; or the file has changed while it was read; or workers cannot
@@ -81,7 +81,7 @@ def predict_kept(
             yield part
         if start:
             say(f"{start:,} rows had been scored before")
-        scored = _here if spread is None else partial(_on_workers, spread)
+        scored = _score_locally if executor is None else partial(_score_on_workers, executor)
         for part, counted in scored(run, path, device, id_col, start):
             if counted.rows == PART_ROWS:
                 if not (folder / MADE_FROM).exists():
@@ -96,7 +96,7 @@ def predict_kept(
         inputs.as_dict()
 
 
-def _here(
+def _score_locally(
     run: Run | Scorer, path: Location, device: torch.device, id_col: str | None, start: int
 ) -> Iterator[Part]:
     """The file from `start` on, in parts of `PART_ROWS` rows."""
@@ -111,8 +111,8 @@ def _here(
         yield _joined(gathered), counts
 
 
-def _on_workers(
-    spread: Spread,
+def _score_on_workers(
+    executor: Executor,
     run: Run | Scorer,
     path: Location,
     device: torch.device,
@@ -136,7 +136,7 @@ def _on_workers(
     score = partial(_score, run, path, device, id_col)
     with (
         track(f"score {name_of(path)}", source.num_rows) as advance,
-        closing(spread(score, spans)) as parts,
+        closing(executor.map(score, spans)) as parts,
     ):
         advance(start)
         for part, counted in parts:

@@ -28,7 +28,7 @@ from tossctr.interop.fuxictr_files import columns_of, writing
 from tossctr.location import Location, beside, name_of
 from tossctr.progress import say, track
 
-PARTS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 _REMEDY = "choose another --output, or replace it with --force"
 _POOLING = "layers.MaskedAveragePooling()"  # FuxiCTR's default for a sequence
 _IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")
@@ -148,23 +148,23 @@ def export(
     folder: Path,
     form: Format,
     *,
-    parts: Sequence[str] = PARTS,
+    splits: Sequence[str] = SPLITS,
     max_len: int | None = None,
     force: bool = False,
 ) -> dict[str, int]:
-    """Write parts of a data set, and what their indices mean, as FuxiCTR reads them.
+    """Write splits of a data set, and what their indices mean, as FuxiCTR reads them.
 
     Args:
         data: the prepared data set.
         dataset: its config; `test` is written where it has `test_data`.
         folder: gets `train.h5` or `.parquet`, ..., `feature_map.json` and `feature_vocab.json`.
         form: which format.
-        parts: which parts.
+        splits: which splits.
         max_len: overrides the data set's, as an experiment's does.
         force: replace files that TossCTR did not export.
 
     Returns:
-        Rows written, by part.
+        Rows written, by split.
 
     Raises:
         UserError: the data set is encoded and its own files are in `folder`; others are there that
@@ -177,20 +177,20 @@ def export(
             "holds the files that would be exported", file=folder, remedy="name another folder"
         )
     rows: dict[str, int] = {}
-    names = [*(part + form.suffix for part in parts), MAP, VOCAB]
+    names = [*(split + form.suffix for split in splits), MAP, VOCAB]
     with (
         locked(folder / ".export.lock", f"the export {folder}"),
         whole_files(folder, "export", names, remedy=_REMEDY, force=force) as temporary,
     ):
         written = Export.of(data, dataset, max_len)
-        for part in parts:
-            path = temporary / (part + form.suffix)
-            if part != "test":
-                encoded = data.train if part == "train" else data.valid
+        for split in splits:
+            path = temporary / (split + form.suffix)
+            if split != "test":
+                encoded = data.train if split == "train" else data.valid
                 written.write_rows(encoded, path)
-                rows[part] = len(encoded)
+                rows[split] = len(encoded)
             elif dataset.test_data is not None:
-                rows[part] = written.write_raw(dataset.test_data, path)
+                rows[split] = written.write_raw(dataset.test_data, path)
         written.write_maps(temporary)
     return rows
 
@@ -255,9 +255,9 @@ def _ranges(rows: int) -> Iterator[Array]:
         yield np.arange(start, min(start + BATCH_ROWS, rows))
 
 
-def _bounded(field: Field, parts: Sequence[EncodedRows]) -> Field:
+def _bounded(field: Field, splits: Sequence[EncodedRows]) -> Field:
     if not field.type.endswith("sequence") or field.max_len is not None:
         return field
-    ragged = [{**part.sequences, **part.time_sequences}[field.name] for part in parts]
+    ragged = [{**rows.sequences, **rows.time_sequences}[field.name] for rows in splits]
     longest = max(int(array.lengths.max(initial=0)) for array in ragged)
     return field.model_copy(update={"max_len": max(longest, 1)})

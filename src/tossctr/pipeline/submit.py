@@ -15,7 +15,7 @@ from scipy.special import logit
 from tossctr.config.choices import Objective
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoder import EncodingReport
-from tossctr.data.preparing.parallel import Spread
+from tossctr.data.executor import Executor
 from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.files import locked
@@ -44,14 +44,14 @@ def submit(
     dataset: DatasetConfig | None = None,
     fresh: bool = False,
     objective: Objective | None = None,
-    spread: Spread | None = None,
+    executor: Executor | None = None,
     force: bool = False,
 ) -> tuple[int, EncodingReport]:
     """Score a test file into a submission. Where the data set names no id column, rows are known by
     their number, from 0.
 
     Rows that an earlier call with the same run, file and output had scored when it was killed are
-    not scored again, unless `fresh`. Given `spread`, workers score, to the same submission.
+    not scored again, unless `fresh`. Workers of an `executor` score to the same submission.
 
     Args:
         run: what scores.
@@ -63,7 +63,7 @@ def submit(
             somebody else's: no URL in it is opened.
         fresh: score all rows again.
         objective: what probabilities are calibrated for; None takes the run's.
-        spread: workers.
+        executor: workers that score; None: this process.
         force: replace a file that TossCTR did not write.
 
     Returns:
@@ -111,7 +111,7 @@ def submit(
             id_col=own.id_col,
             report=report,
             fresh=fresh,
-            spread=spread,
+            executor=executor,
         )
         calibrated = (replace(part, logit=calibrator(part.logit)) for part in parts)
         rows = write_submission(calibrated, target, sample=wanted, header=header, force=force)

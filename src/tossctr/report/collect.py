@@ -23,8 +23,8 @@ from tossctr.config.choices import Objective
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.manifest import read_manifest
 from tossctr.data.prepare import Prepared, open_prepared
-from tossctr.data.preparing.parts import PARTS
 from tossctr.data.preparing.record import PrepareRecord
+from tossctr.data.preparing.splits import SPLITS
 from tossctr.errors import UserError
 from tossctr.files import sha256_of
 from tossctr.inference.held_out import held_out
@@ -150,7 +150,7 @@ def _data(run: Run | Scorer, prepared: Prepared, scored: Scored) -> DataReport:
         prepare=_prepare_record(prepared.folder).model_dump(mode="json"),
         bytes=sum(
             array.bytes
-            for split in PARTS
+            for split in SPLITS
             for array in read_manifest(prepared.folder / split).arrays.values()
         ),
         attainable=None if truth is None else ceiling(scored.label.astype(np.int64), truth),
@@ -227,7 +227,7 @@ def _prepare_record(prepared: Path) -> PrepareRecord:
 def _stored_hashes(prepared: Path) -> dict[str, str]:
     inputs = _prepare_record(prepared).inputs.values()
     found = {str(file["path"]): str(file["sha256"]) for file in inputs}
-    for split in PARTS:
+    for split in SPLITS:
         manifest = prepared / split / "manifest.json"
         found[f"{prepared.name}/{split}/manifest.json"] = sha256_of(manifest)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from tossctr.config.nulls import NA_VALUES
 from tossctr.config.schema import Dtype
 from tossctr.data.encoded.source import EncodedSource
-from tossctr.data.preparing.parallel import ordered_map
+from tossctr.data.executor import LocalExecutor
 from tossctr.data.sources.base import Source, require_columns
 from tossctr.data.sources.csv import CsvSource
 from tossctr.data.sources.folder import FolderSource
@@ -90,7 +90,7 @@ def _joined(
 ) -> Source:
     partitions = [partition_of(folder_of(file)) for file in files]
     # Threads, because a footer in an object store is a few round trips.
-    parts = list(ordered_map(lambda file: _file(file, types, na_values), files))
+    parts = list(LocalExecutor().map(lambda file: _file(file, types, na_values), files))
     return FolderSource(path, parts, partitions, tuple(types))
 
 

@@ -1,4 +1,4 @@
-"""The training and the validation rows of a data set, as chunks in file order."""
+"""The training and validation splits of a data set, read as chunks in file order."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from tossctr.config.schema import DatasetConfig
 from tossctr.data.encoding.decode import labels
-from tossctr.data.preparing.split import RandomSplit
+from tossctr.data.preparing.random_split import RandomSplit
 from tossctr.data.sources.base import Source
 from tossctr.data.where import RowsIn, Where
 
-PARTS = ("train", "valid")
+SPLITS = ("train", "valid")
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Chunk:
 
     Attributes:
         batch: B rows, as the source gives them.
-        first_row: row number of the first in the file.
+        first_row: row number of the first one in the file.
         file: for errors.
-        label: (B,) 0 or 1, decoded once for whoever needs it.
+        label: (B,) 0 or 1.
         valid: (B,) which rows are for validation.
     """
 
@@ -37,9 +37,9 @@ class Chunk:
     label: NDArray[np.float32]
     valid: NDArray[np.bool_]
 
-    def of(self, part: str) -> tuple[pa.RecordBatch, NDArray[np.int64], NDArray[np.float32]]:
-        """The rows of one part, their row numbers in the file, and their labels."""
-        chosen = self.valid if part == "valid" else ~self.valid
+    def of(self, split: str) -> tuple[pa.RecordBatch, NDArray[np.int64], NDArray[np.float32]]:
+        """The rows of one split, their row numbers in the file, and their labels."""
+        chosen = self.valid if split == "valid" else ~self.valid
         rows = self.first_row + np.flatnonzero(chosen)
         batch = self.batch if chosen.all() else self.batch.filter(pa.array(chosen))
         return batch, rows, self.label[chosen]
@@ -47,31 +47,31 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive rows of a source, for anyone to read.
+    """A range of rows of a source, which any process can read without the rows before it.
 
     Attributes:
         source: `train` or `valid`.
-        start, stop: the rows; `stop` of None is the end.
-        part: what the rows are for; `split` by the data set's `valid_split`.
-        seen: for a stratified split, the rows of label 0 and of label 1 before `start`.
+        start, stop: the rows; a `stop` of None is the end.
+        split: which split the rows belong to; `both`: `valid_split` assigns each row.
+        seen: for a stratified split, the number of rows of label 0 and of label 1 before `start`.
     """
 
     source: str
     start: int
     stop: int | None
-    part: Literal["train", "valid", "split"]
+    split: Literal["train", "valid", "both"]
     seen: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where training and validation rows are.
+class Splits:
+    """Where the training and validation rows are.
 
     Attributes:
-        dataset: says how validation rows are taken.
-        sources: the file of `train`, and that of `valid` where there is one.
-        train_rows, valid_rows: how many are to be read (`train_rows` counts those of a random split
-            too); None where only reading the file tells.
+        dataset: its `valid_split` and `max_rows` choose the rows.
+        sources: the file of `train`, and of `valid` if the data set has one.
+        train_rows, valid_rows: rows to read (`train_rows` includes both splits of a random split);
+            None if only reading the file tells.
     """
 
     dataset: DatasetConfig
@@ -80,8 +80,8 @@ class Plan:
     valid_rows: int | None
 
     @classmethod
-    def of(cls, dataset: DatasetConfig, sources: dict[str, Source]) -> Plan:
-        """Counts the rows where the split needs it."""
+    def of(cls, dataset: DatasetConfig, sources: dict[str, Source]) -> Splits:
+        """Counts the rows of the file if the split depends on them."""
         source, limit = sources["train"], dataset.max_rows
         if "valid" in sources:
             return cls(dataset, sources, _least(source.num_rows, limit), sources["valid"].num_rows)
@@ -93,48 +93,47 @@ class Plan:
 
     @property
     def rows(self) -> int | None:
-        """All rows to be read, where known."""
+        """All rows to read, if known."""
         if self.train_rows is None or self.valid_rows is None:
             return None
         return self.train_rows + self.valid_rows
 
-    def spans(self, parts: tuple[str, ...]) -> list[Span]:
-        """The rows of these parts; where both come from one mixed range, all of it."""
+    def spans(self, splits: tuple[str, ...]) -> list[Span]:
+        """The row ranges that hold these splits."""
         limit = self.dataset.max_rows
         if "valid" in self.sources:
             train, valid = Span("train", 0, limit, "train"), Span("valid", 0, None, "valid")
         elif self.dataset.valid_split.method == "time":
-            assert self.train_rows is not None
             train = Span("train", 0, self.train_rows, "train")
-            valid = Span("train", self.train_rows, self.rows, "valid")
+            valid = Span("train", self.train_rows or 0, self.rows, "valid")
         else:
-            return [Span("train", 0, limit, "split")]
-        return [train, valid] if "valid" in parts else [train]
+            return [Span("train", 0, limit, "both")]
+        return [train, valid] if "valid" in splits else [train]
 
     def read(self, span: Span, batch_rows: int) -> Iterator[Chunk]:
         """The rows of a span, at most `batch_rows` at a time."""
         source, row = self.sources[span.source], span.start
-        split = RandomSplit(self.dataset.valid_split, span.start, span.seen)
+        random = RandomSplit(self.dataset.valid_split, span.start, span.seen)
         for batch in source.batches(start=span.start, stop=span.stop, batch_rows=batch_rows):
             label = self._labels(batch, row, source)
-            valid = np.full(len(label), span.part == "valid")
-            if span.part == "split":
-                valid = split.next(label)
+            valid = np.full(len(label), span.split == "valid")
+            if span.split == "both":
+                valid = random.next(label)
             yield Chunk(batch, row, source.file, label, valid)
             row += len(label)
 
-    def chunks(self, parts: tuple[str, ...], batch_rows: int) -> Iterator[Chunk]:
-        """All rows of `spans`."""
-        for span in self.spans(parts):
+    def chunks(self, splits: tuple[str, ...], batch_rows: int) -> Iterator[Chunk]:
+        """The rows of all `spans`."""
+        for span in self.spans(splits):
             yield from self.read(span, batch_rows)
 
     @property
-    def splits_by_label(self) -> bool:
-        """Whether the part of a row depends on the labels before it."""
+    def depend_on_labels(self) -> bool:
+        """Whether the split of a row depends on the labels before it."""
         return "valid" not in self.sources and self.dataset.valid_split.method == "stratified"
 
     def labels(self, span: Span, batch_rows: int) -> Iterator[NDArray[np.float32]]:
-        """The labels of a span, 0 or 1, read without the other columns."""
+        """The labels of a span, 0 or 1; no other column is read."""
         source, row = self.sources[span.source], span.start
         name = [self.dataset.label_col.name]
         for batch in source.batches(name, span.start, span.stop, batch_rows):
@@ -146,5 +145,4 @@ class Plan:
 
 
 def _least(rows: int | None, limit: int | None) -> int | None:
-    known = [n for n in (rows, limit) if n is not None]
-    return min(known) if rows is not None else None
+    return rows if rows is None or limit is None else min(rows, limit)
