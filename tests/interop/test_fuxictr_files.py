@@ -31,6 +31,7 @@ from tossctr.interop.fuxictr_export import Export, export, feature_map
 from tossctr.models import build_model
 from tossctr.models.deepfm import DeepFMConfig
 from tossctr.runs.run_folder import Run
+from tossctr.training.networks import Network
 
 CONFIG = """
 raw:
@@ -221,7 +222,7 @@ def untrained(dataset: DatasetConfig, data: Prepared) -> Run:
         training=TrainingConfig(),
         hyperparameters=config,
     )
-    return Run(dataset.data_root, experiment, data.encoder, features, model, {})
+    return Run(dataset.data_root, experiment, data.encoder, features, Network(model, None), {})
 
 
 def scored(run: Run, path: Path) -> tuple[list[str], Any]:
