@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tossctr.data.batch import Batch
 from tossctr.families.experiment import load_experiment
 from tossctr.models.feseq import FESeq
-from tossctr.models.layers.transformer import execute
+from tossctr.models.layers.transformer import set_execution
 from tossctr.training.micro_batches import fit_micro_batches, peak_bytes
 
 MEMORY = 14e9
@@ -66,7 +66,7 @@ def full(expid: str) -> dict[str, float | int | str]:
     )
 
     model = FESeq(fields, experiment.hyperparameters)
-    execute(model, checkpointing=fit.gradient_checkpointing, fused=False)
+    set_execution(model, checkpointing=fit.gradient_checkpointing, fused=False)
     fixed = 4 * sum(p.nbytes for p in model.parameters())  # gradients and Adam's two moments
     few = 1 + 2_000 // max_len
     batches = [workload.batch_of(np.full(rows, max_len), seed=1) for rows in (few, 2 * few)]

@@ -49,7 +49,7 @@ from tossctr.inference.predict import predict_rows
 from tossctr.metrics.ceiling import read_truth
 from tossctr.models.layers.interaction import Interaction
 from tossctr.models.layers.packed import broadcast
-from tossctr.models.layers.transformer import execute
+from tossctr.models.layers.transformer import set_execution
 from tossctr.runs.train import train
 from tossctr.training import network
 
@@ -74,8 +74,8 @@ def module_by_module() -> Iterator[None]:
         return self(torch.cat([own, broadcast(shared, events)], dim=1))
 
     with (
-        patch.object(network, "execute", partial(execute, fused=False)),
-        patch.object(Interaction, "of_events", at_each_event),
+        patch.object(network, "set_execution", partial(set_execution, fused=False)),
+        patch.object(Interaction, "forward_shared", at_each_event),
     ):
         yield
 

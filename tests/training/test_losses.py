@@ -59,9 +59,9 @@ def test_the_best_constant_is_the_natural_log_odds(name, keys):
 
     def closure():
         optimizer.zero_grad()
-        value = loss.of_rows(z.expand(1000), label) / 1000
+        value = loss.row_loss(z.expand(1000), label) / 1000
         if loss.pairs:
-            value = value + loss.of_pairs(z.expand(1000), label)
+            value = value + loss.pair_loss(z.expand(1000), label)
         value.backward()
         return value
 
@@ -74,14 +74,14 @@ def test_a_click_weighs_as_much_as_so_many_rows():
     loss = loss_of("weighted_bce", positive_weight=3.0)
     shifted = z + np.log(3)
     expected = -3 * torch.log(torch.sigmoid(shifted[0])) - torch.log(1 - torch.sigmoid(shifted[1]))
-    assert loss.of_rows(z, label).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss.row_loss(z, label).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_focal_is_its_formula():
     z, label = torch.tensor([0.3, -2.0, 4.0]), torch.tensor([1.0, 0.0, 0.0])
     own = torch.where(label > 0.5, torch.sigmoid(z), 1 - torch.sigmoid(z))
     expected = (-((1 - own) ** 1.5) * torch.log(own)).sum()
-    found = loss_of("focal", focal_gamma=1.5).of_rows(z, label)
+    found = loss_of("focal", focal_gamma=1.5).row_loss(z, label)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -90,8 +90,8 @@ def test_pairs_are_every_click_with_every_non_click():
     pairs = [(p, n) for p in (0, 3) for n in (1, 2)]
     expected = np.mean([np.log1p(np.exp(z[n] - z[p])) for p, n in pairs])
     loss = loss_of("pairwise", pairwise_weight=0.5)
-    assert loss.of_pairs(z, label).item() == pytest.approx(0.5 * expected, rel=1e-5)
-    assert loss.of_pairs(z, torch.zeros(4)).item() == 0
+    assert loss.pair_loss(z, label).item() == pytest.approx(0.5 * expected, rel=1e-5)
+    assert loss.pair_loss(z, torch.zeros(4)).item() == 0
 
 
 def trained(name, micro, dropout=0.5, **keys):

@@ -17,7 +17,7 @@ from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
-from tossctr.models.layers.transformer import execute
+from tossctr.models.layers.transformer import set_execution
 from tossctr.runs.train import train
 from tossctr.training.micro_batches import SMALLEST, USABLE, fit_micro_batches
 
@@ -121,7 +121,7 @@ def test_checkpointing_does_not_change_gradients(load):
     model = build_model("FESeq", rows.features, experiment.hyperparameters)
     gradients = []
     for checkpointing in (False, True):
-        execute(model, checkpointing=checkpointing)
+        set_execution(model, checkpointing=checkpointing)
         model.zero_grad()
         torch.manual_seed(2)
         binary_cross_entropy_with_logits(model(batch), batch.label).backward()

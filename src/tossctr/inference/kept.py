@@ -105,7 +105,7 @@ def _score_locally(
     for batch in predict_file(run, path, device=device, id_col=id_col, report=counts, start=start):
         gathered.append(batch)
         if counts.rows >= PART_ROWS:
-            yield _joined(gathered), counts.taken()
+            yield _joined(gathered), counts.drain()
             gathered = []
     if gathered:
         yield _joined(gathered), counts

@@ -54,7 +54,7 @@ def explain(model: FESeq, batch: Batch) -> Explanation:
     interaction: list[Tensor] = []
 
     def keep_attention(block: TransformerBlock, given: tuple[Any, ...], _: Tensor) -> None:
-        attention.append(block.attention.last_weights(given[0], given[1]))
+        attention.append(block.attention.last_attention(given[0], given[1]))
 
     def keep_pooling(_: nn.Module, __: tuple[Any, ...], out: tuple[Tensor, Tensor]) -> None:
         pooling.append(out[1])

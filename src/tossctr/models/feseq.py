@@ -118,7 +118,7 @@ class FESeq(CTRModel):
         )
         if c.default_field:
             default = embedding.rows(batch, c.default_field)
-            parts = [self.interaction.of_events(x, default, events)]
+            parts = [self.interaction.forward_shared(x, default, events)]
         else:
             parts = [self.interaction(x)]
         if c.use_position_emb:

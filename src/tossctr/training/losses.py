@@ -35,7 +35,7 @@ class Loss:
         if config.loss == "weighted_bce":
             self._shift += math.log(config.positive_weight)
 
-    def of_rows(self, logit: Tensor, label: Tensor) -> Tensor:
+    def row_loss(self, logit: Tensor, label: Tensor) -> Tensor:
         """() the sum over rows (B,)."""
         z, config = logit + self._shift, self._config
         if config.loss == "focal":
@@ -44,7 +44,7 @@ class Loss:
         weight = logit.new_tensor(config.positive_weight) if config.loss == "weighted_bce" else None
         return binary_cross_entropy_with_logits(z, label, pos_weight=weight, reduction="sum")
 
-    def of_pairs(self, logit: Tensor, label: Tensor) -> Tensor:
+    def pair_loss(self, logit: Tensor, label: Tensor) -> Tensor:
         """() the mean over pairs of a whole batch (B,), weighted; 0 where there is no pair."""
         gaps = logit[label <= 0.5] - logit[label > 0.5][:, None]
         return self._config.pairwise_weight * softplus(gaps).sum() / max(gaps.numel(), 1)
@@ -53,6 +53,6 @@ class Loss:
         """The term of pairs of a whole batch, and its gradient (B,)."""
         leaf = logit.detach().requires_grad_()
         with torch.enable_grad():
-            value = self.of_pairs(leaf, label)
+            value = self.pair_loss(leaf, label)
         (gradient,) = torch.autograd.grad(value, leaf)
         return value.detach(), gradient

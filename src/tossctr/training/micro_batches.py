@@ -28,7 +28,7 @@ from tossctr.errors import Untrainable
 from tossctr.models import build_model
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
-from tossctr.models.layers.transformer import execute
+from tossctr.models.layers.transformer import set_execution
 from tossctr.training.checks import check_size
 from tossctr.training.device import default_micro_batch_events
 from tossctr.training.module import new_optimizer
@@ -210,7 +210,7 @@ def _measure(
     """Bytes of a step: those that do not grow with events, and those of each event."""
     device = probes[0].numeric.device
     model = build_model(experiment.model, features, experiment.hyperparameters).to(device)
-    execute(model, checkpointing=checkpointing, fused=fused)
+    set_execution(model, checkpointing=checkpointing, fused=fused)
     peaks = [peak_bytes(model, experiment.training, batch) for batch in probes]
     sizes = [int(batch.event_counts().sum()) for batch in probes]
     per_event = max((peaks[1] - peaks[0]) / max(sizes[1] - sizes[0], 1), 1.0)

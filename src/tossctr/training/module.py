@@ -150,13 +150,13 @@ class CTRModule(pl.LightningModule):
                 if pairs is not None:
                     _set_generators(pairs.generators[n], self.device)
                 logit = self.model(part).float()
-                loss = self._loss.of_rows(logit, part.labels) / rows
+                loss = self._loss.row_loss(logit, part.labels) / rows
                 if pairs is not None:
                     # Its gradient is that of the whole batch's pairs, its value the part's share.
                     own = (logit * pairs.gradients[n]).sum()
                     loss = loss + own - own.detach() + pairs.value * len(part) / rows
                 elif self._loss.pairs:
-                    loss = loss + self._loss.of_pairs(logit, part.labels)
+                    loss = loss + self._loss.pair_loss(logit, part.labels)
                 self.manual_backward(loss)
                 losses.append(loss.detach())
         except torch.OutOfMemoryError:

@@ -24,7 +24,7 @@ from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable, UserError
 from tossctr.metrics.grouped import warn_of_missing_groups
 from tossctr.models import build_model
-from tossctr.models.layers.transformer import execute
+from tossctr.models.layers.transformer import set_execution
 from tossctr.progress import say
 from tossctr.training.callbacks import LastValidation, MonitorRule, RowProgress
 from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoint
@@ -117,7 +117,7 @@ def fit_network(
     valid_order = BatchRows(len(valid_rows), config.batch_size, shuffle=False)
     module = CTRModule(model, config, group, processes)
     module.micro_batch_events = micro_batches.micro_batch_events
-    execute(model, checkpointing=micro_batches.gradient_checkpointing)
+    set_execution(model, checkpointing=micro_batches.gradient_checkpointing)
     start = _go_on(folder, module, order, processes)
     progress = RowProgress(order, valid_order)
     rule = MonitorRule(

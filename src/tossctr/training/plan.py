@@ -15,7 +15,7 @@ from tossctr.data.prepare import Prepared
 from tossctr.errors import UserError
 from tossctr.models import build_model
 from tossctr.models.base import CTRModel
-from tossctr.models.layers.transformer import execute
+from tossctr.models.layers.transformer import set_execution
 from tossctr.training.micro_batches import PROBE_EVENTS, fit_micro_batches, probe, probe_step
 from tossctr.training.module import new_optimizer
 
@@ -81,7 +81,7 @@ def plan_memory(
     lengths = rows.event_counts()
     batch = probe(rows, lengths, PROBE_EVENTS[1], device)
     model = build_model(experiment.model, features, experiment.hyperparameters).to(device)
-    execute(model, checkpointing=fit.gradient_checkpointing)
+    set_execution(model, checkpointing=fit.gradient_checkpointing)
     seconds = {p: _seconds(model, experiment, batch, p) for p in _precisions(device)}
     rows_per_s = len(batch) / seconds[config.precision if config.precision in seconds else "32"]
     return MemoryPlan(

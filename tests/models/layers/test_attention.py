@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from tossctr.models.layers import attention
-from tossctr.models.layers.attention import packed_attention, padded_attention, slots_of
+from tossctr.models.layers.attention import packed_attention, pad_in_groups, padded_attention
 from tossctr.models.layers.packed import Events
 
 CASES = {
@@ -53,7 +53,7 @@ def test_packed_is_plain_attention_within_rows(case, heads, causal):
     lengths = CASES[case]
     events = events_of(lengths)
     qkv = draw(events.count)
-    found = packed_attention(*qkv, slots_of(events, heads), heads, causal=causal)
+    found = packed_attention(*qkv, pad_in_groups(events, heads), heads, causal=causal)
     plain = plain_attention(*qkv, lengths, heads, causal)
     torch.testing.assert_close(found, plain)
     weight = torch.linspace(-1, 1, found.numel(), dtype=found.dtype).view_as(found)
@@ -67,7 +67,7 @@ def test_packed_is_plain_attention_within_rows(case, heads, causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_gradients(causal):
-    slots = slots_of(events_of([2, 4, 4, 1]), 2)
+    slots = pad_in_groups(events_of([2, 4, 4, 1]), 2)
     qkv = draw(11, width=2)
     assert gradcheck(lambda q, k, v: packed_attention(q, k, v, slots, 2, causal=causal), qkv)
 
@@ -75,12 +75,12 @@ def test_gradients(causal):
 def test_groups_hold_similar_lengths_and_bounded_scores(monkeypatch):
     lengths = [1, 64, 60, 30, 29, 2, 64]
     events = events_of(lengths)
-    shapes = [(g.rows, g.length, g.filled is None) for g in slots_of(events, 2).groups]
+    shapes = [(g.rows, g.length, g.filled is None) for g in pad_in_groups(events, 2).groups]
     assert shapes == [(3, 64, False), (2, 30, False), (1, 2, True), (1, 1, True)]
     monkeypatch.setattr(attention, "MAX_SCORES", 2 * 64 * 64)
-    assert [g.rows for g in slots_of(events, 2).groups] == [1, 1, 1, 2, 1, 1]
+    assert [g.rows for g in pad_in_groups(events, 2).groups] == [1, 1, 1, 2, 1, 1]
     qkv = draw(events.count)
-    found = packed_attention(*qkv, slots_of(events, 2), 2)
+    found = packed_attention(*qkv, pad_in_groups(events, 2), 2)
     torch.testing.assert_close(found, plain_attention(*qkv, lengths, 2, False))
 
 
@@ -107,6 +107,6 @@ def test_dropout_drops_weights_and_keeps_their_mean():
     q = torch.zeros(600, 2)
     v = torch.ones(600, 2)
     torch.manual_seed(0)
-    out = packed_attention(q, q, v, slots_of(events, 1), 1, dropout_p=0.5)
+    out = packed_attention(q, q, v, pad_in_groups(events, 1), 1, dropout_p=0.5)
     assert out.std() > 0
     assert abs(float(out.mean()) - 1) < 0.02

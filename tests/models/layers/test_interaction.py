@@ -121,7 +121,7 @@ def test_what_events_share_is_crossed_once_a_row(block_of, name, layers):
         torch.randn(n, width, dtype=torch.float64, generator=generator).requires_grad_()
         for n, width in ((7, WIDTH), (3, 2 * WIDTH))
     )
-    found = interaction.of_events(own, shared, events)
+    found = interaction.forward_shared(own, shared, events)
     plain = interaction(torch.cat([own, shared[events.row]], dim=1))
     torch.testing.assert_close(found, plain)
     weight = torch.linspace(-1, 1, found.numel(), dtype=found.dtype).view_as(found)

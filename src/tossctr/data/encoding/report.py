@@ -51,14 +51,14 @@ class EncodingReport:
             if number:
                 getattr(self, name)[column] += number
 
-    def taken(self) -> EncodingReport:
+    def drain(self) -> EncodingReport:
         """What has been counted, leaving nothing."""
-        taken = EncodingReport()
-        taken.merge(self)
+        drained = EncodingReport()
+        drained.merge(self)
         self.rows = 0
         for name in _COUNTERS:
             getattr(self, name).clear()
-        return taken
+        return drained
 
     def unseen_shares(self) -> dict[str, float]:
         """By column with a vocabulary, the share of its values that are not in the vocabulary."""

@@ -11,17 +11,18 @@ from torch.nn import functional as F
 
 from tossctr.models.layers.packed import Events, take_unique
 
-SHORTEST_IN_GROUP = 0.875  # of the longest: at most 1/8 of a group's slots are padding
-MAX_SCORES = 2**25  # scores (rows x heads x T x T) of a group, bounds the kernels' scratch memory
+SHORTEST_IN_GROUP = 0.875  # relative to the longest: at most 1/8 of a group's slots are padding
+MAX_SCORES = 2**25  # rows x heads x T x T of a group; bounds the kernels' scratch memory
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of similar length that are padded to the longest of them.
+    """Rows of similar length, padded to the longest of them.
 
     Attributes:
-        rows, length: how many, and T.
-        filled: (rows, T) bool, False at padding; None where all are T long.
+        rows: the number of rows.
+        length: T, the longest row's.
+        filled: (rows, T) bool, False at padding; None if there is no padding.
     """
 
     rows: int
@@ -30,21 +31,22 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Slots:
-    """The groups of a batch and where each event lies in them, group after group: N slots.
+class PaddedGroups:
+    """A batch's M packed events in N slots of padded groups, one group after the other.
 
     Attributes:
-        source: (N,) int64, the packed event in each slot; padding repeats the row's last event.
-        place: (M,) int64, the slot of each packed event.
+        groups: the groups.
+        slot_to_event: (N,) int64; padding repeats the row's last event.
+        event_to_slot: (M,) int64.
     """
 
     groups: tuple[Group, ...]
-    source: Tensor
-    place: Tensor
+    slot_to_event: Tensor
+    event_to_slot: Tensor
 
 
-def attends_in_place(x: Tensor, dropout_p: float) -> bool:
-    """Whether `RaggedAttention` will do, which needs no groups: float32, on a CPU, no dropout."""
+def supports_packed_kernel(x: Tensor, dropout_p: float) -> bool:
+    """Whether `RaggedAttention` can be used: float32 on a CPU without dropout."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -53,8 +55,8 @@ def attends_in_place(x: Tensor, dropout_p: float) -> bool:
     )
 
 
-def slots_of(events: Events, num_heads: int) -> Slots:
-    """Split the rows, longest first, into groups of similar length (rows may come in any order)."""
+def pad_in_groups(events: Events, num_heads: int) -> PaddedGroups:
+    """Sort the rows by length and split them into groups of similar length."""
     device = events.offsets.device
     descending, order = events.lengths.cpu().sort(descending=True, stable=True)
     lengths = descending.tolist()
@@ -74,73 +76,73 @@ def slots_of(events: Events, num_heads: int) -> Slots:
         same = lengths[end - 1] == longest
         groups.append(Group(end - begin, longest, None if same else filled))
         begin = end
-    source = torch.cat([s.flatten() for s in sources])
-    taken = torch.cat([m.flatten() for m in masks]).nonzero().flatten()
-    place = torch.empty_like(taken)
-    place[source[taken]] = taken
-    return Slots(tuple(groups), source, place)
+    slot_to_event = torch.cat([s.flatten() for s in sources])
+    filled_slots = torch.cat([m.flatten() for m in masks]).nonzero().flatten()
+    event_to_slot = torch.empty_like(filled_slots)
+    event_to_slot[slot_to_event[filled_slots]] = filled_slots
+    return PaddedGroups(tuple(groups), slot_to_event, event_to_slot)
 
 
 class _Pad(torch.autograd.Function):
     """Packed (M, W) -> slots (N, W).
 
-    The gradient comes back along `place` alone: that of a padded slot is zero, because it is
-    masked as a key and dropped as a query.
+    The gradient of a padded slot is zero, because it is masked as a key and dropped as a query; so
+    only those of the events' own slots are gathered.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, source: Tensor, place: Tensor) -> Tensor:
-        ctx.save_for_backward(place)
-        return x.index_select(0, source)
+    def forward(ctx: Any, x: Tensor, slot_to_event: Tensor, event_to_slot: Tensor) -> Tensor:
+        ctx.save_for_backward(event_to_slot)
+        return x.index_select(0, slot_to_event)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (place,) = ctx.saved_tensors
-        return grads[0].index_select(0, place), None, None
+        (event_to_slot,) = ctx.saved_tensors
+        return grads[0].index_select(0, event_to_slot), None, None
 
 
 def packed_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    slots: Slots,
+    padded: PaddedGroups,
     num_heads: int,
     *,
     causal: bool = False,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Multi-head attention of each event to the events of its own row, no event being padding.
+    """Multi-head attention of each event to the events of its own row, none of them padding.
 
-    Rows are padded on the right, within their group only; with `causal` that needs no mask, since
-    a real query comes before all padding.
+    Rows are padded on the right, to the length of their group. With `causal` that needs no mask:
+    padding comes after every event.
 
     Args:
         q: queries (M, D) packed.
-        k: keys, likewise.
-        v: values, likewise.
+        k: keys (M, D).
+        v: values (M, D).
         num_heads: divides D.
-        slots: from `slots_of`, once for all layers.
+        padded: from `pad_in_groups`, computed once for all layers.
         causal: an event sees itself and earlier ones only.
         dropout_p: dropout on the attention weights.
 
     Returns:
         (M, D) packed.
     """
-    sizes = [group.rows * group.length for group in slots.groups]
-    padded = [
-        _Pad.apply(x, slots.source, slots.place).split(sizes)  # type: ignore[no-untyped-call]
+    sizes = [group.rows * group.length for group in padded.groups]
+    qkv = [
+        _Pad.apply(x, padded.slot_to_event, padded.event_to_slot).split(sizes)  # type: ignore[no-untyped-call]
         for x in (q, k, v)
     ]
     out = [
         _attend(
-            [x.view(group.rows, group.length, num_heads, -1).transpose(1, 2) for x in qkv],
+            [x.view(group.rows, group.length, num_heads, -1).transpose(1, 2) for x in tensors],
             mask=None if causal or group.filled is None else group.filled[:, None, None, :],
             causal=causal,
             dropout_p=dropout_p,
         )
-        for group, *qkv in zip(slots.groups, *padded, strict=True)
+        for group, *tensors in zip(padded.groups, *qkv, strict=True)
     ]
-    return take_unique(torch.cat(out), slots.place)
+    return take_unique(torch.cat(out), padded.event_to_slot)
 
 
 def padded_attention(
@@ -153,11 +155,15 @@ def padded_attention(
     causal: bool = False,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """The same for rows that are all `events.max_length` long, padding (`events.real`) included.
+    """`packed_attention` for rows of equal length that contain padding, marked by `events.real`.
 
-    Padded keys are blocked, except from the padded event itself, which would see nothing else.
+    A padded key is masked for all queries but itself, whose softmax would otherwise be empty.
+
+    Raises:
+        ValueError: `events.real` is None.
     """
-    assert events.real is not None
+    if events.real is None:
+        raise ValueError("the events contain no padding")
     length = events.max_length
     itself = torch.eye(length, dtype=torch.bool, device=q.device)
     allowed = events.real.view(events.rows, 1, 1, length) | itself

@@ -39,7 +39,7 @@ class CrossNetV2(nn.Module):
             x = torch.addcmul(x, x0, linear(x))
         return x
 
-    def of_events(self, own: Tensor, shared: Tensor, events: Events) -> Tensor:
+    def forward_shared(self, own: Tensor, shared: Tensor, events: Events) -> Tensor:
         """The same for events [own, shared] whose last part is one for all events of a row.
 
         A [own, shared] + b = A_own own + (A_shared shared + b), and the bracket is computed once a

@@ -71,11 +71,11 @@ class Interaction(nn.Module):
             out = self.block(x)
         return out
 
-    def of_events(self, own: Tensor, shared: Tensor, events: Events) -> Tensor:
+    def forward_shared(self, own: Tensor, shared: Tensor, events: Events) -> Tensor:
         """The same for [own, shared] at each event: own (M, ...), shared (B, ...) by row."""
         block = self.block
         if isinstance(block, CrossNetV2) and block.linears and not _autocast(own):
-            return block.of_events(own, shared, events)
+            return block.forward_shared(own, shared, events)
         out: Tensor = self(torch.cat([own, broadcast(shared, events)], dim=1))
         return out
 
