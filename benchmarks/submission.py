@@ -48,7 +48,7 @@ from tossctr.inference.predict import predict_file
 from tossctr.inference.predictor import Scorer
 from tossctr.metrics.ceiling import read_truth
 from tossctr.metrics.registry import evaluate
-from tossctr.metrics.uncertainty import interval, standard_errors
+from tossctr.metrics.uncertainty import standard_errors
 from tossctr.runs.run_folder import Run
 from tossctr.training.device import resolve_device
 from tossctr.trees.config import LightGBMConfig
@@ -103,7 +103,9 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
     mapped = to_score(held.logit)
     oof = evaluate(held.label, mapped)[SCORE]
     error = standard_errors(held.label, mapped)[SCORE]
-    low, high = interval(oof, error, len(held), len(label))
+    # A prediction interval: both samples of rows are random.
+    half = 1.96 * error * (1 + len(held) / len(label)) ** 0.5
+    low, high = oof - half, oof + half
     chance = expected_score(np.zeros(len(label)), truth)[SCORE]
     return {
         "singles": singles,

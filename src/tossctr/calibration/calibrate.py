@@ -20,6 +20,12 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from tossctr.artefact import Artefact, Sha256, read_artefact, read_json, sealed, unsealed
+from tossctr.calibration.cross_validation import (
+    Mask,
+    cross_fit,
+    one_standard_error,
+    stratified_folds,
+)
 from tossctr.calibration.held_out import HeldOut
 from tossctr.calibration.maps import MAPS, Floats, Parameters, cross_entropy
 from tossctr.calibration.objectives import AIMS
@@ -28,6 +34,7 @@ from tossctr.errors import UserError
 from tossctr.files import write_json
 from tossctr.metrics.registry import evaluate
 from tossctr.metrics.reliability import reliability
+from tossctr.metrics.uncertainty import MeanStd
 from tossctr.progress import say
 
 VERSION = 2
@@ -169,12 +176,14 @@ def calibrate(
     z, label, weight = _inputs(held, objective)
     clicks = int(label.sum())
     balanced = AIMS[objective].balanced
-    losses: dict[str, tuple[float, float]] = {}
+    losses: dict[str, MeanStd] = {}
     method, out_of_fold = "shift", z
     if objective != "raw" and min(clicks, len(label) - clicks) >= MIN_CLICKS:
-        fold = stratified_folds(label)
+        fold = stratified_folds(label, FOLDS, np.random.default_rng(SEED))
         mapped = {name: _cross_fitted(name, z, label, weight, fold) for name in MAPS}
-        method, losses = _select(mapped, label, weight, fold)
+        by_fold = {name: _losses(values, label, weight, fold) for name, values in mapped.items()}
+        method = one_standard_error(by_fold)
+        losses = {name: MeanStd.of(loss.tolist()) for name, loss in by_fold.items()}
         out_of_fold = mapped[method]
     elif objective != "raw":
         instead = "only the prior is shifted" if balanced else "probabilities are not calibrated"
@@ -183,7 +192,7 @@ def calibrate(
         calibrator=fit_calibrator(held, objective, method),
         rows=len(label),
         clicks=clicks,
-        losses=losses,
+        losses={name: (loss.mean, loss.error) for name, loss in losses.items()},
         before=evaluate(label, held.logit, metrics, group=held.group),
         # One map for all rows keeps the ranking; the cross-fitted maps of several folds may not.
         after=evaluate(label, out_of_fold, metrics, group=held.group, ranked_by=held.logit),
@@ -223,43 +232,17 @@ def balanced_weights(label: Floats) -> Floats:
     return weight
 
 
-def stratified_folds(label: Floats) -> NDArray[np.int64]:
-    """(N,) fold of each row, with the same share of clicks in each fold."""
-    rng = np.random.default_rng(SEED)
-    fold = np.empty(len(label), np.int64)
-    for of_class in (label > 0.5, label <= 0.5):
-        count = int(of_class.sum())
-        fold[of_class] = rng.permutation(count) % FOLDS
-    return fold
-
-
 def _cross_fitted(
     name: str, z: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64]
 ) -> Floats:
-    """(N,) logits, each from a map that was fit on the other folds."""
-    result = np.empty_like(z)
-    for k in range(FOLDS):
-        fit, held = fold != k, fold == k
-        parameters = MAPS[name].fit(z[fit], label[fit], weight[fit])
-        result[held] = MAPS[name].apply(z[held], parameters)
-    return result
+    """(N,) logits, each mapped by a map that was fit on the other folds."""
+
+    def mapped(fit: Mask, held: Mask) -> Floats:
+        return MAPS[name].apply(z[held], MAPS[name].fit(z[fit], label[fit], weight[fit]))
+
+    return cross_fit(fold, mapped)
 
 
-def _select(
-    mapped: Mapping[str, Floats], label: Floats, weight: Floats, fold: NDArray[np.int64]
-) -> tuple[str, dict[str, tuple[float, float]]]:
-    by_fold = {
-        name: np.bincount(fold, weight * cross_entropy(values, label)) / np.bincount(fold, weight)
-        for name, values in mapped.items()
-    }
-    best = min(by_fold.values(), key=lambda loss: float(loss.mean()))
-    selected = next(
-        name
-        for name, loss in by_fold.items()
-        if (loss - best).mean() <= (loss - best).std(ddof=1) / np.sqrt(FOLDS)
-    )
-    losses = {
-        name: (float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(FOLDS)))
-        for name, loss in by_fold.items()
-    }
-    return selected, losses
+def _losses(values: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64]) -> Floats:
+    """(folds,) weighted cross entropy of logits."""
+    return np.bincount(fold, weight * cross_entropy(values, label)) / np.bincount(fold, weight)

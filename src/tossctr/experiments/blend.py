@@ -17,7 +17,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from tossctr.calibration.calibrate import balanced_weights, stratified_folds
+from tossctr.calibration.calibrate import FOLDS, SEED, balanced_weights
+from tossctr.calibration.cross_validation import (
+    Mask,
+    cross_fit,
+    one_standard_error,
+    stratified_folds,
+)
 from tossctr.calibration.held_out import OUT_OF_FOLD, HeldOut, write_held_out
 from tossctr.calibration.maps import MAPS, Floats
 from tossctr.calibration.objectives import AIMS, Aim
@@ -98,7 +104,11 @@ def blend(
     held = {name: held_out(run, device) for name, run in members.items()}
     first = _same_rows(held)
     label = first.label.astype(np.float64)
-    fold = stratified_folds(label) if first.fold is None else first.fold.astype(np.int64)
+    fold = (
+        stratified_folds(label, FOLDS, np.random.default_rng(SEED))
+        if first.fold is None
+        else first.fold.astype(np.int64)
+    )
     _check_folds(fold, label)
     logits = np.stack([h.logit for h in held.values()])
     objective = objective or _objective(members)
@@ -111,7 +121,7 @@ def blend(
     }
     methods = {m: _scores(values, label, weight, fold, aim) for m, values in crossed.items()}
     best = max(singles, key=lambda name: aim.sign * float(singles[name][aim.metric].mean()))
-    chosen = method or _choose(methods, aim)
+    chosen = method or one_standard_error({m: -aim.sign * methods[m][aim.metric] for m in METHODS})
     result = BlendResult(
         objective=objective,
         combination=fit_combination(chosen, logits, label, weight),
@@ -208,41 +218,35 @@ def _check_folds(fold: NDArray[Any], label: Floats) -> None:
             )
 
 
-def _folds(fold: np.ndarray) -> Sequence[int]:
+def _folds(fold: NDArray[np.int64]) -> Sequence[int]:
     return range(int(fold.max()) + 1)
 
 
 def _cross_fitted(
-    method: Method, logits: Floats, label: Floats, weight: Floats, fold: np.ndarray
+    method: Method, logits: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64]
 ) -> Floats:
-    result = np.empty_like(label)
-    for k in _folds(fold):
-        fit, held = fold != k, fold == k
-        combination = fit_combination(method, logits[:, fit], label[fit], weight[fit])
-        result[held] = combination(logits[:, held])
-    return result
+    """(N,) combined logits, each by a combination that was fit on the other folds."""
+
+    def combined(fit: Mask, held: Mask) -> Floats:
+        return fit_combination(method, logits[:, fit], label[fit], weight[fit])(logits[:, held])
+
+    return cross_fit(fold, combined)
 
 
 def _scores(
-    values: Floats, label: Floats, weight: Floats, fold: np.ndarray, aim: Aim
+    values: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64], aim: Aim
 ) -> dict[str, Floats]:
-    """By metric, (folds,): of logits calibrated by a map that was fit without the fold."""
-    by_fold = []
-    for k in _folds(fold):
-        fit, held = fold != k, fold == k
+    """(folds,) by metric, of logits after cross-fitted calibration by prior shift and Platt."""
+    platt = MAPS["platt"]
+
+    def calibrated(fit: Mask, held: Mask) -> Floats:
         shift = float(logit(label[fit].mean())) if aim.balanced else 0.0
-        platt = MAPS["platt"]
         parameters = platt.fit(values[fit] - shift, label[fit], weight[fit])
-        mapped = platt.apply(values[held] - shift, parameters)
-        by_fold.append(evaluate(label[held], mapped, aim.scores))
+        return platt.apply(values[held] - shift, parameters)
+
+    mapped = cross_fit(fold, calibrated)
+    by_fold = [evaluate(label[fold == k], mapped[fold == k], aim.scores) for k in _folds(fold)]
     return {name: np.array([scores[name] for scores in by_fold]) for name in aim.scores}
-
-
-def _choose(methods: Mapping[Method, Mapping[str, Floats]], aim: Aim) -> Method:
-    scores = {name: aim.sign * found[aim.metric] for name, found in methods.items()}
-    best = max(scores.values(), key=lambda values: float(values.mean()))
-    worse = {name: MeanStd.of((best - values).tolist()) for name, values in scores.items()}
-    return next(name for name in METHODS if worse[name].mean <= worse[name].error)
 
 
 def _over_folds(scores: Mapping[str, Floats]) -> dict[str, MeanStd]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tossctr.calibration.cross_validation import stratified_folds
 from tossctr.config.choices import FoldMethod
 from tossctr.errors import UserError
 from tossctr.metrics.grouped import NO_GROUP
@@ -44,10 +45,10 @@ def assign_folds(
         if group is None:
             raise UserError("is needed for folds by group", key="group_id", remedy="name a feature")
         fold[:] = _by_group(np.asarray(group), folds, rng)
+    elif method == "stratified":
+        fold[:] = stratified_folds(positive, folds, rng)
     else:
-        strata = [positive, ~positive] if method == "stratified" else [np.ones(rows, bool)]
-        for rows_of in strata:
-            fold[rows_of] = rng.permutation(int(rows_of.sum())) % folds
+        fold[:] = rng.permutation(rows) % folds
     for k in range(folds):
         clicks, held = int(positive[fold == k].sum()), int((fold == k).sum())
         if not 0 < clicks < held:

@@ -67,10 +67,3 @@ def standard_errors(
         return float(np.std([metrics[name] for metrics in without]) * math.sqrt(GROUPS - 1))
 
     return {name: error(name) for name in without[0]}
-
-
-def interval(value: float, error: float, rows: int, test_rows: int) -> tuple[float, float]:
-    """The 95 % prediction interval for the metric on `test_rows` other rows from the same
-    distribution, given its value and standard error on `rows`: both samples are random."""
-    half = 1.96 * error * math.sqrt(1 + rows / test_rows)
-    return value - half, value + half
