@@ -36,7 +36,7 @@ from tossctr.families.experiment import load_dataset, load_experiment
 from tossctr.inference import kept
 from tossctr.inference.predict import BATCH_ROWS
 from tossctr.pipeline.submit import submit
-from tossctr.runs.run_folder import Run
+from tossctr.runs.run import Run
 from tossctr.runs.train import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"

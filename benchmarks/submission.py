@@ -40,16 +40,14 @@ from tossctr.calibration.calibrate import calibrate
 from tossctr.calibration.held_out import HeldOut
 from tossctr.data.synthetic import synthesize
 from tossctr.experiments.blend import blend
-from tossctr.experiments.opening import open_scorer
+from tossctr.experiments.predictors import load_predictor
 from tossctr.experiments.train import train_in_folds
 from tossctr.families.experiment import load_experiment
-from tossctr.inference.held_out import calibrator, held_out
-from tossctr.inference.predict import predict_file
-from tossctr.inference.predictor import Scorer
+from tossctr.inference.calibrator import calibrator_of
+from tossctr.inference.predictor import Predictor
 from tossctr.metrics.ceiling import read_truth
 from tossctr.metrics.registry import evaluate
 from tossctr.metrics.uncertainty import standard_errors
-from tossctr.runs.run_folder import Run
 from tossctr.training.device import resolve_device
 from tossctr.trees.config import LightGBMConfig
 
@@ -60,8 +58,8 @@ OF_NETWORKS = ("negative_sampling=0.25", "epochs=10", "embedding_regularizer=1e-
 SCORE = "competition_score"
 
 
-def logits_of(scorer: Run | Scorer, test: Path, device: torch.device) -> np.ndarray:
-    return np.concatenate([p.logit for p in predict_file(scorer, test, device=device)])
+def logits_of(scorer: Predictor, test: Path, device: torch.device) -> np.ndarray:
+    return np.concatenate([p.logit for p in scorer.logits(test, device=device)])
 
 
 def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
         f"seed={seed}",
         *options.set,
     ]
-    members: dict[str, Run | Scorer] = {}
+    members: dict[str, Predictor] = {}
     singles = {}
     for expid in options.models.split(","):
         experiment = load_experiment(CONFIGS, expid, overrides)
@@ -87,19 +85,19 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
         )
         members[expid] = scorer
         raw = logits_of(scorer, test, device)
-        mapped = calibrator(scorer, SCORE, device)(raw)
+        mapped = calibrator_of(scorer, SCORE, device)(raw)
         singles[expid] = {
             "raw": expected_score(raw, truth)[SCORE],
             "calibrated": expected_score(mapped, truth)[SCORE],
         }
     result = blend(members, folder / "runs" / "blend", device)
-    blended = open_scorer(folder / "runs" / "blend")
+    blended = load_predictor(folder / "runs" / "blend")
     raw = logits_of(blended, test, device)
-    to_score = calibrator(blended, SCORE, device)
+    to_score = calibrator_of(blended, SCORE, device)
     before, after = expected_score(raw, truth), expected_score(to_score(raw), truth)
     best = expected_score(logit(truth) - logit(truth.mean()), truth)
     on_clicks = evaluate(label, to_score(raw))
-    held = held_out(blended, device)
+    held = blended.held_out(device)
     mapped = to_score(held.logit)
     oof = evaluate(held.label, mapped)[SCORE]
     error = standard_errors(held.label, mapped)[SCORE]

@@ -18,12 +18,12 @@ from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.prepare import Prepared
 from tossctr.data.prepare import prepare as prepare_dataset
 from tossctr.errors import UserError
-from tossctr.experiments.opening import open_scorer
-from tossctr.inference.held_out import calibrator
+from tossctr.experiments.predictors import load_predictor
+from tossctr.inference.calibrator import calibrator_of
 from tossctr.inference.predict import BATCH_ROWS, predict_rows
-from tossctr.inference.predictor import Scorer, members_of, objective_of
+from tossctr.inference.predictor import Predictor
 from tossctr.pipeline.train import train_experiment
-from tossctr.runs.run_folder import Run
+from tossctr.runs.run import Run
 from tossctr.training.device import resolve_device
 from tossctr.waiting import say_if_threads_spin
 
@@ -62,17 +62,17 @@ def train(experiment: Experiment, *, gpu: int | None = None, fresh: bool = False
     return train_experiment(experiment, resolve_device(gpu), fresh=fresh)
 
 
-def load_run(folder: str | Path) -> Run | Scorer:
+def load_run(folder: str | Path) -> Predictor:
     """Open the folder of a run, of the folds of one, or of a blend.
 
     Raises:
         UserError: nothing there, or not what was written.
     """
-    return open_scorer(Path(folder))
+    return load_predictor(Path(folder))
 
 
 def predict(
-    run: Run | Scorer | str | Path,
+    run: Predictor | str | Path,
     rows: Any,
     *,
     objective: Objective | None = None,
@@ -100,10 +100,10 @@ def predict(
     say_if_threads_spin()
     opened = load_run(run) if isinstance(run, str | Path) else run
     device = resolve_device(gpu)
-    chosen = calibrator(opened, objective or objective_of(opened), device)
+    chosen = calibrator_of(opened, objective or opened.objective, device)
     table = as_table(rows)
-    logits = np.empty((len(members_of(opened)), len(table)))
-    for number, runs in enumerate(members_of(opened)):
+    logits = np.empty((len(opened.members), len(table)))
+    for number, runs in enumerate(opened.members):
         encoder = runs[0].encoder
         columns = list(encoder.columns(labelled=False))
         _require(columns, table.column_names)
@@ -113,13 +113,13 @@ def predict(
             of_runs = [predict_rows(one, encoded, device=device) for one in runs]
             logits[number, start : start + len(encoded)] = np.mean(of_runs, axis=0)
             start += len(encoded)
-    logit = opened.combine(logits) if isinstance(opened, Scorer) else logits[0]
+    logit = opened.combine(logits)
     probability: NDArray[np.float64] = expit(chosen(logit))
     return probability
 
 
 def write_report(
-    runs: Run | Scorer | str | Path | Sequence[Run | Scorer | str | Path],
+    runs: Predictor | str | Path | Sequence[Predictor | str | Path],
     output: str | Path = "report.html",
     *,
     gpu: int | None = None,
@@ -139,8 +139,8 @@ def write_report(
     """
     from tossctr.report.page import write_report as write
 
-    several = [runs] if isinstance(runs, Run | Scorer | str | Path) else runs
-    folders = [run.folder if isinstance(run, Run | Scorer) else Path(run) for run in several]
+    several = [runs] if isinstance(runs, Predictor | str | Path) else runs
+    folders = [run.folder if isinstance(run, Predictor) else Path(run) for run in several]
     return write(folders, Path(output), resolve_device(gpu), force=force)
 
 

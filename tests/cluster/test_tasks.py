@@ -24,12 +24,12 @@ from tossctr.data.prepare import prepare
 from tossctr.data.preparing import passes
 from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
+from tossctr.experiments.predictors import Folds
 from tossctr.families.experiment import load_experiment
 from tossctr.inference import kept
 from tossctr.inference.predict import BATCH_ROWS
-from tossctr.inference.predictor import Scorer
 from tossctr.pipeline.submit import submit
-from tossctr.runs.run_folder import Run
+from tossctr.runs.run import Run
 from tossctr.runs.train import train
 
 pytestmark = pytest.mark.cluster
@@ -190,11 +190,8 @@ def test_workers_score_to_the_bytes_of_one_process(
     run: Run, several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept, "PART_ROWS", BATCH_ROWS)
-    scored = (
-        Scorer(run.folder / "run.json", ((run, run),), lambda logits: logits[0], {}, "raw")
-        if several
-        else run
-    )
+    (tmp_path / "folds.json").write_text("{}")
+    scored = Folds(tmp_path, (run, run), {}) if several else run
     outputs = [tmp_path / "alone.csv", tmp_path / "together.csv"]
     device = torch.device("cpu")
     alone = submit(scored, data=None, sample=None, output=outputs[0], device=device)

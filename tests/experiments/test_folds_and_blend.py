@@ -22,11 +22,11 @@ from tossctr.experiments.blend import blend
 from tossctr.experiments.combination import fit_combination
 from tossctr.experiments.fold_assignment import assign_folds
 from tossctr.experiments.leaderboard import leaderboard
-from tossctr.experiments.opening import open_scorer
+from tossctr.experiments.predictors import Folds, load_predictor
 from tossctr.experiments.recipe import Recipe
 from tossctr.experiments.train import train_in_folds, train_recipe
-from tossctr.inference.held_out import calibrator, held_out
-from tossctr.inference.predict import predict_file, predict_rows
+from tossctr.inference.calibrator import calibrator_of
+from tossctr.inference.predict import predict_rows
 from tossctr.metrics.registry import evaluate
 from tossctr.pipeline.submit import submit
 from tossctr.pipeline.train import train_experiment
@@ -54,7 +54,7 @@ def blended(folds, data):
 
 def test_every_row_is_predicted_by_the_run_that_never_saw_it(folds, experiment):
     scorer = folds["DCNv2_toy"]
-    held = held_out(scorer, CPU)
+    held = scorer.held_out(CPU)
     rows = prepare(experiment("DCNv2_toy").dataset).train
     np.testing.assert_array_equal(held.label, rows.label)
     np.testing.assert_array_equal(held.row, np.arange(len(rows)))
@@ -92,7 +92,7 @@ def test_folds_are_kept_where_the_project_has_been_moved(
     monkeypatch.setattr(folding, "train", lambda *a, **k: pytest.fail("trained again"))
     moved = in_folds(experiment("DeepFM_toy", root=tmp_path / "moved"))
     np.testing.assert_array_equal(
-        held_out(moved, CPU).label, held_out(folds["DeepFM_toy"], CPU).label
+        moved.held_out(CPU).label, folds["DeepFM_toy"].held_out(CPU).label
     )
 
 
@@ -100,8 +100,8 @@ def test_another_config_starts_anew_and_a_plain_run_leaves_folds_alone(experimen
     root = f"model_root={data / 'other'}"
     first = in_folds(experiment("DCNv2_toy", root))
     run = train_experiment(experiment("DCNv2_toy", root), CPU)
-    assert open_scorer(run.folder, prefer_folds=True).marker == first.marker
-    assert open_scorer(run.folder).folder == run.folder
+    assert load_predictor(run.folder, prefer_folds=True).marker == first.marker
+    assert load_predictor(run.folder).folder == run.folder
     before = first.marker.read_bytes()
     again = in_folds(experiment("DCNv2_toy", root, "learning_rate=0.01"))
     assert again.marker.read_bytes() != before
@@ -109,7 +109,7 @@ def test_another_config_starts_anew_and_a_plain_run_leaves_folds_alone(experimen
     assert (data / "other" / "DCNv2_toy.folds.1" / "folds.json").read_bytes() == before
     (again.folder / "oof.parquet").write_bytes(b"")
     with pytest.raises(UserError, match="has changed"):
-        open_scorer(again.folder)
+        load_predictor(again.folder)
 
 
 class Killed(BaseException):
@@ -195,31 +195,28 @@ def test_a_recipe_is_its_folds_blended_and_goes_on_where_it_was(
 
 
 def _held(folder):
-    held = held_out(open_scorer(folder), CPU)
+    held = load_predictor(folder).held_out(CPU)
     return held.label, held.logit
 
 
 def test_predictions_of_folds_are_the_mean_of_their_logits(folds, data):
     scorer = folds["DCNv2_toy"]
     test = data / "test.parquet"
-    whole = np.concatenate([p.logit for p in predict_file(scorer, test, device=CPU)])
+    whole = np.concatenate([p.logit for p in scorer.logits(test, device=CPU)])
     each = [
-        np.concatenate([p.logit for p in predict_file(run, test, device=CPU)])
-        for run in scorer.members[0]
+        np.concatenate([p.logit for p in run.logits(test, device=CPU)]) for run in scorer.members[0]
     ]
     np.testing.assert_allclose(whole, np.mean(each, axis=0), rtol=1e-6)
 
 
 def test_a_blend_scores_a_file_as_its_members_say(blended, folds, data, tmp_path):
     folder, result = blended
-    scorer = open_scorer(folder)
+    scorer = load_predictor(folder)
     output = tmp_path / "out.csv"
-    chosen = calibrator(scorer, "competition_score", CPU)
+    chosen = calibrator_of(scorer, "competition_score", CPU)
     submit(scorer, data=None, sample=None, output=output, device=CPU)
     test = data / "test.parquet"
-    each = [
-        np.concatenate([p.logit for p in predict_file(f, test, device=CPU)]) for f in folds.values()
-    ]
+    each = [np.concatenate([p.logit for p in f.logits(test, device=CPU)]) for f in folds.values()]
     expected = expit(chosen(np.array(result.combination.weights) @ np.stack(each)))
     written = pyarrow.csv.read_csv(output).column(1).to_numpy()
     np.testing.assert_allclose(written, expected, rtol=1e-6)
@@ -228,19 +225,19 @@ def test_a_blend_scores_a_file_as_its_members_say(blended, folds, data, tmp_path
 def test_a_calibration_that_somebody_changed_bends_no_score(blended, capsys):
     """A shift of -30 put every probability at 1."""
     folder, _ = blended
-    scorer = open_scorer(folder)
-    chosen = calibrator(scorer, "competition_score", CPU)
+    scorer = load_predictor(folder)
+    chosen = calibrator_of(scorer, "competition_score", CPU)
     file = folder / "calibration_competition_score.json"
     written = file.read_text()
     capsys.readouterr()
-    assert calibrator(scorer, "competition_score", CPU) == chosen
+    assert calibrator_of(scorer, "competition_score", CPU) == chosen
     assert "again" not in capsys.readouterr().err
     content = json.loads(written)
     del content["sha256"]
     content["calibrator"]["shift"] = -30.0
     for changed in (json.dumps(sealed(content)), "[]", "[" * 100_000, '{"version": 1}'):
         file.write_text(changed)
-        assert calibrator(scorer, "competition_score", CPU) == chosen
+        assert calibrator_of(scorer, "competition_score", CPU) == chosen
         assert json.loads(file.read_text()) == json.loads(written)
 
 
@@ -252,11 +249,11 @@ def test_a_blend_of_what_has_changed_or_differs_is_refused(blended, folds, exper
         blend({"a": folds["DCNv2_toy"], "b": other}, data / "x", CPU)
     folder = data / "copied" / "blend"
     shutil.copytree(data / "runs", data / "copied")  # a blend and its members move together
-    assert len(open_scorer(folder).members) == 2
+    assert len(load_predictor(folder).members) == 2
     marker = data / "copied" / "DCNv2_toy.folds" / "folds.json"
     marker.write_text(marker.read_text() + " ")
     with pytest.raises(UserError, match="has changed"):
-        open_scorer(folder)
+        load_predictor(folder)
 
 
 def test_the_table_has_a_line_for_each_and_survives_damage(blended, folds, data, experiment):
@@ -316,7 +313,7 @@ def test_commands_blend_list_and_submit_for_the_score(folds, data, tmp_path, cap
         pyarrow.csv.read_csv(tmp_path / f"{name}.csv").column(1).to_numpy()
         for name in ("score", "raw")
     )
-    held = held_out(open_scorer(folder), CPU)
+    held = load_predictor(folder).held_out(CPU)
     np.testing.assert_allclose(logit(score), logit(raw) - logit(held.prior), atol=1e-6)
 
 
@@ -361,16 +358,14 @@ def test_the_gain_of_a_blend_is_that_of_rows_nobody_saw(tmp_path, folds):
             np.arange(len(z)), label, z, 0.05, "train", (np.arange(len(z)) % 4).astype(np.int16)
         )
         write_held_out(tmp_path / name / "oof.parquet", held)
-        scorers[name] = folding.Scorer(
-            tmp_path / name / "folds.json",
-            folds["DCNv2_toy"].members,
-            lambda x: x[0],
-            {},
-            "competition_score",
-        )
-    gain = blend({n: scorers[n] for n in "ab"}, tmp_path / "x", CPU).gain["competition_score"]
+        scorers[name] = Folds(tmp_path / name, folds["DCNv2_toy"].runs, {})
+    gain = blend(
+        {n: scorers[n] for n in "ab"}, tmp_path / "x", CPU, objective="competition_score"
+    ).gain["competition_score"]
     assert gain.mean > 4 * gain.error > 0
-    same = blend({n: scorers[n] for n in ("a", "copy")}, tmp_path / "y", CPU)
+    same = blend(
+        {n: scorers[n] for n in ("a", "copy")}, tmp_path / "y", CPU, objective="competition_score"
+    )
     assert abs(same.gain["competition_score"].mean) < 1e-6
 
 

@@ -9,7 +9,7 @@ import pytest
 from tossctr.errors import UserError
 from tossctr.experiments.leaderboard import leaderboard
 from tossctr.experiments.marker import read_blend, read_folds
-from tossctr.experiments.opening import open_scorer
+from tossctr.experiments.predictors import load_predictor
 from tossctr.metrics.registry import default_metrics
 
 HASH = "a" * 64
@@ -153,4 +153,4 @@ def test_a_table_leaves_out_what_cannot_be_read(tmp_path, capsys):
     assert capsys.readouterr().err.count("left out: ") == len(texts) + 2
     for name in texts:
         with pytest.raises(UserError):
-            open_scorer(tmp_path / name)
+            load_predictor(tmp_path / name)

@@ -58,9 +58,8 @@ def data(run, request, tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    even = kept.predict_file
     monkeypatch.setattr(kept, "PART_ROWS", 200)
-    monkeypatch.setattr(kept, "predict_file", lambda *a, **k: even(*a, **k, batch_rows=100))
+    monkeypatch.setattr(kept, "BATCH_ROWS", 100)
 
 
 def submit(run, data, output, **options):
@@ -151,9 +150,9 @@ def test_a_damaged_part_is_scored_again(run, data, tmp_path, monkeypatch):
 
 
 def test_batches_are_even_whatever_the_file_is_cut_in(run, data):
-    sizes = [len(p.logit) for p in kept.predict_file(run, data, device=CPU, start=300)]
+    sizes = [len(p.logit) for p in run.logits(data, device=CPU, start=300, batch_rows=100)]
     assert sizes == [100] * 11 + [50]
-    assert np.isfinite(next(kept.predict_file(run, data, device=CPU)).logit).all()
+    assert np.isfinite(next(run.logits(data, device=CPU)).logit).all()
 
 
 def test_two_runs_do_not_write_one_output(run, data, tmp_path):

@@ -21,7 +21,7 @@ from tossctr.cli import main
 from tossctr.errors import UserError
 from tossctr.experiments.blend import blend
 from tossctr.experiments.leaderboard import leaderboard
-from tossctr.experiments.opening import open_scorer
+from tossctr.experiments.predictors import load_predictor
 from tossctr.families.experiment import load_experiment
 from tossctr.metrics.reliability import reliability
 from tossctr.pipeline import submit as submitting
@@ -190,12 +190,14 @@ def test_a_blend_is_weighed_and_judged_by_the_data_sets_objective(project, runs,
     assert set(result.gain) == {"logloss", "AP", "AUC"}
     best = min(result.singles, key=lambda name: result.singles[name]["logloss"].mean)
     assert result.best_single == best
-    scorer = open_scorer(tmp_path / "blend")
+    scorer = load_predictor(tmp_path / "blend")
     assert scorer.objective == "logloss"
     held = scorer.held_out_metrics
     assert 0.5 < held["AUC"] < 1
     for_score = blend(members, tmp_path / "score", CPU, objective="competition_score")
-    assert open_scorer(tmp_path / "score").objective == for_score.objective == "competition_score"
+    assert (
+        load_predictor(tmp_path / "score").objective == for_score.objective == "competition_score"
+    )
     with pytest.raises(UserError, match="different objectives"):
         blend({"a": runs["trees"], "b": runs["scored"]}, tmp_path / "x", CPU)
 

@@ -25,12 +25,11 @@ from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_dataset
 from tossctr.files import locked
-from tossctr.inference.predict import predict_file
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import Export, export, feature_map
 from tossctr.models import build_model
 from tossctr.models.deepfm import DeepFMConfig
-from tossctr.runs.run_folder import Run
+from tossctr.runs.run import Run
 from tossctr.training.networks import Network
 
 CONFIG = """
@@ -226,7 +225,7 @@ def untrained(dataset: DatasetConfig, data: Prepared) -> Run:
 
 
 def scored(run: Run, path: Path) -> tuple[list[str], Any]:
-    parts = list(predict_file(run, path, device=torch.device("cpu"), id_col="ID", batch_rows=25))
+    parts = list(run.logits(path, device=torch.device("cpu"), id_col="ID", batch_rows=25))
     ids = [i for part in parts if part.id is not None for i in part.id.to_pylist()]
     return ids, np.concatenate([part.logit for part in parts])
 

@@ -20,7 +20,8 @@ from tossctr.metrics.registry import METRICS, Metric, evaluate
 from tossctr.pipeline.evaluate import evaluate_run
 from tossctr.report.collect import collect
 from tossctr.report.tables import scores
-from tossctr.runs.run_folder import Run, load_run
+from tossctr.runs.run import Run
+from tossctr.runs.run_folder import load_run
 from tossctr.runs.train import train
 from tossctr.training.device import resolve_device
 

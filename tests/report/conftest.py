@@ -10,7 +10,7 @@ from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.experiments.blend import blend
 from tossctr.experiments.folds import folds_of, train_folds
-from tossctr.experiments.opening import open_scorer
+from tossctr.experiments.predictors import load_predictor
 from tossctr.families.experiment import load_experiment
 from tossctr.report.collect import collect
 from tossctr.runs.train import train
@@ -65,7 +65,7 @@ def blended(project, folds):
     """Both."""
     folder = project / "checkpoints" / "blend"
     blend(dict(zip(("trees", "cross"), folds, strict=True)), folder, CPU)
-    return open_scorer(folder)
+    return load_predictor(folder)
 
 
 def trained(project, expid, *overrides):

@@ -10,7 +10,6 @@ import pytest
 import torch
 from markup import Checked
 
-from tossctr.inference.held_out import held_out
 from tossctr.metrics.registry import evaluate
 from tossctr.report import tables
 from tossctr.report.collect import collect
@@ -55,7 +54,7 @@ def test_trees_have_rounds_and_gains_instead_of_steps_and_attention(of_trees):
 
 
 def test_folds_are_measured_out_of_fold(of_folds, folds):
-    held = held_out(folds[0], CPU)
+    held = folds[0].held_out(CPU)
     assert of_folds.metrics == pytest.approx(evaluate(held.label, held.logit))
     assert of_folds.half_width["AUC"] > 0
     page = body(render([of_folds]))
@@ -75,7 +74,7 @@ def test_each_fold_has_its_own_score_and_weight(of_folds, folds):
     for row, scores in zip(rows[:4], about["by_fold"], strict=True):
         assert f"{scores['AUC']:.4f}" in row
         assert row[1] == "0.250"
-    held = held_out(folds[0], CPU)
+    held = folds[0].held_out(CPU)
     clicks = [int(held.label[held.fold == k].sum()) for k in (0, 1, 0, 1)]
     assert [f"{n} clicks" in row[-1] for n, row in zip(clicks, rows, strict=False)] == [True] * 4
 
@@ -130,7 +129,7 @@ def test_folds_without_their_data_still_have_a_report(folds, monkeypatch, tmp_pa
     Checked(page)
     assert "The prepared data were not found" in page
     assert "AUC by segment" not in page
-    held = held_out(folds[1], CPU)
+    held = folds[1].held_out(CPU)
     assert f"{evaluate(held.label, held.logit)['AUC']:.4f}" in page
 
 

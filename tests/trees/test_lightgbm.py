@@ -15,7 +15,7 @@ from tossctr.errors import UserError
 from tossctr.experiments.leaderboard import leaderboard
 from tossctr.families.experiment import load_experiment, overrides_by_experiment
 from tossctr.files import sha256_of
-from tossctr.inference.predict import gather, predict_file, predict_rows
+from tossctr.inference.predict import gather, predict_rows
 from tossctr.metrics.registry import default_metrics, evaluate
 from tossctr.pipeline.evaluate import evaluate_run
 from tossctr.pipeline.submit import submit
@@ -75,7 +75,7 @@ def test_the_opened_run_scores_as_it_was_validated(run, root):
 def test_a_raw_file_scores_as_its_stored_rows(run, root):
     data = prepare(run.experiment.dataset)
     label, logit, _ = gather(
-        predict_file(run, root / "train.parquet", device=CPU, labelled=True, batch_rows=999),
+        run.logits(root / "train.parquet", device=CPU, labelled=True, batch_rows=999),
         root / "train.parquet",
     )
     assert len(label) == len(data.train) + len(data.valid)

@@ -21,7 +21,7 @@ from tossctr.experiments.blend import blend
 from tossctr.experiments.fold_assignment import assign_folds
 from tossctr.experiments.folds import train_folds
 from tossctr.families.experiment import load_experiment
-from tossctr.inference.predict import gather, predict_file, predict_rows
+from tossctr.inference.predict import gather, predict_rows
 from tossctr.interop.formats import Format
 from tossctr.interop.fuxictr_export import export
 from tossctr.metrics.grouped import NO_GROUP
@@ -135,7 +135,7 @@ def test_groups_are_the_users_of_the_raw_file(root, trees, capsys, expid):
         assert run.metrics["best"][name] == pytest.approx(value, abs=1e-9), name
         assert stored[name] == pytest.approx(value, abs=1e-12), name
     file = root / "test.parquet"
-    _, logit, _ = gather(predict_file(run, file, device=CPU, labelled=True), file)
+    _, logit, _ = gather(run.logits(file, device=CPU, labelled=True), file)
     expected = grouped_by_pandas(test, logit)
     found = evaluate_run(run, root / "test.parquet", device=CPU)
     for name, value in expected.items():
@@ -211,7 +211,7 @@ def test_trees_see_missing_numbers_as_lightgbm_does(root, trees):
     assert not np.isnan(data.train.numeric[:, 1 - age]).any()  # fill_na is given
     test = pd.read_parquet(root / "test.parquet")
     file = root / "test.parquet"
-    _, logit, _ = gather(predict_file(trees, file, device=CPU, labelled=True), file)
+    _, logit, _ = gather(trees.logits(file, device=CPU, labelled=True), file)
     missing, known = (expit(logit[test["age"].isna() == flag]).mean() for flag in (True, False))
     assert missing > known + 0.2  # of 0.45, before the best round is far
 
@@ -256,7 +256,7 @@ def test_a_file_whose_missing_numbers_were_filled_is_refused_for_trees(root, tre
     export(prepare(dataset), dataset, root / "encoded", Format.PARQUET, splits=["valid"])
     out = root / "encoded" / "valid.parquet"
     with pytest.raises(UserError, match=r"missing ones filled, which trees tell apart: age"):
-        gather(predict_file(trees, out, device=CPU, labelled=True), out)
+        gather(trees.logits(out, device=CPU, labelled=True), out)
 
 
 def test_a_category_out_of_an_index_file_has_no_group(tmp_path):

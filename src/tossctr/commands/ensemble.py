@@ -40,17 +40,17 @@ def blend(
     """Blend runs by their held-out predictions and print the cross-validated gain."""
     from tossctr.calibration.objectives import AIMS
     from tossctr.experiments import blend as blending
-    from tossctr.experiments.opening import open_scorer
-    from tossctr.inference.held_out import calibrator
+    from tossctr.experiments.predictors import load_predictor
+    from tossctr.inference.calibrator import calibrator_of
     from tossctr.training.device import resolve_device
 
     names = [name.strip() for name in runs.split(",")]
     paths = {name: Path(name) if Path(name).exists() else root / name for name in names}
-    members = {name: open_scorer(path, prefer_folds=True) for name, path in paths.items()}
+    members = {name: load_predictor(path, prefer_folds=True) for name, path in paths.items()}
     folder = output or root / "blend"
     device = resolve_device(gpu)
     result = blending.blend(members, folder, device, method=method, objective=objective)
-    calibrator(open_scorer(folder), result.objective, device)
+    calibrator_of(load_predictor(folder), result.objective, device)
     if as_json:
         print_json({"folder": str(folder), **_as_dict(result)})
         return

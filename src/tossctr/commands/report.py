@@ -12,15 +12,12 @@ from tossctr.commands.options import AsJson, Force, Gpu, app, print_result
 if TYPE_CHECKING:
     import torch
 
-    from tossctr.inference.predictor import Scorer
-    from tossctr.runs.run_folder import Run
+    from tossctr.inference.predictor import Predictor
 
 REPORT = "report.html"
 
 
-def report_beside(
-    submission: Path, run: Run | Scorer, device: torch.device, *, force: bool
-) -> Path:
+def report_beside(submission: Path, run: Predictor, device: torch.device, *, force: bool) -> Path:
     """Write the report of a run next to its submission."""
     from tossctr.report.page import write_report
 

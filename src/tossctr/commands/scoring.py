@@ -39,8 +39,7 @@ from tossctr.progress import peak_mb, say
 
 if TYPE_CHECKING:
     from tossctr.config.schema import DatasetConfig
-    from tossctr.inference.predictor import Scorer
-    from tossctr.runs.run_folder import Run
+    from tossctr.inference.predictor import Predictor
 
 SYNTH_TRAIN_ROWS = 60_000
 
@@ -196,7 +195,7 @@ def run_all(
         train_rows=synth_rows,
         test_rows=max(synth_rows // 10, 1),
     )
-    run: Run | Scorer
+    run: Predictor
     result: dict[str, Any] = {}
     if several is None:
         run = train_experiment(experiment, gpu, fresh)
@@ -240,14 +239,14 @@ def run_all(
 
 def chosen_run(
     config: Path, expid: str, run: Path | None
-) -> tuple[Run | Scorer, DatasetConfig | None]:
+) -> tuple[Predictor, DatasetConfig | None]:
     """The predictor in the folder `run`; if None, the experiment's run, with its data set as the
     config describes it now."""
-    from tossctr.experiments.opening import open_scorer
+    from tossctr.experiments.predictors import load_predictor
     from tossctr.families.experiment import load_experiment
     from tossctr.pipeline.train import run_folder
 
     if run is not None:
-        return open_scorer(run), None
+        return load_predictor(run), None
     experiment = load_experiment(config, expid)
-    return open_scorer(run_folder(experiment)), experiment.dataset
+    return load_predictor(run_folder(experiment)), experiment.dataset

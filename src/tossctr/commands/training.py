@@ -33,7 +33,7 @@ from tossctr.progress import say
 if TYPE_CHECKING:
     from tossctr.cluster.rank import ProcessRank
     from tossctr.config.schema import Experiment
-    from tossctr.runs.run_folder import Run
+    from tossctr.runs.run import Run
 
 
 @app.command()

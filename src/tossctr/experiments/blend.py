@@ -31,13 +31,12 @@ from tossctr.config.choices import METHODS, Method, Objective
 from tossctr.errors import UserError
 from tossctr.experiments.combination import Combination, fit_combination
 from tossctr.experiments.marker import BLEND_MARKER, MAX_MEMBERS
+from tossctr.experiments.predictors import Blend
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import is_made, new_unfinished, put_in_place, refuse_foreign, remove_made
-from tossctr.inference.held_out import held_out
-from tossctr.inference.predictor import Scorer, marker_of, objective_of
+from tossctr.inference.predictor import Predictor
 from tossctr.metrics.registry import evaluate, reported
 from tossctr.metrics.uncertainty import MeanStd
-from tossctr.runs.run_folder import Run
 
 VERSION = 2
 
@@ -68,7 +67,7 @@ class BlendResult:
 
 
 def blend(
-    members: Mapping[str, Run | Scorer],
+    members: Mapping[str, Predictor],
     folder: Path,
     device: torch.device,
     *,
@@ -91,17 +90,17 @@ def blend(
             several objectives where none is given, a folder that is no blend, or another process at
             work in it.
     """
-    if not 2 <= len({marker_of(run).resolve() for run in members.values()}) == len(members):
+    if not 2 <= len({run.marker.resolve() for run in members.values()}) == len(members):
         raise UserError("a blend needs two runs or more, each once", key="--runs",
                         value=list(members), remedy="name each once")  # fmt: skip
     if len(members) > MAX_MEMBERS:
         raise UserError(f"a blend has {MAX_MEMBERS} members at most", key="--runs",
                         value=len(members), remedy="leave the worst out")  # fmt: skip
     for name, run in members.items():
-        if isinstance(run, Scorer) and len(run.members) > 1:
+        if isinstance(run, Blend):
             raise UserError(f"{name} is a blend", key="--runs", remedy="name its members instead")
     refuse_foreign(folder, "blend")
-    held = {name: held_out(run, device) for name, run in members.items()}
+    held = {name: run.held_out(device) for name, run in members.items()}
     first = _same_rows(held)
     label = first.label.astype(np.float64)
     fold = (
@@ -154,10 +153,10 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _content(
-    result: BlendResult, members: Mapping[str, Run | Scorer], folder: Path, out: HeldOut
+    result: BlendResult, members: Mapping[str, Predictor], folder: Path, out: HeldOut
 ) -> dict[str, Any]:
-    def described(name: str, run: Run | Scorer) -> dict[str, str]:
-        marker = marker_of(run)
+    def described(name: str, run: Predictor) -> dict[str, str]:
+        marker = run.marker
         path = os.path.relpath(marker.resolve(), folder.resolve())
         return {"name": name, "marker": path, "sha256": sha256_of(marker)}
 
@@ -173,8 +172,8 @@ def _content(
     }
 
 
-def _objective(members: Mapping[str, Run | Scorer]) -> Objective:
-    of = {name: objective_of(run) for name, run in members.items()}
+def _objective(members: Mapping[str, Predictor]) -> Objective:
+    of = {name: run.objective for name, run in members.items()}
     if len(set(of.values())) > 1:
         raise UserError(
             "the runs have different objectives", value=of, remedy="choose one with --objective"

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tossctr.artefact import HELD_OUT_BYTES
 from tossctr.calibration.held_out import OUT_OF_FOLD, HeldOut, write_held_out
 from tossctr.config.choices import FoldMethod
 from tossctr.config.identity import identity
@@ -35,7 +34,7 @@ from tossctr.data.rows import EncodedRows
 from tossctr.data.subset import subset
 from tossctr.errors import UserError
 from tossctr.experiments.fold_assignment import assign_folds
-from tossctr.experiments.marker import FOLDS_MARKER, MAX_RUNS, read_folds, verified
+from tossctr.experiments.marker import FOLDS_MARKER, MAX_RUNS, read_folds
 from tossctr.families.experiment import save_experiment
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import (
@@ -49,19 +48,13 @@ from tossctr.folders import (
     write_made_from,
 )
 from tossctr.inference.predict import predict_rows
-from tossctr.inference.predictor import Scorer
 from tossctr.metrics.registry import evaluate, reported
 from tossctr.metrics.uncertainty import MeanStd, standard_errors
 from tossctr.progress import say
-from tossctr.runs.run_folder import Run, load_run
+from tossctr.runs.run import Run
 from tossctr.runs.train import train
 
 VERSION = 1
-
-
-def folds_of(run: Path) -> Path:
-    """Where the folds of an experiment go whose run goes to `run`."""
-    return run.with_name(f"{run.name}.folds")
 
 
 def train_folds(
@@ -74,7 +67,7 @@ def train_folds(
     method: FoldMethod = "stratified",
     seeds: Sequence[int],
     fresh: bool = False,
-) -> Scorer:
+) -> Folds:
     """Train a model for each seed and fold, and keep what it says of the rows held out.
 
     Whatever is whole of an earlier call with the same data, config and folds is taken as it is.
@@ -146,25 +139,6 @@ def folder_of(folder: Path, seed: int, fold: int) -> Path:
     return folder / f"seed_{seed}" / f"fold_{fold}"
 
 
-def load_folds(folder: Path) -> Scorer:
-    """Open finished folds: logits are the mean over all of them.
-
-    Raises:
-        UserError: not there, of another version, or changed since.
-    """
-    marker = folder / FOLDS_MARKER
-    about = read_folds(marker)
-    verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
-    runs = tuple(
-        load_run(verified(folder / name / "run.json", digest).parent)
-        for name, digest in about.runs.items()
-    )
-    if len({run.encoder.hash for run in runs}) != 1:
-        raise UserError("are not of one vocabulary", file=marker, remedy="train again")
-    objective = runs[0].experiment.dataset.objective
-    return Scorer(marker, (runs,), lambda logits: logits[0], about.metrics, objective)
-
-
 def _made_from(experiment: Experiment, data: Prepared, fold: NDArray[np.int16]) -> dict[str, Any]:
     config = identity(experiment)
     config["training"].pop("seed")
@@ -185,7 +159,7 @@ def _made_from(experiment: Experiment, data: Prepared, fold: NDArray[np.int16]) 
 
 def _begin(
     folder: Path, made_from: dict[str, Any], seeds: Sequence[int], fresh: bool
-) -> tuple[Path, Scorer | None]:
+) -> tuple[Path, Folds | None]:
     """Where to train the folds, and the folds themselves where they are whole."""
     refuse_foreign(folder, "folds")
     same = find_unfinished(folder, "folds", made_from)
@@ -202,7 +176,7 @@ def _begin(
     return work, None
 
 
-def _finished(folder: Path, seeds: Sequence[int]) -> Scorer | None:
+def _finished(folder: Path, seeds: Sequence[int]) -> Folds | None:
     try:
         same_seeds = read_folds(folder / FOLDS_MARKER).seeds == tuple(seeds)
         return load_folds(folder) if same_seeds else None

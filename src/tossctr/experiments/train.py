@@ -11,15 +11,14 @@ from tossctr.config.choices import FoldMethod
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import prepare
 from tossctr.experiments.blend import blend
-from tossctr.experiments.folds import folds_of, train_folds
-from tossctr.experiments.opening import load_blend
+from tossctr.experiments.folds import train_folds
+from tossctr.experiments.predictors import folds_of, load_blend
 from tossctr.experiments.recipe import Recipe
-from tossctr.inference.held_out import calibrator as fit_calibrator
-from tossctr.inference.predictor import Scorer
+from tossctr.inference.calibrator import calibrator_of
+from tossctr.inference.predictor import Predictor
 from tossctr.pipeline.train import run_folder
 from tossctr.progress import say
 from tossctr.runs.checks import check_model
-from tossctr.runs.run_folder import Run
 
 
 def train_in_folds(
@@ -30,7 +29,7 @@ def train_in_folds(
     method: FoldMethod,
     seeds: Sequence[int],
     fresh: bool = False,
-) -> Scorer:
+) -> Predictor:
     """Prepare what is needed, and train in folds into `<run_folder>.folds`."""
     check_model(experiment)
     data = prepare(experiment.dataset)
@@ -38,11 +37,11 @@ def train_in_folds(
     scorer = train_folds(
         experiment, data, device, folder, folds=folds, method=method, seeds=seeds, fresh=fresh
     )
-    fit_calibrator(scorer, scorer.objective, device)
+    calibrator_of(scorer, scorer.objective, device)
     return scorer
 
 
-def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -> Scorer:
+def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -> Predictor:
     """Train a recipe's experiments in folds, and blend them into `<model_root>/<recipe>`.
 
     Resumes an interrupted call: finished folds are kept, a half-trained one resumes.
@@ -52,7 +51,7 @@ def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -
     """
     for experiment in recipe.experiments:  # what is wrong with the last is said before the first
         check_model(experiment)
-    members: dict[str, Run | Scorer] = {
+    members: dict[str, Predictor] = {
         experiment.expid: train_in_folds(
             experiment,
             device,
@@ -72,5 +71,5 @@ def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -
         f"{metric} {gain.mean:+.6f} ± {gain.std:.6f} against {result.best_single}"
     )
     scorer = load_blend(folder)
-    fit_calibrator(scorer, scorer.objective, device)
+    calibrator_of(scorer, scorer.objective, device)
     return scorer

@@ -21,13 +21,12 @@ from tossctr.data.executor import Executor
 from tossctr.data.preparing.fingerprint import Inputs
 from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
-from tossctr.files import sha256_of, whole_file
+from tossctr.files import whole_file
 from tossctr.folders import MADE_FROM, made_from_of, mark, remove_made, write_made_from
-from tossctr.inference.predict import BATCH_ROWS, Predictions, predict_file
-from tossctr.inference.predictor import Scorer, marker_of
+from tossctr.inference.predict import BATCH_ROWS, Predictions
+from tossctr.inference.predictor import Predictor
 from tossctr.location import Location, name_of
 from tossctr.progress import say, track
-from tossctr.runs.run_folder import Run
 
 VERSION = 2
 PART_ROWS = 16 * BATCH_ROWS
@@ -42,7 +41,7 @@ def kept_folder(output: Path) -> Path:
 
 
 def predict_kept(
-    run: Run | Scorer,
+    run: Predictor,
     path: Location,
     folder: Path,
     *,
@@ -65,7 +64,7 @@ def predict_kept(
     with Inputs({"data": path}) as inputs:
         made_from = {
             "version": VERSION,
-            "run": sha256_of(marker_of(run)),
+            "run": run.digest,
             "id_col": id_col,
             "device": device.type,
             "rows": [BATCH_ROWS, PART_ROWS],
@@ -97,12 +96,14 @@ def predict_kept(
 
 
 def _score_locally(
-    run: Run | Scorer, path: Location, device: torch.device, id_col: str | None, start: int
+    run: Predictor, path: Location, device: torch.device, id_col: str | None, start: int
 ) -> Iterator[Part]:
     """The file from `start` on, in parts of `PART_ROWS` rows."""
     gathered: list[Predictions] = []
     counts = EncodingReport()
-    for batch in predict_file(run, path, device=device, id_col=id_col, report=counts, start=start):
+    for batch in run.logits(
+        path, device=device, id_col=id_col, report=counts, start=start, batch_rows=BATCH_ROWS
+    ):
         gathered.append(batch)
         if counts.rows >= PART_ROWS:
             yield _joined(gathered), counts.drain()
@@ -113,7 +114,7 @@ def _score_locally(
 
 def _score_on_workers(
     executor: Executor,
-    run: Run | Scorer,
+    run: Predictor,
     path: Location,
     device: torch.device,
     id_col: str | None,
@@ -145,17 +146,17 @@ def _score_on_workers(
 
 
 def _score(
-    run: Run | Scorer, path: Location, device: torch.device, id_col: str | None, rows: range
+    run: Predictor, path: Location, device: torch.device, id_col: str | None, rows: range
 ) -> Part:
     counts = EncodingReport()
-    parts = predict_file(
-        run,
+    parts = run.logits(
         path,
         device=device,
         id_col=id_col,
         report=counts,
         start=rows.start,
         stop=rows.stop,
+        batch_rows=BATCH_ROWS,
     )
     return _joined(list(parts)), counts
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from tossctr.config.schema import Experiment
 from tossctr.data.encoded.source import require_vocabulary
 from tossctr.data.encoder import Encoder, EncodingReport
 from tossctr.data.encoding.ids import row_ids
+from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.base import Source
 from tossctr.data.sources.bounded import BATCH_BYTES, first_rows, row_bytes
@@ -21,20 +24,39 @@ from tossctr.data.sources.opening import open_source, say_order
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.families.registry import family_of
-from tossctr.inference.predictor import Scorer, members_of
 from tossctr.location import Location, name_of
 from tossctr.progress import track
-from tossctr.runs.run_folder import Run
+from tossctr.training.family import TrainedModel
 
 BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Consecutive rows: their logits, and label, id and group where the source has them.
+class FittedModel:
+    """A trained model with everything that turns raw rows into its logits.
 
-    logit: (n,) float64; label: (n,) float32 or None; id: (n,) Arrow strings or row numbers, or
-    None; group: (n,) the value of the run's `group_id`, or None.
+    Attributes:
+        folder: of its run.
+        metrics: the content of metrics.json.
+    """
+
+    folder: Path
+    experiment: Experiment
+    encoder: Encoder
+    features: FeatureMap
+    model: TrainedModel
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Consecutive rows.
+
+    Attributes:
+        logit: (n,) float64.
+        label: (n,) float32 where the source was read with labels.
+        id: (n,) Arrow strings or row numbers of unlabelled rows.
+        group: (n,) the value of the experiment's `group_id`, of labelled rows.
     """
 
     logit: NDArray[np.float64]
@@ -44,27 +66,32 @@ class Predictions:
 
 
 def predict_file(
-    run: Run | Scorer,
+    members: Sequence[Sequence[FittedModel]],
+    combine: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     path: Location,
     *,
     device: torch.device,
-    labelled: bool = False,
-    id_col: str | None = None,
-    report: EncodingReport | None = None,
-    start: int = 0,
-    stop: int | None = None,
-    batch_rows: int = BATCH_ROWS,
+    labelled: bool,
+    id_col: str | None,
+    report: EncodingReport | None,
+    start: int,
+    stop: int | None,
+    batch_rows: int,
 ) -> Iterator[Predictions]:
-    """Score a parquet, CSV or H5 file, or a folder of parquet files, `batch_rows` at a time;
-    nothing else is held.
+    """Predict a Parquet, CSV or H5 file, or a folder of Parquet files, `batch_rows` rows at a time;
+    nothing else is held in memory.
 
     Args:
-        run: the trained model and its encoder, or several: each reads the file for itself.
-        path: rows in the raw layout of the run's data set, or encoded with its vocabulary.
+        members: each is one model, or several on one encoder, whose logits are averaged; each
+            member reads the file once.
+        combine: (members, n) logits to (n,).
+        path: rows in the raw layout of the data set, or encoded with its vocabulary.
+        device: where to predict.
         labelled: read the label column too.
         id_col: read this column as ids; without it the ids of unlabelled rows are their numbers.
-        report: counts unseen categories and missing values.
-        start, stop: the rows to score; `stop` of None is the end.
+        report: counts unseen categories and missing values, as the first member sees them.
+        start, stop: the rows to predict; `stop` of None is the end.
+        batch_rows: rows in a batch.
 
     Yields:
         `Predictions` of consecutive rows, in the file's order.
@@ -75,13 +102,13 @@ def predict_file(
     """
     sources: list[Source] = []
     streams = []
-    for runs in members_of(run):
+    for models in members:
         is_first = not sources  # the others' labels, ids and counts would be the same
         with_label, ids_from = labelled and is_first, id_col if is_first else None
-        sources.append(_open(runs[0], path, labelled=with_label, id_col=ids_from))
+        sources.append(_open(models[0], path, labelled=with_label, id_col=ids_from))
         streams.append(
             _predict_member(
-                runs,
+                models,
                 sources[-1],
                 device=device,
                 labelled=with_label,
@@ -93,26 +120,24 @@ def predict_file(
             )
         )
     say_order(sources[0])
-    with track(f"score {name_of(path)}", sources[0].num_rows) as advance:
+    with track(f"predict {name_of(path)}", sources[0].num_rows) as advance:
         advance(start)
-        for parts in zip(*streams, strict=True):
-            first = parts[0]
-            if isinstance(run, Scorer):
-                first = replace(first, logit=run.combine(np.stack([p.logit for p in parts])))
-            yield first
-            advance(len(first.logit))
+        for of_members in zip(*streams, strict=True):
+            logit = combine(np.stack([p.logit for p in of_members]))
+            yield replace(of_members[0], logit=logit)
+            advance(len(logit))
 
 
-def _open(run: Run, path: Location, *, labelled: bool, id_col: str | None) -> Source:
-    columns = run.encoder.columns(labelled=labelled)
+def _open(model: FittedModel, path: Location, *, labelled: bool, id_col: str | None) -> Source:
+    columns = model.encoder.columns(labelled=labelled)
     if id_col is not None:
         columns = {**columns, id_col: "str"}
-    dataset = run.experiment.dataset
+    dataset = model.experiment.dataset
     return open_source(path, columns, encoded=dataset.encoded, na_values=dataset.na_values)
 
 
 def _predict_member(
-    runs: Sequence[Run],
+    models: Sequence[FittedModel],
     source: Source,
     *,
     device: torch.device,
@@ -123,11 +148,10 @@ def _predict_member(
     stop: int | None,
     batch_rows: int,
 ) -> Iterator[Predictions]:
-    """The mean logit of runs that share an encoder, on rows that are encoded once."""
-    run = runs[0]
-    group_id = run.experiment.training.group_id
-    encoder = _encoder_for(source, run)
-    na = frozenset(run.experiment.dataset.na_values)
+    experiment = models[0].experiment
+    group_id = experiment.training.group_id
+    encoder = _encoder_for(source, models[0])
+    na = frozenset(experiment.dataset.na_values)
     row = start
     raw = source.batches(start=start, stop=stop, batch_rows=batch_rows)
     for batch in _even(raw, batch_rows):
@@ -136,7 +160,7 @@ def _predict_member(
             batch, first_row=row, file=source.file, labelled=labelled, report=report
         )
         row += len(encoded)
-        logit = np.mean([predict_rows(r, encoded, device=device) for r in runs], axis=0)
+        logit = mean_logits(models, encoded, device=device)
         if id_col is not None:
             with where.reading(id_col):
                 ids = row_ids(batch.column(id_col), na, id_col, where)
@@ -144,6 +168,16 @@ def _predict_member(
             ids = None if labelled else pa.array(np.arange(row - len(encoded), row))
         group = encoded.groups(group_id) if labelled and group_id is not None else None
         yield Predictions(logit, encoded.label, ids, group)
+
+
+def mean_logits(
+    models: Sequence[FittedModel], rows: EncodedRows, *, device: torch.device
+) -> NDArray[np.float64]:
+    """(N,) means over models on one encoder."""
+    mean: NDArray[np.float64] = np.mean(
+        [predict_rows(model, rows, device=device) for model in models], axis=0
+    )
+    return mean
 
 
 def _even(stream: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
@@ -179,30 +213,34 @@ def _whole(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     return whole
 
 
-def _encoder_for(source: Source, run: Run) -> Encoder:
-    """The run's encoder, or for a file of indices that it made, the one that takes them as they
+def _encoder_for(source: Source, fitted: FittedModel) -> Encoder:
+    """The model's encoder, or for a file of indices that it made, the one that takes them as they
     are."""
-    dataset = run.experiment.dataset
+    dataset = fitted.experiment.dataset
     if dataset.encoded or source.vocabulary is None:
         require_vocabulary(source, dataset.vocabulary)
-        return run.encoder
-    require_vocabulary(source, run.encoder.hash)
-    filled = [f.name for f in run.features.fields if f.missing is not None]
-    if filled and family_of(run.experiment.model).uses_missing:
+        return fitted.encoder
+    require_vocabulary(source, fitted.encoder.hash)
+    filled = [f.name for f in fitted.features.fields if f.missing is not None]
+    if filled and family_of(fitted.experiment.model).uses_missing:
         raise UserError(
             f"holds numbers with the missing ones filled, which trees tell apart: {filled[0]}",
             file=source.path,
             remedy="give the raw file, or train with fill_na for its columns of numbers",
         )
-    return run.encoder.of_encoded()
+    return fitted.encoder.of_encoded()
 
 
 def predict_rows(
-    run: Run, rows: EncodedRows, *, device: torch.device, batch_rows: int = BATCH_ROWS
+    fitted: FittedModel,
+    rows: EncodedRows,
+    *,
+    device: torch.device,
+    batch_rows: int = BATCH_ROWS,
 ) -> NDArray[np.float64]:
     """(N,) float64 logits of encoded rows, in their order, `batch_rows` at a time."""
-    return run.model.logits(
-        replace(rows, features=run.features), device=device, batch_rows=batch_rows
+    return fitted.model.logits(
+        replace(rows, features=fitted.features), device=device, batch_rows=batch_rows
     )
 
 

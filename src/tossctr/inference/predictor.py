@@ -1,59 +1,113 @@
-"""What scores files beyond a single run: the folds of one, and blends."""
+"""The contract of what predicts raw rows: a run, the folds of one, or a blend."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from tossctr.calibration.held_out import HeldOut
 from tossctr.config.choices import Objective
-from tossctr.config.schema import Experiment
-from tossctr.runs.run_folder import Run
+from tossctr.config.schema import DatasetConfig, Experiment
+from tossctr.data.encoder import EncodingReport
+from tossctr.files import sha256_of
+from tossctr.inference.predict import BATCH_ROWS, FittedModel, Predictions, predict_file
+from tossctr.location import Location
 
-Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Scorer:
-    """Runs whose logits are combined.
+class Predictor(ABC):
+    """One or more fitted models whose logits are combined. Everything above `runs` knows only this.
 
     Attributes:
-        marker: the file that names and hashes all that it is made of; its folder is the scorer's.
-        members: each is one run, or runs on one encoder (its folds), whose logits are averaged.
-        combine: (members, N) logits to (N,).
-        held_out_metrics: of its held-out predictions, as they are: not calibrated.
-        objective: what it was made for.
+        held_out_name: the file with its held-out predictions, in its folder.
+        folder: where it is kept.
+        experiment: of its first model: how labels and ids are named, and where the files are.
     """
 
-    marker: Path
-    members: tuple[tuple[Run, ...], ...]
-    combine: Callable[[Floats], Floats]
-    held_out_metrics: Mapping[str, float]
-    objective: Objective
+    held_out_name: ClassVar[str]
+    folder: Path
+    experiment: Experiment
 
     @property
-    def folder(self) -> Path:
-        return self.marker.parent
+    @abstractmethod
+    def marker(self) -> Path:
+        """The file that is written last and hashes everything the predictions depend on."""
 
     @property
-    def experiment(self) -> Experiment:
-        """Of the first run: where files are that nobody names."""
-        return self.members[0][0].experiment
+    @abstractmethod
+    def members(self) -> tuple[tuple[FittedModel, ...], ...]:
+        """Each is one model, or several on one encoder (folds), whose logits are averaged."""
 
+    @property
+    @abstractmethod
+    def held_out_metrics(self) -> Mapping[str, float]:
+        """Metrics of its held-out predictions before calibration."""
 
-def marker_of(run: Run | Scorer) -> Path:
-    """The file whose hash stands for all that scores depend on."""
-    return run.marker if isinstance(run, Scorer) else run.folder / "run.json"
+    @abstractmethod
+    def held_out(self, device: torch.device) -> HeldOut:
+        """Predictions of labelled rows that no model was trained on.
 
+        Args:
+            device: where to predict them if they are not kept.
 
-def objective_of(run: Run | Scorer) -> Objective:
-    """What its predictions are calibrated for unless somebody asks for something else."""
-    return run.objective if isinstance(run, Scorer) else run.experiment.dataset.objective
+        Raises:
+            UserError: they cannot be read, are of another predictor, or cannot be made again.
+        """
 
+    def combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(members, N) logits to (N,)."""
+        if len(logits) != 1:
+            raise ValueError(f"{len(logits)} members and no way to combine them")
+        alone: NDArray[np.float64] = logits[0]
+        return alone
 
-def members_of(run: Run | Scorer) -> tuple[tuple[Run, ...], ...]:
-    """As `Scorer.members`: a single run is its only member."""
-    return run.members if isinstance(run, Scorer) else ((run,),)
+    def logits(
+        self,
+        source: Location,
+        *,
+        device: torch.device,
+        labelled: bool = False,
+        id_col: str | None = None,
+        report: EncodingReport | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[Predictions]:
+        """Predict a raw file; arguments, rows and errors as in `inference.predict.predict_file`."""
+        return predict_file(
+            self.members,
+            self.combine,
+            source,
+            device=device,
+            labelled=labelled,
+            id_col=id_col,
+            report=report,
+            start=start,
+            stop=stop,
+            batch_rows=batch_rows,
+        )
+
+    @property
+    def held_out_file(self) -> Path:
+        """Where its held-out predictions are kept."""
+        return self.folder / self.held_out_name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the marker: the same predictor, the same predictions."""
+        return sha256_of(self.marker)
+
+    @property
+    def dataset(self) -> DatasetConfig:
+        """The data set that it was trained on."""
+        return self.experiment.dataset
+
+    @property
+    def objective(self) -> Objective:
+        """What its predictions are calibrated for by default."""
+        return self.dataset.objective

@@ -7,18 +7,16 @@ import torch
 from tossctr.calibration.calibrate import calibrate
 from tossctr.config.choices import Objective
 from tossctr.data.encoder import EncodingReport
-from tossctr.inference.held_out import calibrator as fit_calibrator
-from tossctr.inference.held_out import held_out
-from tossctr.inference.predict import gather, predict_file
-from tossctr.inference.predictor import Scorer
+from tossctr.inference.calibrator import calibrator_of
+from tossctr.inference.predict import gather
+from tossctr.inference.predictor import Predictor
 from tossctr.location import Location, name_of
 from tossctr.metrics.grouped import warn_of_missing_groups
 from tossctr.metrics.registry import evaluate, reported
-from tossctr.runs.run_folder import Run
 
 
 def evaluate_run(
-    run: Run | Scorer,
+    run: Predictor,
     data: Location | None,
     *,
     device: torch.device,
@@ -40,14 +38,14 @@ def evaluate_run(
     training = run.experiment.training
     names = reported(training.metrics, training.monitor)
     if data is not None:
-        calibrator = fit_calibrator(run, objective, device)
+        calibrator = calibrator_of(run, objective, device)
         report = EncodingReport()
-        scored = predict_file(run, data, device=device, labelled=True, report=report)
+        scored = run.logits(data, device=device, labelled=True, report=report)
         label, logit, group = gather(scored, data)
         report.say(name_of(data))
         warn_of_missing_groups(group, training.group_id)
         return evaluate(label, calibrator(logit), names, group=group)
-    held = held_out(run, device)
+    held = run.held_out(device)
     warn_of_missing_groups(held.group, training.group_id)
     if objective == "raw":
         return evaluate(held.label, held.logit, names, group=held.group)

@@ -34,7 +34,8 @@ from tossctr.folders import mark, remove_made
 from tossctr.pipeline.train import run_folder, train_experiment
 from tossctr.progress import console, say
 from tossctr.runs.checks import check_model
-from tossctr.runs.run_folder import Run, RunWriter, load_run
+from tossctr.runs.run import Run
+from tossctr.runs.run_folder import RunWriter, load_run
 from tossctr.training.device import device_of_process
 from tossctr.training.interruption import Stopped
 

@@ -20,22 +20,21 @@ from tossctr.data.sources.opening import open_source
 from tossctr.errors import UserError
 from tossctr.files import locked
 from tossctr.folders import remove_made
-from tossctr.inference.held_out import calibrator as fit_calibrator
+from tossctr.inference.calibrator import calibrator_of
 from tossctr.inference.kept import kept_folder, predict_kept
-from tossctr.inference.predictor import Scorer, objective_of
+from tossctr.inference.predictor import Predictor
 from tossctr.inference.submission import check_count, read_sample, write_submission
 from tossctr.location import Location, name_of, require_readable, same_place
 from tossctr.metrics.ceiling import ceiling, read_truth
 from tossctr.metrics.registry import evaluate
 from tossctr.outputs import check_output, is_stream
 from tossctr.progress import say
-from tossctr.runs.run_folder import Run
 
 ROW = "row"  # header of row numbers, where there are no ids
 
 
 def submit(
-    run: Run | Scorer,
+    run: Predictor,
     *,
     data: Location | None,
     sample: Path | None,
@@ -95,7 +94,7 @@ def submit(
     known = open_source(source, {}, encoded=own.encoded).num_rows
     if wanted is not None and known is not None:
         check_count(wanted, known)
-    calibrator = fit_calibrator(run, objective or objective_of(run), device)
+    calibrator = calibrator_of(run, objective or run.objective, device)
     say(calibrator.describe())
     header = (own.id_col or ROW, own.label_col.name)
     report = EncodingReport()

@@ -9,11 +9,10 @@ import torch
 from tossctr.cluster.processes import ALONE, Processes
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import open_prepared, prepare
-from tossctr.inference.held_out import calibrator as fit_calibrator
-from tossctr.inference.held_out import held_out_file, keep_validation
+from tossctr.inference.calibrator import calibrator_of
 from tossctr.progress import say
 from tossctr.runs.checks import check_model
-from tossctr.runs.run_folder import Run
+from tossctr.runs.run import Run
 from tossctr.runs.train import train
 
 
@@ -37,9 +36,9 @@ def train_experiment(
     data = processes.first_then(lambda: prepare(dataset), others=lambda: open_prepared(dataset))
 
     def keep(run: Run) -> None:
-        if not held_out_file(run).is_file():
-            keep_validation(run, data, device)
-        fit_calibrator(run, dataset.objective, device)
+        if not run.held_out_file.is_file():
+            run.keep_held_out(data, device)
+        calibrator_of(run, dataset.objective, device)
 
     run = train(
         experiment,

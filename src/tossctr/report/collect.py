@@ -27,8 +27,7 @@ from tossctr.data.preparing.record import PrepareRecord
 from tossctr.data.preparing.splits import SPLITS
 from tossctr.errors import UserError
 from tossctr.files import sha256_of
-from tossctr.inference.held_out import held_out
-from tossctr.inference.predictor import Scorer, marker_of, members_of, objective_of
+from tossctr.inference.predictor import Predictor
 from tossctr.location import beside
 from tossctr.metrics.ceiling import ceiling
 from tossctr.metrics.registry import METRICS, default_metrics, evaluate
@@ -42,14 +41,14 @@ from tossctr.report.run_report import DataReport, RunReport
 from tossctr.report.sample import Scored, from_kept, score
 from tossctr.report.segments import segments
 from tossctr.runs.marker import RunMarker
-from tossctr.runs.run_folder import Run
+from tossctr.runs.run import Run
 
 TRUTH = "truth.parquet"
 _LOG_BYTES = 256 << 20
 
 
 def collect(
-    run: Run | Scorer, name: str, device: torch.device, objective: Objective | None = None
+    run: Predictor, name: str, device: torch.device, objective: Objective | None = None
 ) -> RunReport:
     """Collect the numbers of a run from a bounded sample of its validation rows, or those of folds
     or a blend from their out-of-fold predictions.
@@ -64,9 +63,9 @@ def collect(
         UserError: a run's data are not prepared, or were prepared again with another vocabulary;
             all rows have the same label.
     """
-    objective = objective or objective_of(run)
-    if isinstance(run, Scorer):
-        held = held_out(run, device)
+    objective = objective or run.objective
+    if not isinstance(run, Run):
+        held = run.held_out(device)
         found = _find_prepared(run, held.part, held.label)
         report = _report(run, name, from_kept(held), held.prior, found, objective)
         return replace(report, members=members(run, held))
@@ -92,7 +91,7 @@ def collect(
 
 
 def _report(
-    run: Run | Scorer,
+    run: Predictor,
     name: str,
     scored: Scored,
     prior: float,
@@ -123,7 +122,7 @@ def _report(
     )
 
 
-def _find_prepared(run: Scorer, split: str, label: NDArray[np.float32]) -> Prepared | None:
+def _find_prepared(run: Predictor, split: str, label: NDArray[np.float32]) -> Prepared | None:
     """The prepared data that contain the held-out rows, if they still exist unchanged."""
     first = run.members[0][0]
     try:
@@ -140,8 +139,8 @@ def _find_prepared(run: Scorer, split: str, label: NDArray[np.float32]) -> Prepa
     return None
 
 
-def _data(run: Run | Scorer, prepared: Prepared, scored: Scored) -> DataReport:
-    first = members_of(run)[0][0]
+def _data(run: Predictor, prepared: Prepared, scored: Scored) -> DataReport:
+    first = run.members[0][0]
     rows = prepared.valid if scored.split == "valid" else prepared.train
     truth = _truth(run.experiment.dataset, prepared, scored)
     return DataReport(
@@ -233,10 +232,10 @@ def _stored_hashes(prepared: Path) -> dict[str, str]:
     return found
 
 
-def _hashes(run: Run | Scorer) -> dict[str, str]:
+def _hashes(run: Predictor) -> dict[str, str]:
     """SHA-256 of the files that predictions depend on; of folds and blends, of the markers."""
     if isinstance(run, Run):
-        marker = read_artefact(marker_of(run), RunMarker)
+        marker = read_artefact(run.marker, RunMarker)
         return {f"{run.folder.name}/{name}": value for name, value in marker.sha256.items()}
     files = [run.marker, *(one.folder / "run.json" for runs in run.members for one in runs)]
     return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files}

@@ -17,10 +17,10 @@ from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.base import BATCH_ROWS
 from tossctr.data.sources.opening import open_source
+from tossctr.inference.predict import FittedModel
 from tossctr.location import Location
 from tossctr.progress import say
 from tossctr.report.sample import evenly, subset
-from tossctr.runs.run_folder import Run
 
 Array = NDArray[Any]
 
@@ -60,7 +60,7 @@ class Distributions:
     max_len: dict[str, int | None]
 
 
-def distributions(run: Run, prepared: Prepared) -> Distributions:
+def distributions(run: FittedModel, prepared: Prepared) -> Distributions:
     """Compare samples of encoded rows. A test file at a URL is not opened: the run may come from
     someone else, and the user has not asked for that URL.
 
@@ -94,7 +94,7 @@ def distributions(run: Run, prepared: Prepared) -> Distributions:
     )
 
 
-def _of_file(run: Run, path: Location) -> list[EncodedRows]:
+def _of_file(run: FittedModel, path: Location) -> list[EncodedRows]:
     """Encoded rows from evenly spaced ranges of a file; the first rows if it has no row count."""
     dataset = run.experiment.dataset
     columns = run.encoder.columns(labelled=False)

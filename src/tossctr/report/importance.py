@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.inference.predict import predict_rows
+from tossctr.inference.predict import FittedModel, predict_rows
 from tossctr.models.explain import explain
 from tossctr.models.feseq import FESeq
 from tossctr.progress import track
 from tossctr.report.delong import drop_interval
 from tossctr.report.sample import Scored, gather, subset
-from tossctr.runs.run_folder import Run
 from tossctr.training.device import default_micro_batch_events
 from tossctr.training.networks import Network
 
@@ -68,7 +67,7 @@ class Attention:
 
 
 def importance(
-    run: Run, valid: EncodedRows, scored: Scored, device: torch.device
+    run: FittedModel, valid: EncodedRows, scored: Scored, device: torch.device
 ) -> tuple[list[Importance], int]:
     """Permutation importance on a sample of validation rows, in descending order, and the size of
     the sample.
@@ -160,7 +159,7 @@ def _events(name: str) -> Shuffle:
 
 
 def attention(
-    run: Run, valid: EncodedRows, scored: Scored, device: torch.device
+    run: FittedModel, valid: EncodedRows, scored: Scored, device: torch.device
 ) -> Attention | None:
     """Attention of the target to its history, averaged over blocks, heads and rows; None for a
     model without attention."""

@@ -18,8 +18,9 @@ from tossctr.experiments.marker import (
     read_folds,
 )
 from tossctr.families.registry import family_of
-from tossctr.inference.predictor import Scorer
-from tossctr.runs.run_folder import Run
+from tossctr.inference.predict import FittedModel
+from tossctr.inference.predictor import Predictor
+from tossctr.runs.run import Run
 
 FOLD_METRICS = ("AUC", "AP", "logloss")  # the competition score needs calibration first
 LABELS = {"competition_score": "competition score", "logloss": "log loss"}
@@ -60,14 +61,14 @@ class Members:
     best_single: str = ""
 
 
-def members(run: Scorer, held: HeldOut) -> Members:
+def members(run: Predictor, held: HeldOut) -> Members:
     """The members of folds or of a blend, from its marker."""
     if run.marker.name == BLEND_MARKER:
         return _blend(run, read_blend(run.marker))
     return _folds(run, read_folds(run.marker), held)
 
 
-def configs(run: Run | Scorer, name: str) -> dict[str, Run]:
+def configs(run: Predictor, name: str) -> dict[str, FittedModel]:
     """One run per distinct config, by name."""
     if isinstance(run, Run):
         return {name: run}
@@ -77,7 +78,7 @@ def configs(run: Run | Scorer, name: str) -> dict[str, Run]:
     return {f"{name}: {member}": runs[0] for member, runs in zip(names, run.members, strict=True)}
 
 
-def _folds(run: Scorer, about: FoldsMarker, held: HeldOut) -> Members:
+def _folds(run: Predictor, about: FoldsMarker, held: HeldOut) -> Members:
     runs = run.members[0]
     unit = family_of(runs[0].experiment.model).epoch_unit
     nan = float("nan")
@@ -107,7 +108,7 @@ def _folds(run: Scorer, about: FoldsMarker, held: HeldOut) -> Members:
     return Members(summary, FOLD_METRICS, tuple(rows()))
 
 
-def _blend(run: Scorer, about: BlendMarker) -> Members:
+def _blend(run: Predictor, about: BlendMarker) -> Members:
     combination, aim = about.combination, AIMS[run.objective]
     gain = about.gain[aim.metric]
     chosen = combination.method
@@ -139,6 +140,6 @@ def _blend(run: Scorer, about: BlendMarker) -> Members:
     )
 
 
-def described(runs: tuple[Run, ...]) -> str:
+def described(runs: tuple[FittedModel, ...]) -> str:
     """A member's model and number of runs."""
     return runs[0].experiment.model + (f", {len(runs)} runs" if len(runs) > 1 else "")

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 
 from tossctr import __version__
 from tossctr.errors import UserError
-from tossctr.experiments.opening import open_scorer
-from tossctr.inference.predictor import Scorer, marker_of, objective_of
+from tossctr.experiments.predictors import load_predictor
+from tossctr.inference.predictor import Predictor
 from tossctr.location import Location
 from tossctr.metrics.registry import METRICS
 from tossctr.outputs import check_output, output_file
@@ -28,7 +28,6 @@ from tossctr.report.run_report import RunReport
 from tossctr.report.sample import Scored
 from tossctr.report.sections import sections
 from tossctr.report.svg import SERIES
-from tossctr.runs.run_folder import Run
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,11 @@ def write_report(
         raise UserError(
             "a report shows one to six runs", value=len(folders), remedy="name fewer runs"
         )
-    opened = [open_scorer(folder) for folder in folders]
+    opened = [load_predictor(folder) for folder in folders]
     inputs = [location for one in opened for location in _read_for(one)]
     target = check_output(output, inputs=inputs, force=force)
     names = names_of([one.folder for one in opened])
-    objective = objective_of(opened[0])
+    objective = opened[0].objective
     reports = [
         collect(one, name, device, objective) for one, name in zip(opened, names, strict=True)
     ]
@@ -85,8 +84,8 @@ def write_report(
     return output
 
 
-def _read_for(run: Run | Scorer) -> list[Location]:
-    return [marker_of(run), *run.experiment.dataset.files]
+def _read_for(run: Predictor) -> list[Location]:
+    return [run.marker, *run.experiment.dataset.files]
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

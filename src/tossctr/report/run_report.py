@@ -14,13 +14,14 @@ from tossctr.calibration.objectives import AIMS, Aim
 from tossctr.config.choices import Objective
 from tossctr.config.schema import Experiment
 from tossctr.families.registry import family_of
-from tossctr.inference.predictor import Scorer, members_of
+from tossctr.inference.predict import FittedModel
+from tossctr.inference.predictor import Predictor
 from tossctr.report.distributions import Distributions
 from tossctr.report.importance import Attention, Importance
 from tossctr.report.members import Members
 from tossctr.report.sample import Scored
 from tossctr.report.segments import Segment
-from tossctr.runs.run_folder import Run
+from tossctr.runs.run import Run
 from tossctr.training.family import Family
 
 
@@ -67,8 +68,8 @@ class RunReport:
     """
 
     name: str
-    run: Run | Scorer
-    configs: Mapping[str, Run]
+    run: Predictor
+    configs: Mapping[str, FittedModel]
     scored: Scored
     metrics: Mapping[str, float]
     half_width: Mapping[str, float]
@@ -111,9 +112,9 @@ class RunReport:
         return AIMS[self.objective]
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[FittedModel, ...]:
         """Every run it consists of."""
-        return tuple(run for member in members_of(self.run) for run in member)
+        return tuple(run for member in self.run.members for run in member)
 
     @property
     def experiment(self) -> Experiment:

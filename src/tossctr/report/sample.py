@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from tossctr.calibration.held_out import HeldOut
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.inference.held_out import held_out_file, kept_of
 from tossctr.inference.predict import BATCH_ROWS, predict_rows
 from tossctr.progress import track
-from tossctr.runs.run_folder import Run
+from tossctr.runs.run import Run
 
 Array = NDArray[Any]
 
@@ -77,9 +76,9 @@ def evenly(count: int, total: int) -> NDArray[np.int64]:
 
 def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
     """The predictions that training stored for these rows."""
-    if not os.path.lexists(held_out_file(run)):
+    if not os.path.lexists(run.held_out_file):
         return None
-    held = kept_of(run)
+    held = run.kept_held_out()
     return held if np.array_equal(held.label, valid.labels) else None
 
 

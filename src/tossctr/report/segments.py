@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from tossctr.data.rows import EncodedRows
+from tossctr.inference.predict import FittedModel
 from tossctr.report.delong import auc_interval
 from tossctr.report.distributions import token_name
 from tossctr.report.sample import Scored
-from tossctr.runs.run_folder import Run
 
 PREFERRED = ("inventory_id", "hour", "age_group")
 FIELDS = 3
@@ -41,7 +41,7 @@ class Segment:
     half_width: float
 
 
-def segments(run: Run, valid: EncodedRows, scored: Scored) -> dict[str, list[Segment]]:
+def segments(run: FittedModel, valid: EncodedRows, scored: Scored) -> dict[str, list[Segment]]:
     """Segments by up to `FIELDS` categorical fields, and by the length of the longest sequence."""
     features = valid.features
     named = features.names("categorical")
@@ -61,7 +61,7 @@ def segments(run: Run, valid: EncodedRows, scored: Scored) -> dict[str, list[Seg
     return found
 
 
-def _by_value(run: Run, name: str, ids: NDArray[np.int64], scored: Scored) -> list[Segment]:
+def _by_value(run: FittedModel, name: str, ids: NDArray[np.int64], scored: Scored) -> list[Segment]:
     values, counts = np.unique(ids, return_counts=True)
     common = values[np.argsort(-counts, kind="stable")][:VALUES]
     found = [_segment(token_name(run.encoder, name, int(v)), ids == v, scored) for v in common]

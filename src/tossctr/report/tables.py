@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tossctr.families.registry import family_of
+from tossctr.inference.predict import FittedModel
 from tossctr.metrics.registry import METRICS, default_metrics, find_metric, is_metric
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
-from tossctr.runs.run_folder import Run
 from tossctr.training.folder import WEIGHTS
 
 UNKNOWN = "–"
@@ -199,7 +199,7 @@ def steps(reports: Sequence[RunReport]) -> Table:
     )  # fmt: skip
 
 
-def _weights_bytes(run: Run) -> int:
+def _weights_bytes(run: FittedModel) -> int:
     names = (WEIGHTS, *family_of(run.experiment.model).files)
     files = [run.folder / name for name in names]
     return sum(file.stat().st_size for file in files if file.exists())
@@ -211,7 +211,7 @@ def hashes(report: RunReport) -> Table:
     return Table(f"SHA-256, {report.name}", ("File", "SHA-256"), rows, text=True)
 
 
-def fields(name: str, run: Run) -> Table:
+def fields(name: str, run: FittedModel) -> Table:
     """The fields as the model sees them."""
     return Table(
         f"Fields of {name}",

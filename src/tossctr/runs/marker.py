@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from tossctr.artefact import Artefact, Sha256
 
-VERSION = 2  # of run.json
+RUN_MARKER = "run.json"
+VERSION = 2  # of it
 
 
 class RunMarker(Artefact):

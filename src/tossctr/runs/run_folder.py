@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,13 +41,12 @@ from tossctr.folders import (
     write_made_from,
 )
 from tossctr.progress import say
-from tossctr.runs.marker import VERSION, RunMarker, TrainingMetrics
+from tossctr.runs.marker import RUN_MARKER, VERSION, RunMarker, TrainingMetrics
 from tossctr.runs.results import append_result
-from tossctr.training.family import TrainedModel
+from tossctr.runs.run import Run
 from tossctr.training.folder import AGAIN, WEIGHTS, FinishedFolder, TrainingFolder
 
 CHECKPOINTS = 3  # version of what is in a checkpoint
-RUN = "run.json"
 EXPERIMENT = "experiment.json"
 _LIMITS = {
     EXPERIMENT: SMALL_BYTES,
@@ -57,18 +55,6 @@ _LIMITS = {
     "metrics.json": SMALL_BYTES,
 }
 HASHED = (*_LIMITS, WEIGHTS)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained model with everything that turns raw rows into its logits."""
-
-    folder: Path
-    experiment: Experiment
-    encoder: Encoder
-    features: FeatureMap
-    model: TrainedModel
-    metrics: dict[str, Any]
 
 
 class RunWriter(TrainingFolder):
@@ -153,7 +139,7 @@ class RunWriter(TrainingFolder):
     @property
     def finished(self) -> bool:
         """Whether the run is whole."""
-        return (self.folder / RUN).is_file()
+        return (self.folder / RUN_MARKER).is_file()
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write metrics and hashes; the run is whole then.
@@ -166,7 +152,7 @@ class RunWriter(TrainingFolder):
         experiment = read_experiment(self.folder / EXPERIMENT)
         names = (*HASHED, *family_of(experiment.model).files)
         hashes = {name: sha256_of(self.folder / name) for name in names}
-        write_json(self.folder / RUN, {"version": VERSION, "sha256": hashes})
+        write_json(self.folder / RUN_MARKER, {"version": VERSION, "sha256": hashes})
 
     def place(self) -> None:
         """Put the whole run in its final place; an earlier one is kept under another name.
@@ -190,7 +176,7 @@ def _is_whole(folder: Path, made_from: Mapping[str, Any], files: Sequence[str]) 
     if made_from_of(folder, "run") != made_from:
         return False
     try:
-        finished = FinishedFolder(folder, read_artefact(folder / RUN, RunMarker).sha256)
+        finished = FinishedFolder(folder, read_artefact(folder / RUN_MARKER, RunMarker).sha256)
         for name in (*HASHED, *files):
             finished.verify(name, _LIMITS.get(name))
     except UserError:
@@ -206,7 +192,7 @@ def load_run(path: Path) -> Run:
             one another; before anything is allocated.
     """
     folder = path if path.is_dir() or not path.suffix else path.parent
-    marker = folder / RUN
+    marker = folder / RUN_MARKER
     if not os.path.lexists(marker):
         raise UserError(
             "no finished run here", file=folder, remedy="train one first: tossctr train --expid ..."

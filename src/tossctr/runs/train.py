@@ -19,7 +19,8 @@ from tossctr.files import locked, sha256_of
 from tossctr.progress import say
 from tossctr.runs.checks import check_model, check_monitor
 from tossctr.runs.mlflow_log import log_run
-from tossctr.runs.run_folder import Run, RunWriter, load_run
+from tossctr.runs.run import Run
+from tossctr.runs.run_folder import RunWriter, load_run
 from tossctr.training.device import reuse_memory
 from tossctr.training.family import Fit
 

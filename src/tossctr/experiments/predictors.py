@@ -1,0 +1,189 @@
+"""Predictors of several runs, the folds of one experiment and blends, and how any is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tossctr.artefact import HELD_OUT_BYTES
+from tossctr.calibration.held_out import OUT_OF_FOLD, HeldOut, read_held_out
+from tossctr.config.choices import Objective
+from tossctr.config.schema import Experiment
+from tossctr.errors import UserError
+from tossctr.experiments.combination import Combination
+from tossctr.experiments.marker import (
+    BLEND_MARKER,
+    FOLDS_MARKER,
+    read_blend,
+    read_folds,
+    verified,
+)
+from tossctr.inference.predictor import Predictor
+from tossctr.location import resolved
+from tossctr.runs.marker import RUN_MARKER
+from tossctr.runs.run import Run
+from tossctr.runs.run_folder import load_run
+
+
+@dataclass(frozen=True)
+class Folds(Predictor):
+    """The runs of an experiment's folds: their mean logit."""
+
+    folder: Path
+    runs: tuple[Run, ...]
+    metrics: Mapping[str, float]
+
+    held_out_name: ClassVar[str] = OUT_OF_FOLD
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / FOLDS_MARKER
+
+    @property
+    def experiment(self) -> Experiment:  # type: ignore[override]
+        return self.runs[0].experiment
+
+    @property
+    def members(self) -> tuple[tuple[Run, ...], ...]:
+        return (self.runs,)
+
+    @property
+    def held_out_metrics(self) -> Mapping[str, float]:
+        return self.metrics
+
+    def held_out(self, device: torch.device) -> HeldOut:
+        """The out-of-fold predictions.
+
+        Raises:
+            UserError: as `read_held_out`, or they are not out of fold.
+        """
+        held = read_held_out(self.held_out_file)
+        if held.part != "train" or held.fold is None:
+            raise UserError(
+                "holds predictions without folds", file=self.held_out_file, remedy="train again"
+            )
+        return held
+
+
+@dataclass(frozen=True)
+class Blend(Predictor):
+    """Runs and folds, each a member, whose logits are combined.
+
+    Attributes:
+        runs: of each member.
+        fitted_for: the objective of the combination.
+    """
+
+    folder: Path
+    runs: tuple[tuple[Run, ...], ...]
+    combination: Combination
+    metrics: Mapping[str, float]
+    fitted_for: Objective
+
+    held_out_name: ClassVar[str] = OUT_OF_FOLD
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / BLEND_MARKER
+
+    @property
+    def experiment(self) -> Experiment:  # type: ignore[override]
+        return self.runs[0][0].experiment
+
+    @property
+    def members(self) -> tuple[tuple[Run, ...], ...]:
+        return self.runs
+
+    @property
+    def objective(self) -> Objective:
+        return self.fitted_for
+
+    @property
+    def held_out_metrics(self) -> Mapping[str, float]:
+        return self.metrics
+
+    def combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.combination(logits)
+
+    def held_out(self, device: torch.device) -> HeldOut:
+        """The blend of its members' held-out predictions; errors as `read_held_out`."""
+        return read_held_out(self.held_out_file)
+
+
+def folds_of(run: Path) -> Path:
+    """The folder of the folds of an experiment whose run is in `run`."""
+    return run.with_name(f"{run.name}.folds")
+
+
+def load_predictor(path: Path, *, prefer_folds: bool = False) -> Predictor:
+    """Open a folder by what it holds: `blend.json`, `folds.json`, or a run.
+
+    Args:
+        path: the folder, or its marker.
+        prefer_folds: open finished folds beside a run rather than the run; without a run they are
+            opened in any case.
+
+    Raises:
+        UserError: nothing finished there, or a file that has changed since.
+    """
+    folder = path.parent if path.suffix == ".json" else path
+    beside = folds_of(folder)
+    has_run = (folder / RUN_MARKER).is_file()
+    if (folder / BLEND_MARKER).is_file():
+        return load_blend(folder)
+    if (folder / FOLDS_MARKER).is_file():
+        return load_folds(folder)
+    if (beside / FOLDS_MARKER).is_file() and (prefer_folds or not has_run):
+        return load_folds(beside)
+    return load_run(path)
+
+
+def load_folds(folder: Path) -> Folds:
+    """Open finished folds.
+
+    Raises:
+        UserError: not there, of another version, or changed since.
+    """
+    marker = folder / FOLDS_MARKER
+    about = read_folds(marker)
+    verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
+    runs = tuple(
+        load_run(verified(folder / name / RUN_MARKER, digest).parent)
+        for name, digest in about.runs.items()
+    )
+    if len({run.encoder.hash for run in runs}) != 1:
+        raise UserError("are not of one vocabulary", file=marker, remedy="train again")
+    return Folds(folder, runs, about.metrics)
+
+
+def load_blend(folder: Path) -> Blend:
+    """Open a blend with its members, whose paths are relative to its folder.
+
+    Raises:
+        UserError: a member or the blend has changed since.
+    """
+    marker = folder / BLEND_MARKER
+    about = read_blend(marker)
+    verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
+    members: list[tuple[Run, ...]] = []
+    for member in about.members:
+        # By the name of its marker, never another blend: a blend could lead to itself.
+        found = verified(resolved(folder / member.marker), member.sha256)
+        if found.name == RUN_MARKER:
+            members.append((load_run(found),))
+        else:
+            members.append(load_folds(found.parent).runs)
+    state = about.combination
+    return Blend(
+        folder,
+        tuple(members),
+        Combination(state.method, state.weights, state.knots),
+        about.metrics,
+        about.objective,
+    )
