@@ -9,8 +9,8 @@ import torch
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.experiments.blend import blend
-from tossctr.experiments.folds import folds_of, train_folds
-from tossctr.experiments.predictors import load_predictor
+from tossctr.experiments.folds import train_folds
+from tossctr.experiments.predictors import folds_of, load_predictor
 from tossctr.families.experiment import load_experiment
 from tossctr.report.collect import collect
 from tossctr.runs.train import train

@@ -8,7 +8,7 @@ import torch
 from markup import Checked
 
 from tossctr.errors import UserError
-from tossctr.experiments.folds import folds_of
+from tossctr.experiments.predictors import folds_of
 from tossctr.report.findings import findings, shared
 from tossctr.report.page import names_of, render, write_report
 from tossctr.report.svg import plot

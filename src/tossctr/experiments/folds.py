@@ -35,6 +35,7 @@ from tossctr.data.subset import subset
 from tossctr.errors import UserError
 from tossctr.experiments.fold_assignment import assign_folds
 from tossctr.experiments.marker import FOLDS_MARKER, MAX_RUNS, read_folds
+from tossctr.experiments.predictors import Folds, load_folds
 from tossctr.families.experiment import save_experiment
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import (
