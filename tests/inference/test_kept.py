@@ -232,7 +232,7 @@ def test_a_file_is_opened_once(run, data, monkeypatch):
         return open_source(path, *args, **options)
 
     monkeypatch.setattr(predict, "open_source", counting)
-    batches = predict.predict_file(run, data, device=CPU, id_col="ID")
+    batches = run.logits(data, device=CPU, id_col="ID")
     assert sum(len(batch.id) for batch in batches) == 1450
     assert opened == [data]
 
