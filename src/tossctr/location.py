@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from pydantic import PlainSerializer, PlainValidator
 
@@ -19,17 +17,9 @@ from tossctr.redaction import is_redacted, redacted
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-Form = Literal["csv", "h5", "parquet"]
-
-_FORMS: dict[Form, str] = {
-    "parquet": r"\.parquet$",
-    "csv": r"\.(csv|tsv)(\.(gz|bz2|zst))?$",
-    "h5": r"\.(h5|hdf5)$",
-}
 _SCHEME = "://"
 _LOCAL = "file://"
 ANSWER_SECONDS = 20  # between two pieces of an answer; a file may take as long as it likes
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def located(value: Any) -> Path | str:
@@ -106,7 +96,7 @@ def exists(location: Location) -> bool:
     """
     if isinstance(location, Path):
         return location.exists()
-    with _remote(location) as (system, path):
+    with file_system(location) as (system, path):
         try:
             system.info(path)  # `exists` takes a server that does not answer for one without it
         except FileNotFoundError as error:
@@ -135,76 +125,8 @@ def is_folder(location: Location) -> bool:
     """
     if isinstance(location, Path):
         return location.is_dir()
-    with _remote(location) as (system, path):
+    with file_system(location) as (system, path):
         return bool(system.isdir(path))
-
-
-def form_of(location: Location) -> Form | None:
-    """The format that a file's name ends in; None for any other name."""
-    name = name_of(location).lower()
-    return next((form for form, end in _FORMS.items() if re.search(end, name)), None)
-
-
-def files_in(folder: Location) -> list[Location]:
-    """The Parquet or the CSV files in a folder and those below it, in the natural order of their
-    names (`part-2` before `part-10`). What begins with `_` or `.` is an engine's own, and left out.
-
-    Raises:
-        UserError: there is none, there are both, or the store cannot be reached.
-    """
-    found: list[Location]
-    if isinstance(folder, Path):
-        names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-        found = [folder / name for name in sorted(filter(_is_data, names), key=natural)]
-    else:
-        with _remote(folder) as (system, path):
-            prefix = path.rstrip("/") + "/"
-            names = [str(p).removeprefix(prefix) for p in system.find(path)]
-        found = [f"{folder}/{name}" for name in sorted(filter(_is_data, names), key=natural)]
-    by_form = {form_of(file): file for file in reversed(found)}
-    if len(by_form) > 1:
-        raise UserError(
-            f"a folder of files in several formats: {', '.join(map(name_of, by_form.values()))}",
-            file=folder,
-            remedy="keep files of one format in it",
-        )
-    if not found or "h5" in by_form:
-        raise UserError(
-            "a folder without any .parquet or .csv file",
-            file=folder,
-            remedy="name the file or its folder",
-        )
-    return found
-
-
-def folder_of(location: Location) -> Location:
-    """The folder that holds a file."""
-    if isinstance(location, Path):
-        return location.parent
-    return location.rsplit("/", 1)[0]
-
-
-def partition_of(folder: Location) -> dict[str, str | None]:
-    """The columns that stand in the last names of a folder's path, as Hive writes them: in
-    `day/dt=2026-01-01/hour=7`, `dt` and `hour`."""
-    found: dict[str, str | None] = {}
-    for part in reversed(PurePosixPath(str(folder)).parts):
-        key, equals, value = part.partition("=")
-        if not key or not equals:
-            break
-        found[unquote(key)] = None if value == _HIVE_NULL else unquote(value)
-    return dict(reversed(found.items()))
-
-
-def natural(name: str) -> tuple[list[list[tuple[str, int]]], str]:
-    """A sort key: folder by folder, with numbers in names by their value."""
-    runs = [re.findall("([^0-9]*)([0-9]*)", part) for part in name.split("/")]
-    return [[(text, int(digits or -1)) for text, digits in part] for part in runs], name
-
-
-def _is_data(name: str) -> bool:
-    hidden = any(part[0] in "_." for part in name.split("/") if part)
-    return not hidden and form_of(name) is not None
 
 
 def opened(url: str) -> BinaryIO:
@@ -213,7 +135,7 @@ def opened(url: str) -> BinaryIO:
     Raises:
         UserError: it is not there, or the store cannot be reached.
     """
-    with _remote(url) as (system, path):
+    with file_system(url) as (system, path):
         file: BinaryIO = system.open(path, "rb", cache_type="none")
         return file
 
@@ -229,7 +151,7 @@ def stamp(location: Location) -> dict[str, Any]:
         require_file(location)
         stat = location.stat()
         return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    with _remote(location) as (system, path):
+    with file_system(location) as (system, path):
         system.invalidate_cache()
         info = {str(k).lower(): v for k, v in system.info(path).items()}
     of = {"size": int(info["size"])}
@@ -243,7 +165,7 @@ def stamp(location: Location) -> dict[str, Any]:
 
 
 @contextmanager
-def _remote(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
+def file_system(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
     """The file system of a URL and the path in it.
 
     Raises:

@@ -198,8 +198,8 @@ DATASET_MISTAKES = [
     (
         "data_format: parquet",
         "data_format: paquet",
-        "dataset_config.yaml: shop.data_format must be one of: csv, h5 or parquet (found "
-        "'paquet'); did you mean parquet?",
+        "dataset_config.yaml: shop.data_format is not a known format (found 'paquet'); did you "
+        "mean parquet?",
     ),
     (
         "dtype: float}",

@@ -23,10 +23,11 @@ from tossctr.config.schema import DatasetConfig, ValidSplit
 from tossctr.data.health.check import check
 from tossctr.data.prepare import prepare
 from tossctr.data.preparing.fingerprint import Inputs
+from tossctr.data.sources.files import files_in
 from tossctr.data.sources.opening import open_source
 from tossctr.data.where import Files, Where
 from tossctr.errors import UserError
-from tossctr.location import files_in, located
+from tossctr.location import located
 
 TABLE = raw_table(300, seed=8)
 URL = "memory://bucket/rows"

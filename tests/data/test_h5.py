@@ -106,7 +106,7 @@ def test_what_is_no_column_is_one_line(
     with h5py.File(path, "w") as file:
         make(file)
     with pytest.raises(UserError) as raised:
-        list(H5Source(path, ()).batches())
+        list(H5Source(path, {}).batches())
     assert problem in str(raised.value)
     assert "secret" not in str(raised.value)
 
@@ -124,13 +124,13 @@ def test_damaged_bytes_are_one_line_or_read(tmp_path: Path) -> None:
     for at in rng.integers(0, 3000, 60):
         path.write_bytes(whole[:at] + bytes([rng.integers(0, 256)]) + whole[at + 1 :])
         try:
-            assert sum(b.num_rows for b in H5Source(path, ()).batches()) >= 0
+            assert sum(b.num_rows for b in H5Source(path, {}).batches()) >= 0
         except UserError as error:
             refused.append(str(error))
     assert refused
     assert not any("\n" in line for line in refused)
     path.write_bytes(whole)
-    (batch,) = H5Source(path, ()).batches()
+    (batch,) = H5Source(path, {}).batches()
     assert batch.column("x").to_pylist() == columns["x"].tolist()
     assert batch.column("seq").to_pylist() == columns["seq"].tolist()
     assert batch.column("id").to_pylist() == columns["id"].tolist()

@@ -23,7 +23,7 @@ from tossctr.config.choices import Objective
 from tossctr.config.messages import suggestion
 from tossctr.config.nulls import NA_VALUES, as_na_values
 from tossctr.errors import UserError
-from tossctr.location import Form, Location, same_place
+from tossctr.location import Location, same_place
 from tossctr.metrics.monitor import Mode, mode_of, modes_of
 from tossctr.metrics.registry import METRICS, PARAMETRIZED, find_metric, is_metric
 from tossctr.redaction import redacted
@@ -126,7 +126,7 @@ class DatasetConfig(_Frozen):
 
     dataset_id: str = Field(pattern=_FOLDER_NAME)
     data_root: Path = Path("data")
-    data_format: Form | None = None  # what the files must be; None: as their names say
+    data_format: str | None = None  # csv, parquet or h5; None: by the names of the files
     train_data: Location  # a file, a folder of Parquet or CSV files, or the URL of one
     valid_data: Location | None = None
     test_data: Location | None = None

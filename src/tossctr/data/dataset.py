@@ -11,7 +11,8 @@ from tossctr.config.entries import absolute, own_keys, read_entry
 from tossctr.config.messages import Place, suggestion, validated
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import DatasetConfig, FeatureConfig
-from tossctr.location import form_of, located
+from tossctr.data.sources.registry import FORMATS, format_of
+from tossctr.location import located
 
 DATASET_KEYS = frozenset(DatasetConfig.model_fields) - {"dataset_id", "vocabulary"}
 _PATHS = ("data_root", "train_data", "valid_data", "test_data", "sample_submission")
@@ -37,7 +38,7 @@ def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override
         values = completed(values, train, place)
     dataset = validated(DatasetConfig, {**values, "dataset_id": dataset_id}, place)
     _check_features(dataset, place)
-    _check_form(dataset, place)
+    _check_format(dataset, place)
     paths = {key: getattr(dataset, key) for key in _PATHS}
     return dataset.model_copy(
         update={k: absolute(v, config_dir) for k, v in paths.items() if v is not None}
@@ -45,21 +46,27 @@ def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override
 
 
 def _is_encoded(values: Mapping[str, Any]) -> bool:
-    """Whether the files hold indices: H5 always does, Parquet with `rebuild_dataset: false`."""
+    """Whether the files hold indices: all H5 files do, others with `rebuild_dataset: false`."""
     if values.get("rebuild_dataset") is False:
         return True
-    return "h5" in (values.get("data_format"), form_of(str(values.get("train_data"))))
+    keys = (values.get("data_format"), format_of(str(values.get("train_data"))))
+    return any(key in FORMATS and FORMATS[key].encoded for key in keys)
 
 
-def _check_form(dataset: DatasetConfig, place: Place) -> None:
-    """That no file's name contradicts `data_format`; what is in folders is seen on reading."""
+def _check_format(dataset: DatasetConfig, place: Place) -> None:
+    """Check `data_format` against the names of files; folders are checked when they are read."""
+    known = dataset.data_format
+    if known is not None and known not in FORMATS:
+        raise place.error(
+            "data_format", "is not a known format", value=known, remedy=suggestion(known, FORMATS)
+        )
     for key in ("train_data", "valid_data", "test_data"):
         path = getattr(dataset, key)
-        form = None if path is None else form_of(path)
-        if form is not None and dataset.data_format not in (None, form):
+        form = None if path is None else format_of(path)
+        if form is not None and known not in (None, form):
             raise place.error(
                 "data_format",
-                f"is {dataset.data_format}, but {key} is {form} by its name",
+                f"is {known}, but {key} is {form} by its name",
                 value=str(path),
                 remedy="correct one of the two, or leave data_format out",
             )

@@ -28,7 +28,7 @@ from tossctr.data.preparing.splits import SPLITS, Splits
 from tossctr.data.preparing.time_order import TimeOrders
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.base import BATCH_ROWS
-from tossctr.data.sources.opening import open_source, require_form, say_order
+from tossctr.data.sources.opening import open_source, require_format, say_order
 from tossctr.data.store import StoreWriter, open_store
 from tossctr.data.verification import Stamps, check_store, stamps_of
 from tossctr.errors import UserError
@@ -92,7 +92,7 @@ def prepare(
     if dataset.valid_data is not None:
         paths["valid"] = dataset.valid_data
     for path in paths.values():
-        require_form(path, dataset.data_format)
+        require_format(path, dataset.data_format)
     types = {c.name: c.read_as for c in field_encodings(dataset)} | {dataset.label_col.name: "str"}
     sources = {
         split: open_source(path, types, encoded=dataset.encoded, na_values=dataset.na_values)

@@ -9,9 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tossctr.data.sources.files import files_in, folder_of, partition_of
 from tossctr.errors import UserError
 from tossctr.files import sha256_of
-from tossctr.location import Location, files_in, folder_of, is_folder, opened, partition_of, stamp
+from tossctr.location import Location, is_folder, opened, stamp
 from tossctr.redaction import redacted
 
 _BLOCK_BYTES = 4 << 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tossctr.config.schema import Dtype
 from tossctr.data.sources.base import VOCABULARY, Source
 from tossctr.data.sources.bounded import BATCH_BYTES, MAX_ROW_BYTES, bounded
 from tossctr.data.where import Where
@@ -105,7 +106,9 @@ class H5Source(Source):
     """An H5 file: a one-dimensional dataset is a column, a two-dimensional one holds sequences,
     padded to one length (they come as lists, padding included)."""
 
-    def __init__(self, path: Path, columns: Iterable[str]) -> None:
+    def __init__(
+        self, path: Path, types: Mapping[str, Dtype], na_values: Sequence[str] = ()
+    ) -> None:
         self.path: Path = path
         shapes: dict[str, tuple[int, ...]] = {}
         self._row_bytes: dict[str, int] = {}
@@ -128,7 +131,7 @@ class H5Source(Source):
                 )
             rows = shape[0]
         self._rows = int(rows or 0)
-        self.columns = tuple(columns) or self.names
+        self.columns = tuple(types) or self.names
 
     @property
     def num_rows(self) -> int:

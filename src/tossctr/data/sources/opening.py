@@ -10,23 +10,12 @@ from tossctr.config.schema import Dtype
 from tossctr.data.encoded.source import EncodedSource
 from tossctr.data.executor import LocalExecutor
 from tossctr.data.sources.base import Source, require_columns
-from tossctr.data.sources.csv import CsvSource
+from tossctr.data.sources.files import files_in, folder_of, partition_of
 from tossctr.data.sources.folder import FolderSource
-from tossctr.data.sources.h5 import H5Source
-from tossctr.data.sources.parquet import ParquetSource
+from tossctr.data.sources.registry import FORMATS, format_of
 from tossctr.data.where import Files
 from tossctr.errors import UserError
-from tossctr.location import (
-    Form,
-    Location,
-    files_in,
-    folder_of,
-    form_of,
-    is_folder,
-    located,
-    partition_of,
-    require_file,
-)
+from tossctr.location import Location, is_folder, located, require_file
 from tossctr.progress import say
 
 
@@ -37,49 +26,45 @@ def open_source(
     encoded: bool = False,
     na_values: Sequence[str] = NA_VALUES,
 ) -> Source:
-    """Open a file by its suffix, or a folder of files as one: `.csv` or `.tsv`, as they are or
-    compressed (`.gz`, `.bz2`, `.zst`); `.h5` or `.hdf5`; anything else must be Parquet.
+    """Open a file, or a folder of files as one. The suffix tells the format (`FORMATS`); a file
+    with another suffix must be Parquet.
 
-    Columns that stand in the names of folders (`dt=2026-01-01/part-0.parquet`) are read too, as
-    whole numbers or dates where all values are, else as text.
+    Columns in the names of folders (`dt=2026-01-01/part-0.parquet`) are read too: as integers or
+    dates if all values are, else as text.
 
     Args:
-        path: the file or the folder, of Parquet or of CSV files.
-        columns: columns the caller needs (None: all), with the type to read them as. A CSV file has
-            no types of its own: a column not named here is text, so that hour '00' stays '00'. A
-            Parquet file keeps its own types.
-        encoded: a Parquet file holds FuxiCTR's indices, as an H5 file always does.
-        na_values: fields of a CSV file that are missing, beside the empty one.
+        path: the file, the folder, or the URL of one.
+        columns: columns to read (None: all), with the type to read them as. This matters for CSV,
+            which has no types: a column not named here is text, so that hour '00' stays '00'.
+        encoded: whether the values are indices of FuxiCTR's vocabulary; H5 files always hold them.
+        na_values: texts of a CSV file that mean a missing value, as the empty text does.
 
     Raises:
         UserError: the file is missing, of another format, or lacks some of `columns`; it is
-            encoded, and nothing says with which vocabulary.
+            encoded, with an unknown vocabulary.
     """
     path = located(path)
     types = dict(columns or {})
+    key = format_of(path) or "parquet"
     if is_folder(path):
         source = _joined(path, files_in(path), types, na_values)
-    elif partition_of(folder_of(path)) and form_of(path) != "h5":
+    elif partition_of(folder_of(path)) and FORMATS[key].in_folders:
         source = _joined(path, [path], types, na_values)
     else:
         source = _file(path, types, na_values)
     require_columns(source, types)
-    if encoded or source.vocabulary is not None or form_of(path) == "h5":
+    if encoded or source.vocabulary is not None or FORMATS[key].encoded:
         source = EncodedSource(source)
     return source
 
 
 def _file(path: Location, types: Mapping[str, Dtype], na_values: Sequence[str]) -> Source:
+    key = format_of(path) or "parquet"
     if isinstance(path, Path):
         require_file(path)
-    form = form_of(path)
-    if form == "csv":
-        return CsvSource(path, types, na_values)
-    if form == "h5":
-        if not isinstance(path, Path):
-            raise UserError("H5 is not read from a URL", file=path, remedy="copy the file here")
-        return H5Source(path, types)
-    return ParquetSource(path, types)
+    elif not FORMATS[key].remote:
+        raise UserError(f"{key} files are not read from a URL", file=path, remedy="copy it here")
+    return FORMATS[key].open(path, types, na_values)
 
 
 def _joined(
@@ -89,9 +74,9 @@ def _joined(
     na_values: Sequence[str],
 ) -> Source:
     partitions = [partition_of(folder_of(file)) for file in files]
-    # Threads, because a footer in an object store is a few round trips.
-    parts = list(LocalExecutor().map(lambda file: _file(file, types, na_values), files))
-    return FolderSource(path, parts, partitions, tuple(types))
+    # In threads: reading a footer from an object store takes several round trips.
+    sources = list(LocalExecutor().map(lambda file: _file(file, types, na_values), files))
+    return FolderSource(path, sources, partitions, tuple(types))
 
 
 def say_order(source: Source) -> None:
@@ -100,16 +85,16 @@ def say_order(source: Source) -> None:
         say(source.file.order)
 
 
-def require_form(path: Location, form: Form | None) -> None:
-    """Check that a file, or the files of a folder, have the format that a config says.
+def require_format(path: Location, data_format: str | None) -> None:
+    """Check that a file or the files of a folder have the config's `data_format`.
 
     Raises:
-        UserError: they have another.
+        UserError: they do not.
     """
-    found = form_of(files_in(path)[0] if is_folder(path) else path) or "parquet"
-    if form is not None and found != form:
+    found = format_of(files_in(path)[0] if is_folder(path) else path) or "parquet"
+    if data_format not in (None, found):
         raise UserError(
-            f"is read as {found} by its name, but the config says data_format: {form}",
+            f"is read as {found} by its name, but the config says data_format: {data_format}",
             file=path,
             remedy="correct data_format, or leave it out",
         )

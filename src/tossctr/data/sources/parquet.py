@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tossctr.config.schema import Dtype
 from tossctr.data.encoding.lists import is_list
 from tossctr.data.plain_types import plain, plain_type
 from tossctr.data.sources.base import VOCABULARY, Source, between, short, unreadable
@@ -90,7 +91,9 @@ class ParquetSource(Source):
     """A Parquet file, read through small buffers whatever the size of its row groups; its columns
     come as `plain_types` has them."""
 
-    def __init__(self, path: Location, columns: Iterable[str]) -> None:
+    def __init__(
+        self, path: Location, types: Mapping[str, Dtype], na_values: Sequence[str] = ()
+    ) -> None:
         self.path = path
         with self._open() as file:
             self.schema = pa.schema([(f.name, plain_type(f.type)) for f in file.schema_arrow])
@@ -100,7 +103,7 @@ class ParquetSource(Source):
             self._group_rows = [
                 file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)
             ]
-        self.columns = tuple(columns) or self.names
+        self.columns = tuple(types) or self.names
         self._decoded: dict[int, dict[str, _RowBytes]] = {}  # by row group and column
 
     @property
