@@ -223,7 +223,7 @@ def test_the_commands_take_workers(
     assert ended([*scored, "--output", "alone.csv"]) == 0
     assert Path("out.csv").read_bytes() == Path("alone.csv").read_bytes()
     assert ended(["predict", "--run", str(run.folder), "--workers", "2"]) == 2
-    assert "add --engine ray" in capsys.readouterr().err
+    assert "needs --engine ray" in capsys.readouterr().err
 
 
 def ended(line: list[str]) -> int | str | None:
