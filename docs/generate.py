@@ -1,4 +1,4 @@
-"""Pages that say what the code says: a hook of MkDocs, so no page of these is kept or edited.
+"""Pages generated from the code by an MkDocs hook.
 
 configuration.md  from the pydantic models and the comments of their fields
 commands.md       from the command line's own help
@@ -30,8 +30,7 @@ from tossctr.cli import app
 from tossctr.commands.examples import EXAMPLES
 from tossctr.commands.group import EXIT_CODES
 from tossctr.config import schema
-from tossctr.models import MODELS
-from tossctr.trees.config import LightGBMConfig
+from tossctr.families.registry import config_class_of, known_models
 
 DATA = (schema.DatasetConfig, schema.FeatureConfig, schema.LabelSpec, schema.ValidSplit)
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -48,29 +47,28 @@ def configuration() -> str:
     """Every key of both YAML files."""
     parts = [
         "# Configuration",
-        "Two files in a folder (`--config`, by default `configs`): `dataset_config.yaml` says what "
-        "the data are, `model_config.yaml` (and the files in `model_config/`) what is trained on "
+        "Two files in a folder (`--config`, by default `configs`): `dataset_config.yaml` "
+        "describes the data, `model_config.yaml` (and the files in `model_config/`) experiments on "
         "them. An experiment's keys replace those of `Base` one by one; `--set key=value` replaces "
-        "any for one command, e.g. `--set valid_split.fraction=0.2`. A key that is not here is "
-        "refused, but for FuxiCTR's other names, see [migration](migration.md#keys).",
+        "one for a single command, e.g. `--set valid_split.fraction=0.2`. An unknown key is "
+        "an error, except for FuxiCTR's other names: [migration](migration.md#keys).",
         "## dataset_config.yaml",
         *map(keys, DATA),
         "## model_config.yaml",
         keys(schema.TrainingConfig),
-        *(keys(MODELS[name].Config, f"model: {name}") for name in MODELS),
-        keys(LightGBMConfig, "model: LightGBM"),
+        *(keys(config_class_of(name), f"model: {name}") for name in known_models()),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def keys(model: type[BaseModel], title: str | None = None) -> str:
-    """A table of one class: key, type, default, and the comment that stands beside it."""
+    """A table of one class: key, type, default, and its comment."""
     notes = comments(model)
     rows = ["| key | type | default | |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         if name in getattr(model, "without_effect", ()):
             continue
-        # What another key decides has no default of its own; its comment says what decides.
+        # A default that depends on another key is described in the comment.
         followed = field.default_factory is not None
         default = "" if followed else f"`{plain(field.default)}`"
         default = "required" if field.is_required() else default
@@ -82,7 +80,7 @@ def keys(model: type[BaseModel], title: str | None = None) -> str:
 
 
 def typed(field: FieldInfo) -> str:
-    """A field's type and bounds, in the words of YAML."""
+    """A field's type and bounds, in terms of YAML."""
     bounds = [
         f"{sign} {getattr(limit, name):g}"
         for limit in field.metadata
@@ -173,7 +171,7 @@ def api() -> str:
     """The public names, from their docstrings."""
     parts = [
         "# Python API",
-        "What the command line does, for a notebook or a program; "
+        "The steps of the command line, for a notebook or a program; "
         "[the report's page](report.md#from-python) has an example.",
     ]
     for name in tossctr.__all__:
@@ -196,7 +194,7 @@ def sections(doc: str | None) -> Iterator[str]:
 
 
 def cell(text: str) -> str:
-    """Text that may stand in a table."""
+    """Text escaped for a table's cell."""
     return text.replace("\n", " ").replace("|", "\\|")
 
 
