@@ -93,5 +93,5 @@ def test_a_model_is_a_class_and_an_entry_of_models(configs, monkeypatch):
         tossctr.load_experiment(configs, "LogisticRegression_toy")
     monkeypatch.setitem(MODELS, "LogisticRegression", LogisticRegression)
     run = tossctr.train(tossctr.load_experiment(configs, "LogisticRegression_toy"), gpu=-1)
-    assert run.metrics["parameters"] == sum(p.numel() for p in run.model.parameters())
-    assert run.model.bias.item() != -0.5  # trained
+    assert run.metrics["parameters"] == sum(p.numel() for p in run.model.module.parameters())
+    assert run.model.module.bias.item() != -0.5  # trained

@@ -36,6 +36,17 @@ class Field(BaseModel):
     max_len: int | None = None
     truncating: Literal["pre", "post"] = "pre"
 
+    @property
+    def num_ids(self) -> int:
+        """`vocab_size`.
+
+        Raises:
+            ValueError: the field has no vocabulary.
+        """
+        if self.vocab_size is None:
+            raise ValueError(f"{self.name} has no vocabulary")
+        return self.vocab_size
+
 
 class FeatureMap(BaseModel):
     """The fields in declaration order. A `Batch` holds its columns in this order, type by type."""

@@ -1,4 +1,4 @@
-"""Models: each maps a `Batch` to logits and has its typed config."""
+"""The models: each maps a `Batch` to logits and has a typed config."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ MODELS: dict[str, type[CTRModel]] = {
 def build_model(
     name: str, features: FeatureMap, hyperparameters: ModelConfig, seed: int | None = None
 ) -> CTRModel:
-    """A freshly initialised model.
+    """A model with freshly drawn weights.
 
     Args:
         name: a key of `MODELS`.
         features: the fields, with the lengths chosen for training.
         hyperparameters: an instance of that model's `Config`.
-        seed: of the initial weights; None draws them from torch's global generator.
+        seed: of the initial weights; None uses torch's global generator.
 
     Raises:
         UserError: hyperparameters that do not fit the features.

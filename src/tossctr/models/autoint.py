@@ -1,8 +1,8 @@
-"""AutoInt (Song et al., CIKM 2019): self-attention over fields, an MLP and a linear part beside it.
+"""AutoInt (Song et al., CIKM 2019): self-attention over fields, an MLP, a linear model.
 
 embed F fields, sequences pooled                     (B, F, d)
 interacting layers                                   (B, F, a)
-logit = linear(flattened) + MLP(embeddings) if there are hidden units + weights if use_wide
+logit = linear(flattened) [+ MLP(embeddings)] [+ linear model if use_wide]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class AutoIntConfig(ModelConfig):
 
     attention_layers: int = Field(2, ge=1)
     num_heads: Width = 1
-    attention_dim: Width = 8  # over all heads
+    attention_dim: Width = 8  # of all heads together
     use_residual: bool = True
     use_scale: bool = False
     use_wide: bool = False
@@ -40,7 +40,7 @@ class AutoInt(CTRModel):
     """See the module's docstring.
 
     Raises:
-        UserError: features of unequal `embedding_dim`, `attention_dim` that heads do not divide.
+        UserError: features of unequal `embedding_dim`; `num_heads` does not divide `attention_dim`.
     """
 
     Config = AutoIntConfig

@@ -1,8 +1,7 @@
-"""What every model is: a module from `Batch` to logits, with its typed config."""
+"""Base class of the models: a module from `Batch` to logits, with a typed config."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from tossctr.models.layers.transformer import SelfAttention
 
 
 class CTRModel(nn.Module):
-    """Base of the models: a subclass builds its layers and ends its constructor with `initialise`.
+    """Base of the models: a subclass builds its layers, then calls `initialise`.
 
     Args:
         features: the fields, with the lengths chosen for training.
@@ -34,9 +33,8 @@ class CTRModel(nn.Module):
         raise NotImplementedError
 
     def initialise(self) -> None:
-        """Draw the linear maps: Xavier-normal, attention's input map Xavier-uniform, biases zero.
-
-        Tables and the rest stay as their layers drew them.
+        """Draw the weights of linear layers: Xavier normal, those of self-attention's input Xavier
+        uniform, biases zero. Other parameters keep the values that their layers drew.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -47,22 +45,19 @@ class CTRModel(nn.Module):
             if isinstance(module, SelfAttention):
                 nn.init.xavier_uniform_(module.qkv.weight)
 
-    def embedding_parameters(self) -> Iterator[nn.Parameter]:
-        """What `embedding_regularizer` applies to: every table, and the numbers' vectors."""
-        yield from self._split()[0]
+    def embedding_parameters(self) -> list[nn.Parameter]:
+        """Parameters that `embedding_regularizer` applies to: all embeddings."""
+        return self._select(of_embeddings=True)
 
-    def other_parameters(self) -> Iterator[nn.Parameter]:
-        """What `net_regularizer` applies to: all the rest."""
-        yield from self._split()[1]
+    def other_parameters(self) -> list[nn.Parameter]:
+        """Parameters that `net_regularizer` applies to: all others."""
+        return self._select(of_embeddings=False)
 
-    def _split(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    def _select(self, *, of_embeddings: bool) -> list[nn.Parameter]:
         embedded = {
-            id(parameter)
+            parameter
             for module in self.modules()
             if isinstance(module, FieldEmbedding | nn.Embedding)
             for parameter in module.parameters()
         }
-        parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-        for parameter in self.parameters():
-            parts[id(parameter) not in embedded].append(parameter)
-        return parts
+        return [p for p in self.parameters() if (p in embedded) is of_embeddings]

@@ -1,12 +1,13 @@
-"""BST (Chen et al., DLP-KDD 2019): a Transformer over the history with the target at its end.
+"""BST (Chen et al., DLP-KDD 2019): a Transformer over the history and the target.
 
     embed                             histories (M - B, d), targets (B, d)
-    stack, target last; concatenate the position                 (M, D)
+    append the target; concatenate the position                  (M, D)
     Transformer, for each pair of fields or group of them        (M, D)
     pool                                                         (B, P)
-    MLP on all other fields, the targets and what was pooled     (B,)
+    MLP on all columns and the pooled vectors                    (B,)
 
-Differs from FuxiCTR: events are packed, so `concat` pools zeros, not padding's own vectors.
+Differs from FuxiCTR: events are packed, so `concat` fills unused slots with zeros instead of the
+vectors of padding.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from tossctr.models.target_history import TargetHistoryModel
 
 
 class BSTConfig(TransformerOptions):
-    """FuxiCTR's option names. Pair i of `bst_target_field` and `bst_sequence_field` is one
-    Transformer; a group of fields in both is one sequence of wider events."""
+    """FuxiCTR's option names. Each pair of `bst_target_field` and `bst_sequence_field` has its own
+    Transformer; a pair of groups of fields is one sequence of wider events."""
 
     bst_target_field: Groups
     bst_sequence_field: Groups

@@ -44,9 +44,9 @@ class DCNv2Config(ModelConfig):
 
     @model_validator(mode="after")
     def _layers_of_the_structure(self) -> Self:
-        for part in ("stacked", "parallel"):
-            option = f"{part}_dnn_hidden_units"
-            if part in self.model_structure.split("_") and not getattr(self, option):
+        for name in ("stacked", "parallel"):
+            option = f"{name}_dnn_hidden_units"
+            if name in self.model_structure.split("_") and not getattr(self, option):
                 raise UserError(
                     f"model_structure {self.model_structure} needs hidden layers", key=option
                 )
@@ -54,7 +54,7 @@ class DCNv2Config(ModelConfig):
 
 
 class CrossAndDeep(nn.Module):
-    """The part after the embeddings: (B, width) -> logits (B,)."""
+    """The cross network and the MLPs: (B, width) -> logits (B,)."""
 
     def __init__(self, width: int, config: DCNv2Config) -> None:
         super().__init__()
@@ -64,16 +64,15 @@ class CrossAndDeep(nn.Module):
             if c.use_low_rank_mixture
             else CrossNetV2(width, c.num_cross_layers)
         )
-        parts = c.model_structure.split("_")
-        self.stacked = (
-            self._mlp(width, c.stacked_dnn_hidden_units, c) if "stacked" in parts else None
-        )
-        self.parallel = (
-            self._mlp(width, c.parallel_dnn_hidden_units, c) if "parallel" in parts else None
-        )
-        crossed = width if self.stacked is None else self.stacked.output_width
-        beside = 0 if self.parallel is None else self.parallel.output_width
-        self.output = Output(crossed + beside, 1)
+        self.stacked = self.parallel = None
+        output_width = width
+        if "stacked" in c.model_structure:
+            self.stacked = self._mlp(width, c.stacked_dnn_hidden_units, c)
+            output_width = self.stacked.output_width
+        if "parallel" in c.model_structure:
+            self.parallel = self._mlp(width, c.parallel_dnn_hidden_units, c)
+            output_width += self.parallel.output_width
+        self.output = Output(output_width, 1)
 
     @staticmethod
     def _mlp(width: int, hidden: HiddenUnits, c: DCNv2Config) -> MLP:

@@ -1,15 +1,15 @@
-"""Sequence-aware DCN-V2: crosses over tabular features and an attended history.
+"""DCN-V2 with attention over the history.
 
-The strongest neural model in the 5th place of the Toss competition had this shape: DCN-V2
-(Wang et al., WWW 2021) over all columns plus a pooled sequence.
+The best neural model of the 5th-place solution in the Toss competition had this structure: DCN-V2
+(Wang et al., WWW 2021) over all columns and a pooled sequence.
 
     embed                                          histories (M, W), columns (B, F*d)
-    concatenate each event's recency               (M, W + d)
-    attention of the target fields to the events   (B, W + d)
+    concatenate the position                       (M, W + d)
+    attend from the target fields to the events    (B, W + d)
     cross network and MLP over [columns, history]  (B,)
 
-The query may be any fields of the row: they need not pair with the sequences. Histories without
-the target are attended, so an empty one is zero.
+Any columns can be the query; they need not be paired with the sequences. The target is not
+appended to the history, so an empty history gives a zero vector.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tossctr.models.layers.target_attention import MultiHeadTargetAttention
 
 
 class DCNv2SeqConfig(DCNv2Config):
-    """DCN-V2's options and those of the attention, named as FuxiCTR names them elsewhere."""
+    """The options of DCN-V2 and of the attention, under FuxiCTR's names."""
 
     target_field: Names = Field(min_length=1)  # the query
     sequence_field: Names = Field(min_length=1)

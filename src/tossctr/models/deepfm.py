@@ -5,8 +5,8 @@
     MLP on the concatenation                    (B,)
     logit = FM + MLP
 
-Differs from FuxiCTR: the weights of a sequence are pooled like its embedding (mean by default),
-not summed, so that a long history does not outweigh the rest.
+Differs from FuxiCTR: the linear weights of a sequence are pooled like its embeddings (mean by
+default) instead of summed, so that a long history does not dominate the logit.
 """
 
 from __future__ import annotations

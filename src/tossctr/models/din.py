@@ -1,8 +1,8 @@
-"""DIN (Zhou et al., KDD 2018): the history weighted by its relevance to the target.
+"""DIN (Zhou et al., KDD 2018): events weighted by their relevance to the target.
 
-embed                         histories (M, d), all other fields (B, F*d)
-attention of the target to its history, for each pair of fields or group of them    (B, d)
-MLP on fields and attended histories                                                (B,)
+embed                                                      histories (M, d), columns (B, F*d)
+attend from the target to its history, for each pair of fields or groups    (B, d)
+MLP on columns and attended histories                                       (B,)
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tossctr.models.target_history import TargetHistoryModel
 
 
 class DINConfig(DNNOptions):
-    """FuxiCTR's option names. Pair i of `din_target_field` and `din_sequence_field` is one
-    attention; a group of fields in both attends as one."""
+    """FuxiCTR's option names. Each pair of `din_target_field` and `din_sequence_field` has its own
+    attention; a pair of groups of fields is attended as one."""
 
     din_target_field: Groups
     din_sequence_field: Groups

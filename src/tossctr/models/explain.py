@@ -1,4 +1,4 @@
-"""What FESeq looked at, for reading: which events, which fields."""
+"""Attention weights of FESeq over events and fields."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from tossctr.models.layers.transformer import TransformerBlock
 
 @dataclass(frozen=True)
 class Explanation:
-    """Weights of one batch; M counts the events of all rows, each row's target last.
+    """Weights for one batch. M is the number of events of all rows, each row's target last.
 
     Attributes:
         logits: (B,).
-        events: which row each of the M belongs to (`row`) and how old it is (`age`).
-        attention: for each Transformer block (M, heads), the target's attention to each event of
+        events: the row and age of each of the M events.
+        attention: for each Transformer block (M, heads), the target's attention to the events of
             its row; sums to 1 over a row.
-        pooling: (M,) weights of `weighted_sum` pooling, else None.
+        pooling: (M,) weights of `weighted_sum` pooling; None for other poolings.
         fields: names of the F fields of an event.
-        interaction: for each interaction layer the weights between fields. autoint and destine:
-            (M, F, F), of field j in the new field i, event by event. crossnetv2: (F, F), the norm
-            of each block of the cross matrix per entry (DCN-V2, figure 7). Else none.
+        interaction: the weights between fields of each interaction layer. autoint and destine:
+            (M, F, F), for each event the weight of field j in the output for field i. crossnetv2:
+            (F, F), root mean square of each block of the cross matrix (DCN-V2, figure 7). Empty for
+            other layers.
     """
 
     logits: Tensor
@@ -45,35 +46,35 @@ class Explanation:
 
 
 def explain(model: FESeq, batch: Batch) -> Explanation:
-    """Run the model once, in evaluation mode, and keep what its layers weighed.
+    """Run the model once in evaluation mode and record the weights in its layers.
 
-    Memory is that of a forward pass: attention is read for the target alone, never T x T.
+    Memory is that of a forward pass: attention is computed for the target only, never T x T.
     """
     attention: list[Tensor] = []
     pooling: list[Tensor] = []
     interaction: list[Tensor] = []
 
-    def keep_attention(block: TransformerBlock, given: tuple[Any, ...], _: Tensor) -> None:
-        attention.append(block.attention.last_attention(given[0], given[1]))
+    def record_attention(block: TransformerBlock, args: tuple[Any, ...], _: Tensor) -> None:
+        attention.append(block.attention.last_attention(args[0], args[1]))
 
-    def keep_pooling(_: nn.Module, __: tuple[Any, ...], out: tuple[Tensor, Tensor]) -> None:
+    def record_pooling(_: nn.Module, __: tuple[Any, ...], out: tuple[Tensor, Tensor]) -> None:
         pooling.append(out[1])
 
-    def keep_fields(layer: Any, given: tuple[Any, ...], _: Tensor) -> None:
-        interaction.append(layer.weights(given[0]))
+    def record_interaction(layer: Any, args: tuple[Any, ...], _: Tensor) -> None:
+        interaction.append(layer.weights(args[0]))
 
     hooks: dict[type[nn.Module], Callable[..., None]] = {
-        TransformerBlock: keep_attention,
-        AttentionPooling: keep_pooling,
-        AutoIntLayer: keep_fields,
-        DestineLayer: keep_fields,
+        TransformerBlock: record_attention,
+        AttentionPooling: record_pooling,
+        AutoIntLayer: record_interaction,
+        DestineLayer: record_interaction,
     }
-    of_items = set(model.item_interaction.modules()) if hasattr(model, "item_interaction") else ()
+    skipped = set(model.item_interaction.modules()) if hasattr(model, "item_interaction") else ()
     training = model.training
     with ExitStack() as stack, torch.no_grad():
         stack.callback(model.train, training)
         for module in model.modules():
-            if type(module) in hooks and module not in of_items:
+            if type(module) in hooks and module not in skipped:
                 stack.callback(module.register_forward_hook(hooks[type(module)]).remove)
         logits = model.eval()(batch)
     fields = (*model.config.sequence_field, *model.config.default_field)
@@ -87,7 +88,7 @@ def explain(model: FESeq, batch: Batch) -> Explanation:
 
 
 def _block_norms(matrix: Tensor, widths: list[int]) -> Tensor:
-    # Root mean square of each (field, field) block, so that wide fields do not look important.
+    # Root mean squares, so that wide fields do not seem more important.
     squares = matrix.detach().square()
     rows = [torch.split(band, widths, dim=1) for band in torch.split(squares, widths, dim=0)]
     return torch.stack([torch.stack([block.mean().sqrt() for block in row]) for row in rows])

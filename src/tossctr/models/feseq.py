@@ -3,15 +3,15 @@
 Figure 2 of the paper, bottom to top, on packed events: M = sum over the B rows of (history + 1).
 
     embed                  histories (M - B, Fs*d), targets (B, Fs*d), default fields (B, Fd*d)
-    stack, target last     (M, Fs*d)
+    append the target                              (M, Fs*d)
     broadcast the default fields to every event    (M, (Fs + Fd)*d)
-    interact within each event                     (M, (Fs + Fd)*d)
+    feature interaction within each event          (M, (Fs + Fd)*d)
     concatenate position and time-interval embeddings      (M, D)
     Transformer over the events of each row                (M, D)
     pool                                                   (B, P)
     DNN on the remaining fields and the pooled vector      (B,)
 
-What differs from the paper and the public implementation is listed in docs/feseq.md.
+docs/feseq.md lists the differences from the paper and the public implementation.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tossctr.models.layers.time import time_buckets
 
 
 class FESeq(CTRModel):
-    """See above for the order and the shapes.
+    """See the module's docstring.
 
     Raises:
-        UserError: options that do not fit the features (names, kinds, widths, lengths).
+        UserError: options that do not fit the features (names, types, widths, lengths).
     """
 
     Config = FESeqConfig
@@ -45,8 +45,8 @@ class FESeq(CTRModel):
         super().__init__(features, config)
         c, d = config, config.embedding_dim
         c.check(features)
-        plain = features.names(*COLUMNS)
-        self.head_field = tuple(name for name in plain if name not in c.target_field)
+        columns = features.names(*COLUMNS)
+        self.head_field = tuple(name for name in columns if name not in c.target_field)
         self.embedding = FieldEmbedding(
             features,
             (*self.head_field, *c.target_field, *c.sequence_field),
@@ -108,8 +108,8 @@ class FESeq(CTRModel):
 
         Args:
             batch: encoded rows, histories ragged.
-            real_history: (B,) only to repeat the padded execution of the public implementation:
-                all histories are left-padded to `max_len`, and this counts their real events.
+            real_history: (B,) the number of real events of each history, if histories are
+                left-padded to `max_len`; only to reproduce the public implementation's padding.
         """
         c, embedding = self.config, self.embedding
         events = self.events(batch, real_history)

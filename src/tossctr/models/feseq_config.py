@@ -1,4 +1,4 @@
-"""FESeq's options under the public implementation's names, and what contradicts what."""
+"""FESeq's options, under the public implementation's names, and their validation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tossctr.models.options import TransformerOptions
 
 
 class FESeqConfig(TransformerOptions):
-    """The options of `FESeq`. The defaults of `position_init` and `seq_pooling_type` are not the
-    public implementation's (normal, mean), which learn more slowly: see docs/feseq.md.
+    """The options of `FESeq`. The public implementation's defaults of `position_init` and
+    `seq_pooling_type` (normal, mean) learn more slowly: see docs/feseq.md.
 
-    Field i of `target_field` is the next element of field i of `sequence_field`; `time_keys` are
-    the time stamps of the target and of its history.
+    Field i of `target_field` is the next element of field i of `sequence_field`; `time_keys` name
+    the time stamp of the target and those of its history.
     """
 
     target_field: Names
     sequence_field: Names
     default_field: Names = ()
-    target_item_field: Names = ()  # the query of weighted_sum pooling; none: target_field
+    target_item_field: Names = ()  # the query of weighted_sum pooling; empty: target_field
     time_keys: Names = ()
     interaction_layer_name: InteractionName = "crossnetv2"
     use_seq_feature_interaction: bool = True
@@ -36,9 +36,9 @@ class FESeqConfig(TransformerOptions):
     use_item_feature_interaction: bool = False
     item_feature_interaction_layers: int = Field(0, ge=0)
     use_position_emb: bool = True
-    position_init: Literal["normal", "sinusoidal"] = "sinusoidal"  # of the table, which is learned
+    position_init: Literal["normal", "sinusoidal"] = "sinusoidal"  # of the learned table
     use_time_emb: bool = False
-    num_time_embeddings: int = Field(4001, ge=2)  # rows of the time table, the last unused
+    num_time_embeddings: int = Field(4001, ge=2)  # rows of the time table; the last is unused
     time_log_base: float = -1  # -1: linear buckets of one time unit
     stacked_transformer_layers: int = Field(1, ge=0)
     fi_dropout: float = Field(0.0, ge=0, lt=1)  # in the interaction blocks
@@ -49,14 +49,14 @@ class FESeqConfig(TransformerOptions):
 
     @property
     def query_field(self) -> tuple[str, ...]:
-        """The fields by which `weighted_sum` weighs events."""
+        """The query fields of `weighted_sum` pooling."""
         return self.target_item_field or self.target_field
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
         weighted = self.seq_pooling_type == "weighted_sum"
         contradictions = {
-            "target_field and sequence_field must name as many fields, at least one": not (
+            "target_field and sequence_field must name equally many fields, at least one": not (
                 len(self.target_field) == len(self.sequence_field) > 0
             ),
             "use_item_feature_interaction needs seq_pooling_type: weighted_sum": (
@@ -78,7 +78,7 @@ class FESeqConfig(TransformerOptions):
         """Check the options against the features.
 
         Raises:
-            UserError: an option names no fitting field, or needs a `max_len` that is not set.
+            UserError: an option names a field of another type, or needs an unset `max_len`.
         """
         check_fields(features, "sequence_field", self.sequence_field, SEQUENCES)
         check_fields(features, "target_field", self.target_field, COLUMNS)

@@ -1,4 +1,4 @@
-"""Field names in models' configs, and the checks of them against the features."""
+"""Checks of a model's options against the features and batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _known_activations(value: Any) -> Any:
 
 
 Activations = Annotated[str | tuple[str, ...], AfterValidator(_known_activations)]
-"""One activation for all hidden layers, or one for each; a wrong name is refused at once."""
+"""One activation for all hidden layers, or one for each."""
 
 
 def check_fields(
@@ -36,7 +36,7 @@ def check_fields(
     """Check that an option names fields of certain types.
 
     Raises:
-        UserError: it names something else.
+        UserError: a name is unknown or of another type.
     """
     for name in names:
         if name not in features or features[name].type not in types:
@@ -54,14 +54,14 @@ def check_fields(
 
 
 def check_groups(targets: Groups, sequences: Groups, option: str) -> None:
-    """Check that groups of target fields match those of sequence fields one by one.
+    """Check that each group of target fields is as long as its group of sequence fields.
 
     Raises:
-        UserError: they do not.
+        UserError: it is not.
     """
     if not targets or [len(t) for t in targets] != [len(s) for s in sequences]:
         raise UserError(
-            "must name as many fields as its sequence fields, group by group",
+            "must have one field for each sequence field, group by group",
             key=option,
             value=targets,
         )
@@ -70,7 +70,7 @@ def check_groups(targets: Groups, sequences: Groups, option: str) -> None:
 def check_pairs(
     embedding: FieldEmbedding, targets: Sequence[str], sequences: Sequence[str], option: str
 ) -> None:
-    """Check that each target field is as wide as its sequence field.
+    """Check that each target field has the `embedding_dim` of its sequence field.
 
     Raises:
         UserError: it is not.
@@ -84,10 +84,10 @@ def check_pairs(
 
 
 def check_heads(width: int, num_heads: int, what: str = "the model width") -> None:
-    """Check that heads divide a width.
+    """Check that `num_heads` divides a width.
 
     Raises:
-        UserError: they do not.
+        UserError: it does not.
     """
     if width % num_heads:
         raise UserError(
@@ -99,7 +99,7 @@ def check_heads(width: int, num_heads: int, what: str = "the model width") -> No
 
 
 def one_width(widths: Sequence[int], what: str) -> int:
-    """The width that all fields have.
+    """The common width of all fields.
 
     Raises:
         UserError: they differ.
@@ -153,7 +153,7 @@ def max_len_of(
 
 
 def check_histories(batch: Batch, names: Sequence[str], max_len: int | None) -> None:
-    """Check that the named histories of a batch are equally long, row by row, and not too long.
+    """Check that the named histories have equal lengths row by row, at most `max_len`.
 
     Raises:
         UserError: they are not.

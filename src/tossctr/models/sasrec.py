@@ -1,13 +1,13 @@
-"""SASRec-style target attention (Kang & McAuley, ICDM 2018), made a click model.
+"""SASRec (Kang & McAuley, ICDM 2018) for click prediction.
 
     embed                             histories (M - B, D), targets (B, D), other fields
-    stack, target last; add the position                              (M, D)
+    append the target; add the position                               (M, D)
     causal Transformer: each event sees itself and earlier ones       (M, D)
     pool, by default the target's own output                          (B, D)
-    MLP on the fields that are not targets and what was pooled        (B,)
+    MLP on the columns that are not targets and the pooled vector     (B,)
 
-Differs from the paper, which ranks next items: the candidate stands at the end of its history and
-an MLP scores it. Differs from FuxiCTR's descendant: causal unless told otherwise, as in the paper.
+The paper predicts the next item; here the candidate is appended to its history and an MLP scores
+it. Differs from FuxiCTR's version: causal by default, as in the paper.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tossctr.models.target_history import TargetHistoryModel
 
 
 class SASRecConfig(TransformerOptions):
-    """FuxiCTR's option names. Field i of `target_field` follows field i of `sequence_field`."""
+    """FuxiCTR's option names. Field i of `target_field` continues field i of `sequence_field`."""
 
     target_field: Names
     sequence_field: Names

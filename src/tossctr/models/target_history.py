@@ -19,7 +19,7 @@ from tossctr.models.layers.packed import Events, append_target, with_target
 
 
 class TargetHistoryModel(CTRModel):
-    """Embeds all columns, and pairs of target fields and sequence fields; ends in an MLP.
+    """Embeds all columns and the sequences paired with target fields; ends in an MLP.
 
     A subclass assigns `dnn`.
 
@@ -27,11 +27,11 @@ class TargetHistoryModel(CTRModel):
         features: the fields, with the lengths chosen for training.
         config: an instance of the class's `Config`.
         targets: groups of target fields.
-        sequences: for each of them the group of sequence fields that precede it.
-        prefix: of the options `target_field` and `sequence_field`, for messages.
+        sequences: for each of them, the group of sequence fields that it continues.
+        prefix: of the option names `target_field` and `sequence_field`, for messages.
 
     Raises:
-        UserError: fields that are unknown, of another type, or not as wide as their partner.
+        UserError: fields that are unknown, of another type, or differ in width from their pair.
     """
 
     dnn: MLP

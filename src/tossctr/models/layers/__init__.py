@@ -1,1 +1,1 @@
-"""What models share: each layer works on packed events, without padding."""
+"""Layers that models share; they work on packed events, without padding."""

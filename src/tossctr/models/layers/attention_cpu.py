@@ -1,8 +1,8 @@
 """Attention within each row of packed events on a CPU: no padding, no copies, no T x T matrix.
 
-After FlashAttention (Dao et al. 2022): scores exist for one block of queries and keys at a time, in
-the first-level cache; the softmax runs along, and the backward pass makes the scores again from
-the logarithm of each query's sum. Float32; sums over keys in one order, whatever the threads.
+As in FlashAttention (Dao et al. 2022), scores are computed for one block of queries and keys at a
+time, which fits the L1 cache, with a running softmax; the backward pass recomputes them from the
+logarithm of each query's sum. Float32; the order of sums does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tossctr.models.layers.vectors import (
     transpose_8,
 )
 
-QUERIES, KEYS = 64, 96  # a block of scores, 24 KB: of those measured the fastest
-PANEL = 16  # keys that stand side by side where scores are computed
-TASKS_PER_THREAD = 4  # evens out rows of unlike lengths
+QUERIES, KEYS = 64, 96  # a block of scores, 24 KB: the fastest size measured
+PANEL = 16  # keys that are adjacent in memory while scores are computed
+TASKS_PER_THREAD = 4  # balances rows of different lengths
 
-# Compiled once a machine, and other threads run meanwhile.
+# Cached on disk; other threads run while a kernel does.
 _compiled: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 _score_tile = matrix_tile(4, PANEL // LANES, add=False)
@@ -78,7 +78,7 @@ def _put_rows(out, stride, start, count, first, x, head_width, width, factor):  
 
 @_compiled
 def _to_panels(out, x, rows, width):  # type: ignore[no-untyped-def]
-    # (rows, width) -> the same transposed 16 rows at a time: (rows / 16, width, 16)
+    # Transposes 16 rows at a time: (rows, width) -> (rows / 16, width, 16)
     for i in range(0, rows, LANES):
         panel = i // PANEL * PANEL * width + i % PANEL
         for d in range(0, width, LANES):
@@ -87,7 +87,7 @@ def _to_panels(out, x, rows, width):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _scores(out, q, queries, panels, first_key, keys, width):  # type: ignore[no-untyped-def]
-    # out (QUERIES, KEYS) = q . k for keys first_key.., in whole panels
+    # out (QUERIES, KEYS) = q . k for keys first_key.., in complete panels
     for j in range(0, keys, PANEL):
         panel = (first_key + j) * width
         for i in range(0, queries, 4):
@@ -116,7 +116,7 @@ def _add_product(c, c0, rows, a, a_row, a_step, b, b0, depth, width):  # type: i
 
 @_compiled
 def _block_later_keys(scores, query, queries, key, keys):  # type: ignore[no-untyped-def]
-    # Keys after their query, both counted from the row's beginning
+    # Masks keys after their query; both are counted from the row's start.
     for i in range(queries):
         for j in range(max(0, query + i + 1 - key), keys):
             scores[i * KEYS + j] = -np.inf
@@ -252,7 +252,7 @@ def _backward(  # type: ignore[no-untyped-def]
                     _add_product(key_grads, j, m4, score_grads, 1, KEYS, queries, 0, n, width)
                     _add_product(query_grads, 0, n4, score_grads, KEYS, 1, keys, j, m, width)
                 _put_rows(d_qkv, stride, at, n, q, query_grads, head_width, width, scale)
-            # The queries were scaled for powers of 2; half of that is undone here.
+            # The queries were scaled for base-2 exponentials; ln 2 undoes that for the keys.
             _put_rows(d_qkv, stride, start, count, k, key_grads, head_width, width, ln_2)
             _put_rows(d_qkv, stride, start, count, v, value_grads, head_width, width, one)
 
@@ -263,7 +263,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _over_rows(task: Callable[[int, int], None], offsets: Tensor) -> None:
-    # task(first, last) on runs of rows of about equal work, on as many threads as torch uses
+    # Calls task(first, last) for ranges of rows of about equal work, on as many threads as torch.
     threads, rows = torch.get_num_threads(), len(offsets) - 1
     if threads == 1 or rows < 2:
         task(0, rows)
@@ -314,7 +314,7 @@ def _flat(x: Tensor) -> Any:
 
 
 class RaggedAttention(torch.autograd.Function):
-    """`attention_forward` with its gradient: kept are qkv, the result and `log_sum`."""
+    """`attention_forward` with its gradient; saves qkv, the output and `log_sum`."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, offsets: Tensor, num_heads: int, causal: bool) -> Tensor:

@@ -7,18 +7,17 @@ from torch.nn import functional as F
 
 
 class AutoIntLayer(nn.Module):
-    """Self-attention over fields, + input, LayerNorm, ReLU.
+    """Self-attention over fields, residual, LayerNorm, ReLU.
 
     Shapes: (N, fields, width) -> (N, fields, attention_width), by default the same width.
 
     Args:
         width: of each field's embedding.
-        attention_width: of queries, keys and values over all heads.
-        num_heads: divides the attention width.
+        attention_width: of queries, keys and values, all heads together; a multiple of `num_heads`.
         dropout: on the attention weights.
-        use_residual: add the input, through a linear map where the widths differ.
+        use_residual: add the input, through a linear layer if the widths differ.
         use_scale: divide the scores by sqrt(head width).
-        layer_norm: the public implementation's addition to the paper.
+        layer_norm: added by the public implementation, not in the paper.
     """
 
     def __init__(

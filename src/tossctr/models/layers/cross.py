@@ -40,19 +40,19 @@ class CrossNetV2(nn.Module):
         return x
 
     def forward_shared(self, own: Tensor, shared: Tensor, events: Events) -> Tensor:
-        """The same for events [own, shared] whose last part is one for all events of a row.
+        """`forward` for events [own, shared], where `shared` is the same for all events of a row.
 
-        A [own, shared] + b = A_own own + (A_shared shared + b), and the bracket is computed once a
-        row. Only `own` and `shared` are kept for the backward pass.
+        A [own, shared] + b = A_own own + (A_shared shared + b); the bracket is computed once per
+        row. Only `own` and `shared` are saved for the backward pass.
 
         Args:
             own: packed (M, width - width of shared).
             shared: (B, width of shared).
-            events: which row each of the M belongs to.
+            events: of the M events.
         """
         parameters = [p for linear in self.linears for p in (linear.weight, linear.bias)]
         if not parameters:
-            raise ValueError("a cross network without layers crosses nothing")
+            raise ValueError("a cross network needs at least one layer")
         out: Tensor = _SharedCross.apply(  # type: ignore[no-untyped-call]
             own, shared, events.lengths, events.offsets, *parameters
         )
@@ -115,14 +115,14 @@ def _first_cross(
 class CrossNetMix(nn.Module):
     """f is a mixture of low-rank experts U tanh(C tanh(V' x)) + b (DCN-V2, section 3.4).
 
-    The gates, one bias-free linear for each expert, are shared by all layers.
+    All layers share the gates, one linear layer without bias per expert.
     """
 
     def __init__(self, width: int, layers: int, experts: int = 4, rank: int = 32) -> None:
         super().__init__()
 
         def matrices(*shape: int) -> nn.ParameterList:
-            # Xavier-normal over each layer's stack, as the public implementation draws it.
+            # Xavier normal over each layer's stack, as in the public implementation.
             return nn.ParameterList(
                 nn.Parameter(nn.init.xavier_normal_(torch.empty(experts, *shape)))
                 for _ in range(layers)
@@ -140,7 +140,7 @@ class CrossNetMix(nn.Module):
             low = torch.tanh(torch.einsum("nw,ewr->ner", x, v))
             low = torch.tanh(torch.einsum("ner,esr->nes", low, c))
             gate = self.gates(x).softmax(dim=-1)
-            # The gates sum to one, so the bias that the experts share stands outside the mixture.
+            # The gates sum to 1, so the experts' common bias can be added after mixing.
             mixed = torch.einsum("nes,ews->nw", low * gate[:, :, None], u) + bias
             x = torch.addcmul(x, x0, mixed)
         return x

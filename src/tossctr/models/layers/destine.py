@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class DestineLayer(nn.Module):
     """(pair + unary weights) v + W x, one head: (N, fields, width) -> (N, fields, width).
 
-    Pair weights come from queries and keys centred over the fields, unary weights from a score of
-    each field by itself; neither activation nor norm follows.
+    Pair weights use queries and keys centred over the fields; unary weights use a score of the
+    single field. No activation or norm follows.
     """
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
@@ -22,7 +22,7 @@ class DestineLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def weights(self, x: Tensor) -> Tensor:
-        """(N, fields, fields): pair plus unary weight of field j in the new field i."""
+        """(N, fields, fields): pair plus unary weight of field j in the output for field i."""
         q, k = self.query(x), self.key(x)
         q, k = q - q.mean(dim=1, keepdim=True), k - k.mean(dim=1, keepdim=True)
         pair = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(dim=-1)

@@ -1,10 +1,11 @@
-"""Field embeddings: a table for each vocabulary, a vector for each number."""
+"""Field embeddings: a table for each vocabulary, a vector for each numeric field."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ _NUMBERS = ("numeric", "numeric_sequence")
 
 
 def new_table(rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:
-    """A table drawn from N(0, 1e-4), its padding row zero."""
+    """A table drawn from a normal distribution of standard deviation 1e-4, its padding row zero."""
     table = nn.Embedding(rows, width, padding_idx=padding_idx)
     with torch.no_grad():
         nn.init.normal_(table.weight, std=TABLE_STD)
@@ -32,7 +33,7 @@ def new_table(rows: int, width: int, padding_idx: int | None = None) -> nn.Embed
 
 
 def sinusoidal_table(rows: int, width: int) -> nn.Embedding:
-    """A position table that starts as sines and cosines of falling frequency (Vaswani et al.)."""
+    """A position table initialised with sines and cosines (Vaswani et al. 2017, section 3.5)."""
     table = nn.Embedding(rows, width)
     frequency = 10000.0 ** (-torch.arange(0, width, 2) / width)
     angle = torch.arange(rows)[:, None] * frequency
@@ -43,8 +44,11 @@ def sinusoidal_table(rows: int, width: int) -> nn.Embedding:
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """Neighbouring numeric fields of one width: embedded by one multiplication."""
+class _NumericRun:
+    """Neighbouring numeric fields of one width, embedded by one multiplication.
+
+    `columns` are their indices in `Batch.numeric`, `vectors` those of their vectors.
+    """
 
     width: int
     columns: list[int]
@@ -54,20 +58,19 @@ class _Numbers:
 class FieldEmbedding(nn.Module):
     """Embeds the named fields of a `Batch`.
 
-    Ids look up a table with a zero row for PAD; a number multiplies its field's vector, or has one
-    of the embeddings in `layers.numeric`. A field
-    with `share_embedding` uses the table or vector of the field that it names; `embedding_dim` of
-    a field overrides the default width.
+    Ids are looked up in a table with a zero row for PAD. A number is multiplied by its field's
+    vector, or embedded by a layer of `layers.numeric`. A field with `share_embedding` uses the
+    table or vector of the field it names; a field's `embedding_dim` overrides the default width.
 
     Args:
-        features: what the fields are.
+        features: the definitions of the fields.
         names: the fields to embed.
         embedding_dim: the default width.
-        share: False gives each field a table of its own whatever it declares.
+        share: False ignores `share_embedding`.
         numeric: how numbers are embedded.
 
     Raises:
-        UserError: `share_embedding` that names no fitting field.
+        UserError: `share_embedding` names a field that cannot be shared.
     """
 
     def __init__(
@@ -98,12 +101,11 @@ class FieldEmbedding(nn.Module):
         for name, owner in self._owner.items():
             width = self._width[name]
             if owner.type in _IDS and _key(owner) not in self.tables:
-                assert owner.vocab_size is not None
-                self.tables[_key(owner)] = new_table(owner.vocab_size, width, padding_idx=0)
+                self.tables[_key(owner)] = new_table(owner.num_ids, width, padding_idx=0)
             elif owner.type in _NUMBERS and owner.name not in self._vector:
                 self._vector[owner.name] = vectors.get(width, 0)
                 vectors[width] = vectors.get(width, 0) + 1
-        # Drawn as a bias-free linear map from 1 to `width` would be (Xavier-normal).
+        # Xavier normal, as for a linear layer from 1 to `width` without bias.
         self.vectors = nn.ParameterDict(
             {
                 str(w): nn.Parameter(torch.randn(n, w) * (2 / (1 + w)) ** 0.5)
@@ -114,7 +116,7 @@ class FieldEmbedding(nn.Module):
         self.curves = nn.ModuleDict(
             {str(w): NUMERIC[numeric](n, w) for w, n in vectors.items() if numeric != "linear"}
         )
-        self._plans: dict[tuple[str, ...], list[str | _Numbers]] = {}
+        self._plans: dict[tuple[str, ...], list[str | _NumericRun]] = {}
 
     def widths(self, names: Iterable[str]) -> list[int]:
         """The width of each named field's embedding."""
@@ -122,24 +124,22 @@ class FieldEmbedding(nn.Module):
 
     def table(self, name: str) -> nn.Embedding:
         """The table of an id field."""
-        table = self.tables[_key(self._owner[name])]
-        assert isinstance(table, nn.Embedding)
-        return table
+        return cast(nn.Embedding, self.tables[_key(self._owner[name])])
 
     def vector(self, name: str) -> Tensor:
-        """(width,) the vector of a numeric field, a view."""
+        """(width,) the vector of a numeric field; a view."""
         vectors: Tensor = self.vectors[str(self._width[name])]
         return vectors[self._vector[self._owner[name].name]]
 
     def parameter_of(self) -> dict[str, tuple[str, int | None]]:
-        """For each field the name of its parameter, and the row of it that is a number's vector.
+        """For each field the name of its parameter, and for a numeric field its row there.
 
         Raises:
-            UserError: numbers have no vectors.
+            UserError: `numeric_embedding` is not linear, so that numeric fields have no vectors.
         """
         if self.curves:
             raise UserError(
-                "numbers have no single vector each",
+                "gives numeric fields no vectors",
                 key="numeric_embedding",
                 remedy="use numeric_embedding: linear",
             )
@@ -151,7 +151,7 @@ class FieldEmbedding(nn.Module):
         }
 
     def rows(self, batch: Batch, names: Sequence[str]) -> Tensor:
-        """Embeddings of non-sequential fields side by side, in the order named: (B, width)."""
+        """Embeddings of non-sequential fields concatenated in the order named: (B, width)."""
         parts = []
         for part in self._plan(tuple(names)):
             if isinstance(part, str):
@@ -162,7 +162,7 @@ class FieldEmbedding(nn.Module):
         return torch.cat(parts, dim=1) if parts else batch.numeric.new_empty(len(batch), 0)
 
     def events(self, batch: Batch, names: Sequence[str]) -> Tensor:
-        """Embeddings of sequential fields of equal lengths side by side: (M, width)."""
+        """Embeddings of sequential fields of equal lengths, concatenated: packed (M, width)."""
         parts = []
         for name in names:
             values = batch.sequences[name].values
@@ -174,15 +174,15 @@ class FieldEmbedding(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _numbers(self, numbers: Tensor, width: int, vectors: list[int]) -> Tensor:
-        """(B, m) numbers, the i-th with vector or curve `vectors[i]`: (B, m, width)."""
+        """(B, m) numbers -> (B, m, width), the i-th embedded by vector or curve `vectors[i]`."""
         if str(width) in self.vectors:
             return numbers[:, :, None] * _take(self.vectors[str(width)], vectors, 0)
         out: Tensor = self.curves[str(width)](numbers, vectors)
         return out
 
-    def _plan(self, names: tuple[str, ...]) -> list[str | _Numbers]:
+    def _plan(self, names: tuple[str, ...]) -> list[str | _NumericRun]:
         if names not in self._plans:
-            plan: list[str | _Numbers] = []
+            plan: list[str | _NumericRun] = []
             for (field_type, width), group in groupby(
                 names, key=lambda n: (self._type[n], self._width[n])
             ):
@@ -191,16 +191,16 @@ class FieldEmbedding(nn.Module):
                     plan += run
                 else:
                     owners = [self._vector[self._owner[name].name] for name in run]
-                    plan.append(_Numbers(width, [self._column[name] for name in run], owners))
+                    plan.append(_NumericRun(width, [self._column[name] for name in run], owners))
             self._plans[names] = plan
         return self._plans[names]
 
 
 def owner_of(features: FeatureMap, name: str) -> Field:
-    """The field whose table or vector this one uses: itself, unless it shares another's.
+    """The field whose table or vector a field uses: itself, unless it has `share_embedding`.
 
     Raises:
-        UserError: the named field is missing, of another type, too small, or shares in a circle.
+        UserError: the shared field is missing, of another type, too small, or shares in a circle.
     """
     field = owner = features[name]
     seen = {name}
@@ -210,7 +210,7 @@ def owner_of(features: FeatureMap, name: str) -> Field:
                 "share_embedding must name another feature",
                 column=name,
                 value=owner.share_embedding,
-                remedy="name a feature that has an embedding of its own",
+                remedy="name a feature that has its own embedding",
             )
         owner = features[owner.share_embedding]
         seen.add(owner.name)
@@ -230,8 +230,7 @@ def owner_of(features: FeatureMap, name: str) -> Field:
 
 
 def _key(field: Field) -> str:
-    # Prefixed and escaped: a module may neither hold a dot in its name nor be called like a
-    # method of ModuleDict ("type", "items").
+    # A module name must not contain a dot or equal a method of ModuleDict ("type", "items").
     return "field:" + field.name.replace("%", "%25").replace(".", "%2E")
 
 

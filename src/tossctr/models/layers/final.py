@@ -10,7 +10,7 @@ from tossctr.models.layers.norm import BatchNorm
 class FinalBlock(nn.Module):
     """n layers of linear width -> 2 width, halves (a, g): a + a * g; BatchNorm, ReLU, dropout.
 
-    Shapes: (N, width) -> (N, width). BatchNorm is always on, over all N.
+    Shapes: (N, width) -> (N, width). BatchNorm is over all N.
     """
 
     def __init__(self, width: int, layers: int, dropout: float = 0.0) -> None:

@@ -1,8 +1,8 @@
-"""A post-norm Transformer block in one autograd function: float32 on a CPU.
+"""A post-norm Transformer block as one autograd function, for float32 on a CPU.
 
-The same arithmetic as `TransformerBlock` module by module, with the backward pass written out: work
-is done in place, and only the block's input, the attention's result and the sum before the first
-norm are kept (three vectors of the width an event); the rest is one matrix product away each.
+The same arithmetic as `TransformerBlock`, with an explicit backward pass: operations are in place,
+and only the block's input, the output of attention and the sum before the first norm are saved
+(three vectors per event); the rest is recomputed, each by one matrix product.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tossctr.models.layers.attention_cpu import attention_backward, attention_fo
 SLOPE = 0.01  # of LeakyReLU, torch's default
 _norm_backward = torch.ops.aten.native_layer_norm_backward
 _leaky_backward = torch.ops.aten.leaky_relu_backward
-Keep = Tensor | None  # (M, width) bool of what dropout keeps; None without dropout
+Keep = Tensor | None  # (M, width) bool, False where dropout sets zero; None without dropout
 
 
 def _draw(x: Tensor, dropout: float) -> Keep:
@@ -35,10 +35,9 @@ def _weight_and_bias(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FusedBlock(torch.autograd.Function):
-    """Packed (M, width) -> (M, width); `offsets` (B + 1,) say which event is whose.
+    """Packed (M, width) -> (M, width), with row boundaries `offsets` (B + 1,).
 
-    Arguments after `offsets`: heads, causal, dropout, then weight and bias of qkv, out, norm1, the
-    two feed-forward layers and norm2.
+    `parameters` are weight and bias of qkv, out, norm1, the two feed-forward layers and norm2.
     """
 
     @staticmethod

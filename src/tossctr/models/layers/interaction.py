@@ -1,4 +1,4 @@
-"""Interaction blocks by name, with the same weights at every event."""
+"""Feature interaction blocks by name, with the same weights for every event."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ InteractionName = Literal[
 
 
 class Interaction(nn.Module):
-    """(N, sum of widths) -> the same shape, each of the N interacting by itself.
+    """Feature interaction within each of N events: (N, sum of widths) -> the same shape.
 
-    Bit-wise blocks (crossnet, crossnetv2, crossnet_mix, final) see the concatenation, vector-wise
-    ones (autoint, destine) see (N, fields, width).
+    Bit-wise blocks (crossnet, crossnetv2, crossnet_mix, final) take the concatenation, vector-wise
+    ones (autoint, destine) take (N, fields, width).
 
     Raises:
         UserError: fields of unequal widths in a vector-wise block.
@@ -64,7 +64,6 @@ class Interaction(nn.Module):
                 self.block = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
         if self.vector_wise:
             out: Tensor = self.block(x.view(len(x), -1, self.width)).flatten(1)
         else:
@@ -72,7 +71,7 @@ class Interaction(nn.Module):
         return out
 
     def forward_shared(self, own: Tensor, shared: Tensor, events: Events) -> Tensor:
-        """The same for [own, shared] at each event: own (M, ...), shared (B, ...) by row."""
+        """`forward` for [own, shared] at each event: own (M, ...), shared (B, ...) by row."""
         block = self.block
         if isinstance(block, CrossNetV2) and block.linears and not _autocast(own):
             return block.forward_shared(own, shared, events)

@@ -41,7 +41,7 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def activation(name: str, width: int) -> nn.Module:
-    """An activation by FuxiCTR's name; case does not matter ("ReLU").
+    """An activation by FuxiCTR's name, in any letter case.
 
     Raises:
         UserError: no such activation.
@@ -55,9 +55,9 @@ def activation(name: str, width: int) -> nn.Module:
 
 
 class Output(nn.Linear):
-    """A linear map whose product is in float32 under autocast too.
+    """A linear layer that computes in float32 even under autocast.
 
-    bf16 has 8 bits: of 20,000 logits only 26 would differ, and a ranking be one of ties.
+    In bf16, 20,000 logits had only 26 distinct values, so most rows would tie.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ class Output(nn.Linear):
 
 
 class MLP(nn.Module):
-    """Per hidden layer: linear, BatchNorm if asked, activation, dropout; then an `Output`.
+    """Hidden layers of linear, optional BatchNorm, activation, dropout; then an optional `Output`.
 
-    Shapes: (N, input_width) -> (N, output_width), or the last hidden width without an output.
+    Shapes: (N, input_width) -> (N, output_width), or the last hidden width without `output_width`.
 
     Args:
         activations: one name for all hidden layers, or one for each.

@@ -1,4 +1,4 @@
-"""Batch normalisation that copes with a batch of one."""
+"""Batch normalisation that accepts a batch of one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """`nn.BatchNorm1d` on (N, width), by the running statistics where N has none of its own.
+    """`nn.BatchNorm1d` on (N, width) that uses the running statistics if N < 2.
 
-    One row or event has no variance, and none has no mean: torch raises there in training, which
-    would end a run on its last, short batch.
+    A batch of one has no variance; in training torch raises an error for it, which would end a run
+    at a short last batch.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -22,5 +22,5 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether what a model makes of a row depends, in training, on the rest of its batch."""
+    """Whether a row's output depends, in training, on the other rows of its batch."""
     return any(isinstance(module, BatchNorm) for module in model.modules())

@@ -1,4 +1,7 @@
-"""Embeddings of numbers beyond one vector each (Gorishniy, Rubachev, Babenko, NeurIPS 2022)."""
+"""Piecewise linear and periodic embeddings of numbers (Gorishniy et al., NeurIPS 2022).
+
+Both expect inputs scaled to about [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from torch.nn import functional as F
 
 BINS = 16
 FREQUENCIES = 16
-FREQUENCY_STD = 1.0  # periods over the range 0 to 1
+FREQUENCY_STD = 1.0  # periods over [0, 1]
 
 
 class FieldwiseLinear(nn.Module):
-    """A linear map of its own for each of n fields: (B, m, d_in), m of the fields -> (B, m, d_out).
+    """One linear layer per field, for m of them: (B, m, d_in) -> (B, m, d_out).
 
-    Drawn as `nn.Linear` is: uniform within 1 / sqrt(d_in).
+    Initialised as `nn.Linear` is: uniform within 1 / sqrt(d_in).
     """
 
     def __init__(self, fields: int, d_in: int, d_out: int) -> None:
@@ -32,12 +35,12 @@ class FieldwiseLinear(nn.Module):
 
 
 class PiecewiseLinear(nn.Module):
-    """Section 3.2: how far a number has come through each of `BINS` bins, then a linear map.
+    """Section 3.2: a piecewise linear encoding over `BINS` bins, then a linear layer.
 
-    The bins part the range 0 to 1 evenly; of numbers that are ranks (`normalizer: quantile`) they
-    are the quantile bins of the paper. The outer bins go on beyond the range.
+    The bins divide [0, 1] evenly; with `normalizer: quantile` they are the paper's quantile bins.
+    The first and last bin extend beyond the range.
 
-    Shapes: (B, m) numbers of m of the fields -> (B, m, width).
+    Shapes: (B, m), numbers of m fields -> (B, m, width).
     """
 
     def __init__(self, fields: int, width: int) -> None:
@@ -53,15 +56,15 @@ class PiecewiseLinear(nn.Module):
         self.high: Tensor
 
     def forward(self, x: Tensor, fields: list[int]) -> Tensor:
-        through = (x[..., None] * BINS - self.edges).clamp(self.low, self.high)
-        out: Tensor = self.linear(through, fields)
+        encoded = (x[..., None] * BINS - self.edges).clamp(self.low, self.high)
+        out: Tensor = self.linear(encoded, fields)
         return out
 
 
 class Periodic(nn.Module):
-    """Section 3.3: sines and cosines of learnt frequencies, then a linear map and ReLU ("PLR").
+    """Section 3.3: sines and cosines of learned frequencies, then a linear layer and ReLU ("PLR").
 
-    Shapes: as `PiecewiseLinear`.
+    Shapes: (B, m), numbers of m fields -> (B, m, width).
     """
 
     def __init__(self, fields: int, width: int) -> None:

@@ -1,6 +1,6 @@
-"""Packed execution: the events of B rows laid end to end, so that no work is done on padding.
+"""Packed tensors: the events of B rows concatenated, so that no work is done on padding.
 
-A packed tensor is (M, width), M = sum of the rows' lengths; `Events` says which event is whose.
+A packed tensor is (M, width), M = sum of the rows' lengths; `Events` holds where each row begins.
 Reductions over a row are deterministic on a CPU.
 """
 
@@ -19,13 +19,13 @@ from tossctr.data.batch import Ragged
 
 @dataclass(frozen=True)
 class Events:
-    """Where the rows of a packed tensor begin and end.
+    """The row boundaries of a packed tensor.
 
     Attributes:
         offsets: (B + 1,) int64, from 0 to M.
-        count: M, known on the host so that no device has to be asked.
-        max_length: the longest row.
-        real: (M,) bool, False at padding; None (the normal case) where there is none.
+        count: M, on the host, to avoid synchronising with the device.
+        max_length: of the longest row.
+        real: (M,) bool, False at padding; None (the normal case) if there is no padding.
     """
 
     offsets: Tensor
@@ -49,17 +49,17 @@ class Events:
 
     @property
     def last(self) -> Tensor:
-        """(B,) int64: where each row's last event lies."""
+        """(B,) int64: the index of each row's last event."""
         return self.offsets[1:] - 1
 
     @cached_property
     def age(self) -> Tensor:
-        """(M,) int64: how many events of the same row come after it (the last one has 0)."""
+        """(M,) int64: the number of later events in the same row; 0 for the last."""
         return self.last[self.row] - torch.arange(self.count, device=self.offsets.device)
 
 
 def without_target(history: Ragged) -> Events:
-    """The events of each row's history alone: M = len(history.values), rows may be empty."""
+    """The events of each row's history without the target: M = len(history.values)."""
     return Events(history.offsets, len(history.values), history.max_length)
 
 
@@ -68,8 +68,8 @@ def with_target(history: Ragged, real_history: Tensor | None = None) -> Events:
 
     Args:
         history: one of the sequences.
-        real_history: (B,) how many of a row's newest events are real, where the sequences are
-            left-padded; None where they hold real events only.
+        real_history: (B,) the number of real events, if the sequences are left-padded; None if they
+            contain no padding.
     """
     rows = torch.arange(len(history.offsets), device=history.offsets.device)
     count = len(history.values) + len(rows) - 1
@@ -81,7 +81,7 @@ def with_target(history: Ragged, real_history: Tensor | None = None) -> Events:
 
 def append_target(history: Tensor, target: Tensor, events: Events) -> Tensor:
     """Packed history (M - B, ...) and targets (B, ...) -> packed (M, ...), target last."""
-    # Event e of row b stands b places earlier in the history, which lacks the targets of 0..b-1.
+    # The history lacks the targets of rows 0..b-1: an event of row b is b positions earlier there.
     source = torch.arange(events.count, device=history.device) - events.row
     source[events.last] = torch.arange(len(history), events.count, device=history.device)
     return take_unique(torch.cat([history, target]), source)
@@ -114,7 +114,7 @@ class _Sum(torch.autograd.Function):
 
 def bag(x: Tensor, offsets: Tensor) -> Tensor:
     """Sum over each row's events, (M, ...) -> (B, ...), without a gradient."""
-    # The fastest segment sum that torch has on a CPU (7x segment_reduce, 4x index_add).
+    # The fastest segment sum in torch on a CPU (7x segment_reduce, 4x index_add).
     indices = torch.arange(len(x), device=x.device)
     flat = x.flatten(1) if x.ndim > 1 else x[:, None]
     total = F.embedding_bag(indices, flat, offsets, mode="sum", include_last_offset=True)
@@ -136,7 +136,7 @@ class _TakeUnique(torch.autograd.Function):
 
 
 def broadcast(x: Tensor, events: Events) -> Tensor:
-    """One vector a row, (B, ...) -> (M, ...)."""
+    """Repeat each row's vector for its events, (B, ...) -> (M, ...)."""
     out: Tensor = _Broadcast.apply(x, events.lengths, events.offsets, events.count)  # type: ignore[no-untyped-call]
     return out
 
@@ -148,7 +148,7 @@ def segment_sum(x: Tensor, events: Events) -> Tensor:
 
 
 def take_unique(x: Tensor, index: Tensor) -> Tensor:
-    """`x[index]` for an index without repeats, whose gradient needs no accumulation."""
+    """`x[index]` for an index without duplicates, whose gradient needs no accumulation."""
     out: Tensor = _TakeUnique.apply(x, index)  # type: ignore[no-untyped-call]
     return out
 

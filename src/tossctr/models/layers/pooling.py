@@ -1,4 +1,4 @@
-"""From a row's events to one vector (FESeq, Yuan et al. 2024, section 3.4)."""
+"""Pooling of a row's events to one vector (FESeq, Yuan et al. 2024, section 3.4)."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ class AttentionPooling(nn.Module):
 
     Shapes: packed (M, width), queries (B, query_width) -> (B, width), weights (M,).
 
-    One PReLU parameter serves queries, keys, values and the output. Scores: `dot_attention` k.q;
-    `bilinear_attention` k M q with M the identity at first; `din_attention` an MLP with Dice on
-    (q, k, q - k, q * k), never scaled. Its batch statistics are over the events given.
+    Queries, keys, values and the output share one PReLU parameter. Scores: `dot_attention` k.q;
+    `bilinear_attention` k M q, M initialised to the identity; `din_attention` an MLP with Dice on
+    (q, k, q - k, q * k), not scaled, whose batch statistics are over all M events.
     """
 
     def __init__(

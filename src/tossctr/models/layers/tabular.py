@@ -1,4 +1,4 @@
-"""All features of a row as fields, for models that know no order of events."""
+"""All features of a row as fields, for models that ignore the order of events."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tossctr.models.layers.packed import segment_mean, segment_sum, without_targ
 
 
 def linear_part(features: FeatureMap) -> TabularEmbedding:
-    """One weight for each id and number: the linear model inside DeepFM and AutoInt.
+    """One weight per id and per numeric field: the linear model inside DeepFM and AutoInt.
 
-    A number's weight starts at zero; drawn like a vector of numbers it would start near one, and
-    so many numbers would drown the rest.
+    The weights of numeric fields start at zero: initialised like embeddings, they would be near one
+    and dominate the logit.
     """
     narrow = tuple(f.model_copy(update={"embedding_dim": None}) for f in features.fields)
     linear = TabularEmbedding(features.model_copy(update={"fields": narrow}), 1)
@@ -26,10 +26,10 @@ def linear_part(features: FeatureMap) -> TabularEmbedding:
 
 
 class TabularEmbedding(nn.Module):
-    """Every id and number feature, and every sequence pooled to one field.
+    """Embeds every column, and pools every sequence to one field.
 
-    Shapes: `Batch` -> (B, sum of `widths`), columns first, then sequences. A sequence is summed
-    where its `feature_encoder` names MaskedSumPooling, else averaged; an empty one is zero.
+    Shapes: `Batch` -> (B, sum of `widths`), columns first, then sequences. A sequence is averaged,
+    or summed if its `feature_encoder` is MaskedSumPooling; an empty one is zero.
     """
 
     def __init__(

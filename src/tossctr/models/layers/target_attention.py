@@ -1,4 +1,4 @@
-"""Attention of a row's target to its events."""
+"""Attention from a row's target to its events."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class DINAttention(nn.Module):
     """DIN's local activation unit (Zhou et al., KDD 2018, figure 2).
 
     Shapes: packed (M, width), targets (B, width) -> (B, width); zero for an empty row. The weight
-    of an event is an MLP of (target, event, target - event, target * event), without softmax
-    unless asked, to keep the intensity of interest.
+    of an event is an MLP of (target, event, target - event, target * event). Without softmax by
+    default, so that the sum keeps the intensity of interest.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class DINAttention(nn.Module):
 
 
 class MultiHeadTargetAttention(nn.Module):
-    """Scaled dot-product attention of one query to the events of its row, several heads.
+    """Multi-head scaled dot-product attention from one query per row to the row's events.
 
     Shapes: packed (M, width), queries (B, query_width) -> (B, width), weights (M, heads); zero
     for an empty row.

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-EPSILON = 1e-13  # puts exact powers of the base into their own bucket despite rounding
+EPSILON = 1e-13  # keeps exact powers of the base out of the bucket below, despite rounding
 
 
 def time_buckets(target: Tensor, event: Tensor, buckets: int, log_base: float) -> Tensor:
@@ -15,8 +15,8 @@ def time_buckets(target: Tensor, event: Tensor, buckets: int, log_base: float) -
 
     Args:
         target: (M,) the targets' time stamps.
-        event: (M,) the events', in the same unit; an event after its target counts as 0.
-        buckets: rows of the table; the last is declared as padding, so buckets end at `buckets`-2.
+        event: (M,) those of the events, in the same unit; an interval below 0 counts as 0.
+        buckets: rows of the table; the last is padding, so the last bucket is `buckets` - 2.
         log_base: -1 for linear buckets of one unit, else floor(log(1 + interval) / log(base)).
 
     Returns:

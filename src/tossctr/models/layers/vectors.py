@@ -1,7 +1,7 @@
-"""Vector instructions for Numba: what attention on a CPU spends its time on.
+"""Vectorised inner loops of attention on a CPU, as Numba intrinsics.
 
-LLVM's own vectoriser does not keep a block of a matrix product in registers; these do. All work on
-flat float32 arrays, by offsets, on vectors of 8 (AVX; other machines' LLVM splits or pairs them).
+Unlike LLVM's auto-vectoriser, they keep a block of a matrix product in registers. All take flat
+float32 arrays and offsets, and use vectors of 8 (AVX; LLVM splits or pairs them for other CPUs).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FLOATS = types.Array(types.float32, 1, "C")
 _FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 Value = Any  # an ir.Value; llvmlite ships no types
-intrinsic: Any = _intrinsic  # whose typing context callers do not pass
+intrinsic: Any = _intrinsic  # untyped: callers do not pass the typing context
 
 
 def _exp2_polynomial(degree: int = 6) -> list[float]:
-    # Fitted at Chebyshev nodes: 2**f for f in [-0.5, 0.5] to 1e-8, below float32's rounding.
+    # 2**f for f in [-0.5, 0.5], fitted at Chebyshev nodes; error 1e-8, below float32's rounding.
     nodes = 0.5 * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
     fit = np.polynomial.Polynomial.fit(nodes, 2.0**nodes, degree, domain=[-1, 1], window=[-1, 1])
     return [float(np.float32(c)) for c in fit.coef]
@@ -34,7 +34,7 @@ EXP2 = _exp2_polynomial()
 
 
 class _Emit:
-    """Emits LLVM's instructions for vectors."""
+    """Emits LLVM vector instructions."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, args: Sequence[Value]) -> None:
         self.builder = builder
@@ -84,8 +84,8 @@ class _Emit:
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
     def exp2(self, x: Value) -> Value:
-        # 2**x = 2**n * 2**f: n goes straight into the exponent's bits. 2**-125 stands for all
-        # less, so that no number is subnormal, which is slow.
+        # 2**x = 2**n * 2**f, with n added to the exponent bits. Clipped at 2**-125, because
+        # subnormal numbers are slow.
         x = self.larger(x, self.constant(-125.0))
         n = self.call("rint", x)
         f = self.builder.fsub(x, n)
@@ -109,7 +109,7 @@ class _Emit:
         initial: Sequence[Value],
         body: Callable[[Value, Sequence[Value]], Sequence[Value]],
     ) -> Sequence[Value]:
-        """`for i in range(0, count, step): carried = body(i, carried)`, at least once."""
+        """`for i in range(0, count, step): carried = body(i, carried)`; runs at least once."""
         b = self.builder
         before, inside = b.basic_block, b.append_basic_block("loop")
         b.branch(inside)
@@ -130,7 +130,7 @@ class _Emit:
 
 
 def matrix_tile(rows: int, vectors: int, *, add: bool) -> Any:
-    """A function for Numba: a product of `rows` rows of A by 8 * `vectors` columns of B.
+    """A Numba function: the product of `rows` rows of A and 8 * `vectors` columns of B.
 
         tile(c, c0, c_row, a, a0, a_row, a_step, b, b0, b_step, depth)
         c[c0 + r*c_row + j] (+)= sum over k < depth of
@@ -179,7 +179,7 @@ def matrix_tile(rows: int, vectors: int, *, add: bool) -> Any:
 
 @intrinsic
 def scaled_copy(typing, out, out0, x, x0, count, factor):  # type: ignore[no-untyped-def]
-    """out[out0 + i] = x[x0 + i] * factor for i < count, a multiple of 8; in place will do."""
+    """out[out0 + i] = x[x0 + i] * factor for i < count, a multiple of 8; may be in place."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
         emit = _Emit(context, builder, signature, args)
@@ -286,9 +286,9 @@ def exp2_sum(typing, x, x0, count, shift):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def softmax_gradient(typing, x, g, at, count, shift, mean):  # type: ignore[no-untyped-def]
-    """At `at` and on: x <- p = 2**(x - shift), g <- p * (g - mean); count a multiple of 8.
+    """From offset `at`: x <- p = 2**(x - shift), g <- p * (g - mean); count a multiple of 8.
 
-    From scores and the gradients of their weights: the weights, and the gradients of the scores.
+    Replaces scores by attention weights, and gradients of the weights by gradients of the scores.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
