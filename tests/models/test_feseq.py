@@ -267,7 +267,7 @@ def test_one_row_trains(features, batch_of, variant):
     [
         ({"default_field": ["gendr"]}, "default_field.*unknown.*gendr.*gender"),
         ({"target_field": ["item", "items", "price"]}, "target_field.*sequence feature.*items"),
-        ({"sequence_field": ["items"]}, "as many fields"),
+        ({"sequence_field": ["items"]}, "equally many fields"),
         ({"num_heads": 5}, "num_heads.*not divisible"),
         ({"use_item_feature_interaction": True}, "weighted_sum"),
         ({"use_time_emb": True, "time_keys": []}, "time_keys"),
