@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,8 @@ from tossctr.data.health.drift import LARGE_DRIFT
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
 from tossctr.report.segments import order
-from tossctr.report.svg import DASHED, INK, LINE, MUTED, SERIES, Plot, plot
+from tossctr.report.svg import DASHED, INK, MUTED, SERIES, Plot, plot
+from tossctr.report.tables import number
 
 
 def _dots(
@@ -29,12 +31,34 @@ def _dots(
         half = np.array([h if np.isfinite(h) else 0.0 for _, h in values])
         axes.errorbar(x, positions - shift, xerr=half, fmt="o", color=colour, markersize=4.5,
                       elinewidth=1.2)  # fmt: skip
-    axes.set_yticks(positions, names)
+    _label_rows(axes, names)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _label_rows(axes: Axes, names: Sequence[str], characters: int = 40) -> None:
+    """Names on the y-axis, from top to bottom, cut to a number of characters."""
+    short = [n if len(n) <= characters else n[: characters - 1] + "…" for n in names]
+    axes.set_yticks(np.arange(len(names))[::-1], short)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _shares(axes: Axes, names: Sequence[str], characters: int, label: str) -> None:
+    """Label the axes of horizontal bars that show shares."""
+    _label_rows(axes, names, characters)
+    axes.set_xlim(0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_xlabel(label)
+
+
+def _coloured(
+    reports: Sequence[RunReport], chosen: Callable[[RunReport], Any]
+) -> list[tuple[RunReport, str]]:
+    """The reports for which `chosen` is true, each with its run's colour."""
+    return [(r, c) for r, c in zip(reports, SERIES, strict=False) if chosen(r)]
 
 
 def _tall(rows: int, runs: int = 1) -> float:
@@ -43,9 +67,7 @@ def _tall(rows: int, runs: int = 1) -> float:
 
 def segments(reports: Sequence[RunReport], field: str, name: str) -> Plot:
     """AUC by value of a field."""
-    of, colours = zip(
-        *((r, c) for r, c in zip(reports, SERIES, strict=False) if field in r.segments), strict=True
-    )
+    of, colours = zip(*_coloured(reports, lambda r: field in r.segments), strict=True)
     names = sorted({s.name for r in of for s in r.segments[field]}, key=order)
     by = [{s.name: s for s in r.segments[field]} for r in of]
     shown = [n for n in names if any(n in s and np.isfinite(s[n].auc) for s in by)]
@@ -61,7 +83,7 @@ def segments(reports: Sequence[RunReport], field: str, name: str) -> Plot:
         axes.set_xlabel("AUC")
 
     described = "; ".join(
-        f"{n}: " + ", ".join(f"{s[n].auc:.3f}" for s in by if n in s) for n in shown
+        f"{n}: " + ", ".join(number(s[n].auc, 3) for s in by if n in s) for n in shown
     )
     left_out = len(names) - len(shown)
     note = f"{left_out} of {len(names)} have too few clicks. " if left_out else ""
@@ -74,9 +96,7 @@ def segments(reports: Sequence[RunReport], field: str, name: str) -> Plot:
 
 def importances(reports: Sequence[RunReport]) -> Plot:
     """Decrease in AUC when a field is shuffled."""
-    of, colours = zip(
-        *((r, c) for r, c in zip(reports, SERIES, strict=False) if r.importance), strict=True
-    )
+    of, colours = zip(*_coloured(reports, lambda r: r.importance), strict=True)
     names = list(dict.fromkeys(one.name for r in of for one in r.importance))
     by = [{one.name: (one.drop, one.half_width) for one in r.importance} for r in of]
     series = [[s.get(n, (float("nan"), 0.0)) for n in names] for s in by]
@@ -100,7 +120,7 @@ def importances(reports: Sequence[RunReport]) -> Plot:
 
 def gains(reports: Sequence[RunReport], shown: int = 15) -> Plot:
     """The columns with the largest share of the split gain."""
-    of = [(r, c) for r, c in zip(reports, SERIES, strict=False) if r.gain]
+    of = _coloured(reports, lambda r: r.gain)
     names = list(dict.fromkeys(name for r, _ in of for name in list(r.gain)[:shown]))
 
     def draw(axes: Axes) -> None:
@@ -110,15 +130,7 @@ def gains(reports: Sequence[RunReport], shown: int = 15) -> Plot:
             at = positions - (i - (len(of) - 1) / 2) * high
             axes.barh(at, [report.gain.get(n, 0.0) for n in names], 0.9 * high, color=colour,
                       alpha=0.55, linewidth=0)  # fmt: skip
-        axes.set_yticks(positions, [_short(n, 24) for n in names])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(-0.7, len(names) - 0.3)
-        axes.set_xlim(0)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("share of total gain")
+        _shares(axes, names, 24, "share of total gain")
 
     described = "; ".join(
         f"{r.name}: " + ", ".join(f"{n} {s:.0%}" for n, s in list(r.gain.items())[:5])
@@ -131,25 +143,18 @@ def gains(reports: Sequence[RunReport], shown: int = 15) -> Plot:
     )  # fmt: skip
 
 
-def _short(name: str, characters: int) -> str:
-    return name if len(name) <= characters else name[: characters - 1] + "…"
-
-
 def attended(reports: Sequence[RunReport]) -> Plot | None:
     """Attention to events by age, relative to uniform attention."""
-    of = [(r, c) for r, c in zip(reports, SERIES, strict=False) if r.attention is not None]
+    of = [(r.name, c, r.attention) for r, c in _coloured(reports, lambda _: True) if r.attention]
     if not of:
         return None
-    widest = max((r.attention for r, _ in of if r.attention), key=lambda a: a.high[-1])
+    widest = max((found for _, _, found in of), key=lambda a: a.high[-1])
     names = [str(a) if a == b else f"{a}–{b}" for a, b in zip(widest.low, widest.high, strict=True)]
-    ratios = [
-        np.array(r.attention.weight) / np.array(r.attention.uniform) for r, _ in of if r.attention
-    ]
 
     def draw(axes: Axes) -> None:
         axes.axhline(1, color=MUTED, linewidth=1, linestyle=DASHED)
-        for ratio, (_, colour) in zip(ratios, of, strict=True):
-            axes.plot(np.arange(len(ratio)), ratio, "o-", color=colour, markersize=4)
+        for _, colour, found in of:
+            axes.plot(found.relative, "o-", color=colour, markersize=4)
         axes.set_xticks(np.arange(len(names)), names)
         axes.grid(axis="x", visible=False)
         low, high = axes.get_ylim()
@@ -158,8 +163,9 @@ def attended(reports: Sequence[RunReport]) -> Plot | None:
         axes.set_ylabel("relative to uniform")
 
     described = "; ".join(
-        f"{r.name}: " + ", ".join(f"age {n} {v:.2f}" for n, v in zip(names, ratio, strict=False))
-        for ratio, (r, _) in zip(ratios, of, strict=True)
+        f"{run}: "
+        + ", ".join(f"age {n} {v:.2f}" for n, v in zip(names, found.relative, strict=False))
+        for run, _, found in of
     )
     return plot(
         "attention", "Attention by event age",
@@ -212,15 +218,7 @@ def tokens(found: Distributions, field: str, name: str) -> Plot:
         positions = np.arange(len(frequent.names))[::-1]
         axes.barh(positions, frequent.train, 0.7, color=SERIES[0], alpha=0.35, linewidth=0)
         axes.plot(frequent.other, positions, "o", color=SERIES[1], markersize=5)
-        axes.set_yticks(positions, [_short(n, 14) for n in frequent.names])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(-0.7, len(positions) - 0.3)
-        axes.set_xlim(0)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel("share of events")
+        _shares(axes, frequent.names, 14, "share of events")
 
     described = ", ".join(
         f"{n} {s:.1%}" for n, s in zip(frequent.names[:5], frequent.train, strict=False)
@@ -246,11 +244,7 @@ def drifted(found: Distributions, name: str, shown: int = 12) -> Plot:
         axes.axvline(LARGE_DRIFT, color=INK, linewidth=1, linestyle=DASHED)
         axes.set_xlim(floor, max(1.0, 1.5 * float(values.max())))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.set_yticks(positions, names)
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(-0.7, len(names) - 0.3)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_edgecolor(LINE)
+        _label_rows(axes, names)
         axes.set_xlabel("population stability index")
 
     large = [n for n in names if found.drift[n] > LARGE_DRIFT]

@@ -143,10 +143,17 @@ def _data(run: Predictor, prepared: Prepared, scored: Scored) -> DataReport:
     first = run.members[0][0]
     rows = prepared.valid if scored.split == "valid" else prepared.train
     truth = _truth(run.experiment.dataset, prepared, scored)
+    record = read_artefact(
+        prepared.folder / "prepare.json", PrepareRecord, remedy="prepare again"
+    ).model_dump(mode="json")
+    hashes = {file["path"]: file["sha256"] for file in record["inputs"].values()}
+    for split in SPLITS:
+        manifest = prepared.folder / split / "manifest.json"
+        hashes[f"{prepared.folder.name}/{split}/{manifest.name}"] = sha256_of(manifest)
     return DataReport(
         segments=segments(first, replace(rows, features=first.features), scored),
         distributions=distributions(first, prepared),
-        prepare=_prepare_record(prepared.folder).model_dump(mode="json"),
+        prepare=record,
         bytes=sum(
             array.bytes
             for split in SPLITS
@@ -154,7 +161,7 @@ def _data(run: Predictor, prepared: Prepared, scored: Scored) -> DataReport:
         ),
         attainable=None if truth is None else ceiling(scored.label.astype(np.int64), truth),
         truth=truth,
-        hashes=_stored_hashes(prepared.folder),
+        hashes=hashes,
     )
 
 
@@ -217,19 +224,6 @@ def _train_loss(logs: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             say(f"the report leaves out the training loss: {file} is invalid ({error!s:.80})")
     steps = sorted(step for step, loss in found.items() if 0 <= step < 2**53 and isfinite(loss))
     return np.array(steps, np.float64), np.array([found[s] for s in steps], np.float64)
-
-
-def _prepare_record(prepared: Path) -> PrepareRecord:
-    return read_artefact(prepared / "prepare.json", PrepareRecord, remedy="prepare again")
-
-
-def _stored_hashes(prepared: Path) -> dict[str, str]:
-    inputs = _prepare_record(prepared).inputs.values()
-    found = {str(file["path"]): str(file["sha256"]) for file in inputs}
-    for split in SPLITS:
-        manifest = prepared / split / "manifest.json"
-        found[f"{prepared.name}/{split}/manifest.json"] = sha256_of(manifest)
-    return found
 
 
 def _hashes(run: Predictor) -> dict[str, str]:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from tossctr.data.health.drift import LARGE_DRIFT
 from tossctr.metrics.ceiling import lift
 from tossctr.report.run_report import RunReport
@@ -195,7 +193,7 @@ def _history(report: RunReport) -> list[Finding | None]:
             text = f"{truncated:.0%} of the histories in {field} are truncated to {limit} events"
             found.append(Finding("note", f"{text} (`max_len`)."))
     if report.attention is not None:
-        ratio = np.array(report.attention.weight) / np.array(report.attention.uniform)
+        ratio = report.attention.relative
         top = int(ratio.argmax())
         low, high = report.attention.low[top], report.attention.high[top]
         events = f"event {low}" if low == high else f"events {low} to {high}"

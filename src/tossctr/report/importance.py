@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,15 +54,18 @@ class Attention:
         weight: mean attention weight per event of the bin; the weights of a row, including the
             target's to itself, sum to 1.
         uniform: the same if all events and the target had equal weights.
-        own: mean attention of the target to itself.
     """
 
     low: tuple[int, ...]
     high: tuple[int, ...]
     weight: tuple[float, ...]
     uniform: tuple[float, ...]
-    own: float
-    rows: int
+
+    @property
+    def relative(self) -> NDArray[np.float64]:
+        """Attention per bin relative to uniform attention."""
+        relative: NDArray[np.float64] = np.array(self.weight) / np.array(self.uniform)
+        return relative
 
 
 def importance(
@@ -169,41 +171,27 @@ def attention(
     rows = subset(valid, scored.row[_oversample_clicks(scored.label, ATTENTION_ROWS, rng)])
     model = run.model.module.to(device)
     batch = RowsDataset(rows)[np.arange(len(rows))]
-    weight, uniform, present, own, seen = (np.zeros(0) for _ in range(5))
+    size = int(rows.event_counts().max())  # ages 0 (the target) to that of the oldest event
+    weight, uniform, present = (np.zeros(size) for _ in range(3))
     for part in batch.split(default_micro_batch_events(device)):
         found = explain(model, part.to(device))
         if not found.attention:
             return None
         mean = torch.stack([block.mean(dim=1) for block in found.attention]).mean(dim=0)
-        age = found.events.age.cpu().numpy()
-        given = mean.double().cpu().numpy()
-        row = found.events.row.cpu().numpy()
-        # In a row of T events each has 1 / T.
-        same = 1 / np.bincount(row)[row]
-        weight = _added(weight, np.bincount(age, given))
-        uniform = _added(uniform, np.bincount(age, same))
-        present = _added(present, np.bincount(age).astype(float))
-        own = np.append(own, given[age == 0].sum())
-        seen = np.append(seen, float((age == 0).sum()))
-    low, high = _age_bins(len(present) - 1)
+        age, row = found.events.age.cpu().numpy(), found.events.row.cpu().numpy()
+        weight += np.bincount(age, mean.double().cpu().numpy(), size)
+        uniform += np.bincount(age, 1 / np.bincount(row)[row], size)
+        present += np.bincount(age, minlength=size)
+    low, high = _age_bins(size - 1)
     if not low:
         return None
-    pick = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
+    bins = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
     return Attention(
         low=low,
         high=high,
-        weight=tuple(float(weight[p].sum() / present[p].sum()) for p in pick),
-        uniform=tuple(float(uniform[p].sum() / present[p].sum()) for p in pick),
-        own=float(own.sum() / seen.sum()),
-        rows=len(rows),
+        weight=tuple(float(weight[b].sum() / present[b].sum()) for b in bins),
+        uniform=tuple(float(uniform[b].sum() / present[b].sum()) for b in bins),
     )
-
-
-def _added(total: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
-    out = np.zeros(max(len(total), len(more)))
-    out[: len(total)] += total
-    out[: len(more)] += more
-    return out
 
 
 def _age_bins(oldest: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

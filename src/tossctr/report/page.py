@@ -15,8 +15,6 @@ from markupsafe import Markup, escape
 from tossctr import __version__
 from tossctr.errors import UserError
 from tossctr.experiments.predictors import load_predictor
-from tossctr.inference.predictor import Predictor
-from tossctr.location import Location
 from tossctr.metrics.registry import METRICS
 from tossctr.outputs import check_output, output_file
 from tossctr.printable import printable
@@ -69,23 +67,19 @@ def write_report(
         raise UserError(
             "a report shows one to six runs", value=len(folders), remedy="name fewer runs"
         )
-    opened = [load_predictor(folder) for folder in folders]
-    inputs = [location for one in opened for location in _read_for(one)]
+    predictors = [load_predictor(folder) for folder in folders]
+    inputs = [file for one in predictors for file in (one.marker, *one.experiment.dataset.files)]
     target = check_output(output, inputs=inputs, force=force)
-    names = names_of([one.folder for one in opened])
-    objective = opened[0].objective
+    names = names_of([one.folder for one in predictors])
+    objective = predictors[0].objective
     reports = [
-        collect(one, name, device, objective) for one, name in zip(opened, names, strict=True)
+        collect(one, name, device, objective) for one, name in zip(predictors, names, strict=True)
     ]
     page = render(reports)
     with output_file(target, force=force) as temporary:
         temporary.write_text(page, encoding="utf-8")
     say(f"report written to {output}")
     return output
-
-
-def _read_for(run: Predictor) -> list[Location]:
-    return [run.marker, *run.experiment.dataset.files]
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
@@ -165,7 +159,7 @@ def _measured(reports: Sequence[RunReport]) -> str:
         of.setdefault(rows(report), []).append(report.name)
     if len(of) == 1:
         return f"Measured on {next(iter(of))}."
-    return "".join(f"{' and '.join(names)}: on {text}. " for text, names in of.items()).strip()
+    return " ".join(f"{', '.join(names)}: {text}." for text, names in of.items())
 
 
 def _different_rows(reports: Sequence[RunReport]) -> list[Finding]:

@@ -17,6 +17,7 @@ from tossctr.report.run_report import RunReport
 from tossctr.training.folder import WEIGHTS
 
 UNKNOWN = "–"
+Cell = Callable[[RunReport], str]
 
 
 @dataclass(frozen=True)
@@ -151,52 +152,41 @@ def drifts(name: str, found: Distributions) -> Table:
 
 
 def steps(reports: Sequence[RunReport]) -> Table:
-    """Time and memory of each step."""
+    """Time and memory of each step, without rows that no report knows."""
 
-    def row(name: str, cell: Any) -> tuple[str, ...]:
-        return (name, *(cell(r) for r in reports))
+    def prepared(key: str, unit: str) -> Cell:
+        return lambda r: f"{r.data.prepare[key]:,.1f} {unit}" if r.data else UNKNOWN
 
-    def made(key: str, unit: str) -> Any:
-        def cell(r: RunReport) -> str:
-            made = r.data.prepare if r.data else {}
-            return f"{made[key]:,.1f} {unit}" if key in made else UNKNOWN
+    def rows_of(split: str) -> Cell:
+        return lambda r: f"{r.data.prepare['report'][split]['rows']:,}" if r.data else UNKNOWN
 
-        return cell
-
-    def rows_of(split: str) -> Any:
-        def cell(r: RunReport) -> str:
-            return f"{r.data.prepare['report'][split]['rows']:,}" if r.data else UNKNOWN
-
-        return cell
-
-    def metric(key: str, form: str, over: Callable[[list[float]], float] = sum) -> Any:
+    def metric(key: str, form: str, over: Callable[[list[float]], float] = sum) -> Cell:
         def cell(r: RunReport) -> str:
             values = [run.metrics[key] for run in r.runs if key in run.metrics]
             return form.format(over(values)) if len(values) == len(r.runs) else UNKNOWN
 
         return cell
 
-    return Table(
-        "Time and memory",
-        ("Step", *(r.name for r in reports)),
-        tuple(one for one in (
-            row("Training rows", rows_of("train")),
-            row("Validation rows", rows_of("valid")),
-            row("Prepare: time", made("seconds", "s")),
-            row("Prepare: peak memory", made("peak_mb", "MB")),
-            row("Prepared data on disk",
-                lambda r: f"{r.data.bytes / 1e6:,.1f} MB" if r.data else UNKNOWN),
-            row("Models", lambda r: f"{len(r.runs):,}"),
-            row("Parameters", metric("parameters", "{:,}")),
-            row("Weights on disk", lambda r: f"{sum(map(_weights_bytes, r.runs)) / 1e6:,.2f} MB"),
-            row("Training: time", metric("seconds", "{:,.0f} s")),
-            row("Training: rows per second", metric("rows_per_s", "{:,.0f}", fmean)),
-            row("Training: peak memory", metric("peak_mb", "{:,.0f} MB", max)),
-            row("Training: skipped batches", metric("skipped_batches", "{:,}")),
-            row("Scoring: rows per second", lambda r: UNKNOWN if r.scored.rows_per_s is None
-                else f"{r.scored.rows_per_s:,.0f}"),
-        ) if any(cell != UNKNOWN for cell in one[1:])),
-    )  # fmt: skip
+    cells: dict[str, Cell] = {
+        "Training rows": rows_of("train"),
+        "Validation rows": rows_of("valid"),
+        "Prepare: time": prepared("seconds", "s"),
+        "Prepare: peak memory": prepared("peak_mb", "MB"),
+        "Prepared data on disk": lambda r: f"{r.data.bytes / 1e6:,.1f} MB" if r.data else UNKNOWN,
+        "Models": lambda r: f"{len(r.runs):,}",
+        "Parameters": metric("parameters", "{:,}"),
+        "Weights on disk": lambda r: f"{sum(map(_weights_bytes, r.runs)) / 1e6:,.2f} MB",
+        "Training: time": metric("seconds", "{:,.0f} s"),
+        "Training: rows per second": metric("rows_per_s", "{:,.0f}", fmean),
+        "Training: peak memory": metric("peak_mb", "{:,.0f} MB", max),
+        "Training: skipped batches": metric("skipped_batches", "{:,}"),
+        "Scoring: rows per second": lambda r: (
+            UNKNOWN if r.scored.rows_per_s is None else f"{r.scored.rows_per_s:,.0f}"
+        ),
+    }
+    rows = [(name, *(cell(r) for r in reports)) for name, cell in cells.items()]
+    known = tuple(row for row in rows if set(row[1:]) != {UNKNOWN})
+    return Table("Time and memory", ("Step", *(r.name for r in reports)), known)
 
 
 def _weights_bytes(run: FittedModel) -> int:
