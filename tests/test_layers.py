@@ -1,11 +1,13 @@
 """The code's layers: no circle of imports, and no import from a lower layer of a higher one."""
 
 import ast
+import re
 from pathlib import Path
 
 from tossctr.layers import LAYERS
 
 PACKAGE = Path(__file__).parents[1] / "src" / "tossctr"
+GUIDE = PACKAGE.parents[1] / "CONTRIBUTING.md"
 
 
 def modules(root):
@@ -91,3 +93,10 @@ def test_an_import_that_goes_up_and_a_circle_are_found(tmp_path):
     imports = imports_of(tmp_path)
     assert upward(imports) == [("data.store", "models.base")]
     assert circles(imports) == [["data.store", "models.base"]]
+
+
+def test_the_guide_prints_the_layers():
+    table = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", GUIDE.read_text(), re.MULTILINE)
+    assert [(layer.name, layer.contents) for layer in LAYERS] == [
+        row for row in table if row[0] in {layer.name for layer in LAYERS}
+    ]

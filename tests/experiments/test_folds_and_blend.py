@@ -189,7 +189,7 @@ def test_a_recipe_is_its_folds_blended_and_goes_on_where_it_was(
     assert len(scorer.members) == len(MODELS)
     by_hand = blend(folds, tmp_path / "by_hand", CPU)
     assert scorer.held_out_metrics == evaluate(*_held(tmp_path / "by_hand"))
-    assert by_hand.combination == scorer.combine
+    assert by_hand.combination == scorer.combination
     assert (scorer.folder / "calibration_competition_score.json").is_file()
     shutil.rmtree(scorer.folder)  # other tests count what is there
 

@@ -310,7 +310,7 @@ def test_a_run_from_elsewhere_has_no_url_or_pipe_opened(runs, tmp_path, monkeypa
     assert "root" not in str(caught.value)
     for path in ("http://10.0.0.1/rows.parquet", tmp_path / "pipe"):
         report = collect(named(path), "trees", CPU)
-        assert report.stored.distributions.other == "validation"
+        assert report.data.distributions.other == "validation"
 
 
 def test_evaluating_a_file_without_rows_is_one_line(project, runs, tmp_path):
@@ -333,7 +333,7 @@ def test_json_has_null_where_a_metric_is_not_defined(project, runs, tmp_path, mo
 def test_a_shifted_field_is_told_without_advice_against_it(runs):
     report = collect(runs["trees"], "trees", CPU)
     drift = {"history": 3.0, "price": 0.0}
-    stored = replace(report.stored, distributions=replace(report.stored.distributions, drift=drift))
-    found = findings(replace(report, stored=stored))
+    shifted = replace(report.data, distributions=replace(report.data.distributions, drift=drift))
+    found = findings(replace(report, data=shifted))
     (one,) = [f for f in found if "history" in f.text]
     assert (one.mark, one.remedy) == ("note", "")
