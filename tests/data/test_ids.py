@@ -452,7 +452,7 @@ def test_days_of_floats_and_of_integers(tmp_path: Path, capsys: pytest.CaptureFi
     assert shares["seq"] == np.mean([v not in known for v in items.ravel()[180:].tolist()])
     printed = " ".join(capsys.readouterr().err.split())
     assert "valid: values that are not in the vocabulary" in printed
-    assert "no row holds the splitter ','" in printed
+    assert "no row contains the splitter ','" in printed
 
 
 @pytest.mark.parametrize("ids_as", ["int64", "float64", "text"])

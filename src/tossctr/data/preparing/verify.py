@@ -1,4 +1,4 @@
-"""Verify all of what `prepare` made, on demand."""
+"""Verify a prepared data set completely, on demand."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from pathlib import Path
 from tossctr.artefact import read_artefact
 from tossctr.data.encoder import Encoder
 from tossctr.data.manifest import AGAIN, read_manifest
-from tossctr.data.preparing.record import PrepareRecord
+from tossctr.data.preparing.record import FILE, PrepareRecord
 from tossctr.data.preparing.splits import SPLITS
 from tossctr.data.verification import check_content
 from tossctr.errors import UserError
 
-FILE = "prepare.json"
-
 
 def verify_prepared(folder: Path) -> dict[str, int]:
-    """Read a prepared data set whole: hashes, values within the fields, one encoder for all.
+    """Read a prepared data set completely: hashes, values within their ranges, the same encoder.
 
     Returns:
         Rows by split.
@@ -33,7 +31,7 @@ def verify_prepared(folder: Path) -> dict[str, int]:
     for split in SPLITS:
         manifest = read_manifest(folder / split)
         if manifest.encoder != made.encoder or manifest.features != encoder.features:
-            raise UserError("not of the encoder beside it", file=folder / split, remedy=AGAIN)
+            raise UserError("was not made with encoder.json", file=folder / split, remedy=AGAIN)
         check_content(folder / split, manifest)
         rows[split] = manifest.rows
     return rows
