@@ -66,9 +66,9 @@ def prepare(
     An earlier result is reused if its inputs and config are unchanged. Inputs are unchanged if size
     and modification time are, else if the content's SHA-256 is.
 
-    Stores are written to `.partial` and replace earlier ones once complete. After a kill, an encoder
-    that was already fit is reused. A second process waits for the first. A read-only folder with an
-    unchanged result is used as it is.
+    Stores are written to `.partial` and replace earlier ones once complete. After a kill, the
+    encoder that was already fit is reused. A second process waits for the first. A read-only folder
+    with an unchanged result is used as it is.
 
     Args:
         dataset: the raw files and their columns.
