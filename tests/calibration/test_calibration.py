@@ -134,7 +134,7 @@ def test_held_out_files_are_read_back_and_damage_is_refused(tmp_path, truth):
     found = read_held_out(path)
     for name in ("row", "label", "logit", "fold", "group"):
         np.testing.assert_array_equal(getattr(found, name), getattr(given, name))
-    assert (found.prior, found.part) == (0.02, "train")
+    assert (found.prior, found.split) == (0.02, "train")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

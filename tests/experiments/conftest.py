@@ -1,4 +1,4 @@
-"""Small data and trainings for the tests of ensembles."""
+"""Small data and trainings."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def experiment(data):
-    """`experiment(expid, *overrides)`: a training that takes a second, of what lies in `root`."""
+    """`experiment(expid, *overrides)`: a training on the data in `root` that takes a second."""
 
     def load(expid, *overrides, root=data):
         keys = [

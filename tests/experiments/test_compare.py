@@ -1,4 +1,4 @@
-"""Comparing: what is trained, what is taken from before, and what the table says of it."""
+"""compare: what it trains, what it reuses, and its tables."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The commands that are run: here without a process for each, which takes seconds to start."""
+    """The commands that are run, here in this process: a new one takes seconds to start."""
     ran: list[tuple[str, ...]] = []
 
-    def here(*arguments: str) -> None:
+    def run_here(*arguments: str) -> None:
         ran.append(arguments)
         named = dict(pairwise(arguments))
         overrides = [v for k, v in pairwise(arguments) if k == "--set"]
@@ -55,12 +55,12 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         if arguments[0] == "train":
             train(experiment, data, resolve_device(CPU), run_folder(experiment))
 
-    monkeypatch.setattr(comparison, "run_command", here)
+    monkeypatch.setattr(comparison, "run_command", run_here)
     return ran
 
 
 def trained(commands: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """(experiment, seed) of each training, and the list emptied."""
+    """(experiment, seed) of each training; empties the list."""
     found = []
     for arguments in commands:
         if arguments[0] == "train":
@@ -70,7 +70,7 @@ def trained(commands: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return found
 
 
-def test_a_comparison_in_processes_of_its_own(config: Path, tmp_path: Path) -> None:
+def test_a_comparison_in_separate_processes(config: Path, tmp_path: Path) -> None:
     (row,) = compare(config, ["DCNv2_toy"], [7], tmp_path / "out of, #1", gpu=CPU, overrides=SMALL)
     run = load_run(tmp_path / "out of, #1" / "seed_7" / "DCNv2_toy")
     assert run.experiment.training.seed == 7
@@ -83,7 +83,7 @@ def test_a_comparison_in_processes_of_its_own(config: Path, tmp_path: Path) -> N
     assert 100 < row.peak_mb < 4_000
 
 
-def test_only_what_is_new_or_changed_is_trained(
+def test_only_new_or_changed_runs_are_trained(
     config: Path, commands: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
     def again(expids: list[str], seeds: list[int], overrides: list[str]) -> list[Row]:
@@ -111,7 +111,7 @@ def test_only_what_is_new_or_changed_is_trained(
     assert trained(commands) == [("DeepFM_toy", "seed=1")]
 
 
-def test_other_rows_are_trained_on_though_every_id_is_known(
+def test_changed_rows_are_trained_on_even_if_the_vocabulary_is_the_same(
     config: Path, tmp_path: Path, commands: list[tuple[str, ...]]
 ) -> None:
     given = ["DCNv2_toy"], [1], tmp_path / "out"
@@ -128,7 +128,7 @@ def test_other_rows_are_trained_on_though_every_id_is_known(
     assert after[0].metrics["AUC"] != before[0].metrics["AUC"]
 
 
-def test_a_labelled_file_is_scored_instead_of_the_validation_part(
+def test_a_labelled_file_replaces_the_validation_split(
     config: Path, commands: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
     data = config.parent / "data" / "toy" / "train.parquet"
@@ -146,8 +146,8 @@ def test_a_labelled_file_is_scored_instead_of_the_validation_part(
         (["?IN_toy", "DIN_toy", "B*_toy"], ["DIN_toy, BST_toy"]),
     ],
 )
-def test_patterns_name_experiments_once(expids: list[str], names: list[str]) -> None:
-    assert comparison._matching(CONFIGS, expids) == ", ".join(names).split(", ")
+def test_patterns_select_each_experiment_once(expids: list[str], names: list[str]) -> None:
+    assert comparison.matching_experiments(CONFIGS, expids) == ", ".join(names).split(", ")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_patterns_name_experiments_once(expids: list[str], names: list[str]) -> 
         (["DeepFM_toy", "DeepFM_kuairand"], "cannot be compared: their train_data differ"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_trained(
+def test_mistakes_are_found_before_training(
     expids: list[str], said: str, commands: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as error:

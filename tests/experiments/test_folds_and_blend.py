@@ -1,4 +1,4 @@
-"""Folds, blends and the table of them, on trainings that take a second."""
+"""Folds, blends and the leaderboard, on trainings that take a second."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def blended(folds, data):
     return folder, blend(folds, folder, CPU, method="weights")
 
 
-def test_every_row_is_predicted_by_the_run_that_never_saw_it(folds, experiment):
+def test_every_row_is_predicted_by_the_run_that_held_it_out(folds, experiment):
     scorer = folds["DCNv2_toy"]
     held = scorer.held_out(CPU)
     rows = prepare(experiment("DCNv2_toy").dataset).train
@@ -85,7 +85,7 @@ def test_finished_folds_are_reused_and_missing_ones_trained(folds, experiment, m
     assert (folder / "oof.parquet").read_bytes() == before
 
 
-def test_folds_are_kept_where_the_project_has_been_moved(
+def test_folds_are_reused_after_the_project_has_moved(
     folds, experiment, data, tmp_path, monkeypatch
 ):
     shutil.copytree(data, tmp_path / "moved")
@@ -96,7 +96,7 @@ def test_folds_are_kept_where_the_project_has_been_moved(
     )
 
 
-def test_another_config_starts_anew_and_a_plain_run_leaves_folds_alone(experiment, data):
+def test_another_config_trains_new_folds_and_a_run_leaves_folds_alone(experiment, data):
     root = f"model_root={data / 'other'}"
     first = in_folds(experiment("DCNv2_toy", root))
     run = train_experiment(experiment("DCNv2_toy", root), CPU)
@@ -116,7 +116,7 @@ class Killed(BaseException):
     pass
 
 
-def test_finished_folds_outlive_a_config_that_fails_and_a_kill(experiment, data, monkeypatch):
+def test_finished_folds_survive_a_failing_config_and_a_kill(experiment, data, monkeypatch):
     def contents():
         return {p: p.read_bytes() for p in (data / "held").rglob("*") if p.is_file()}
 
@@ -130,7 +130,7 @@ def test_finished_folds_outlive_a_config_that_fails_and_a_kill(experiment, data,
         in_folds(experiment("DCNv2_toy", root, "learning_rate=1e30", "batch_size=32"))
     assert before.items() <= contents().items()
     assert len(in_folds(experiment("DCNv2_toy", root)).members[0]) == 2
-    for step in ("keep_earlier", "sync_folder"):  # in front of the two renames, and behind them
+    for step in ("keep_earlier", "sync_folder"):  # before and after the two renames
         changed = experiment("DCNv2_toy", root, f"learning_rate=0.0{len(step)}")
         with monkeypatch.context() as patch:
 
@@ -152,7 +152,7 @@ def test_finished_folds_outlive_a_config_that_fails_and_a_kill(experiment, data,
     assert kept == [f"DCNv2_toy.folds{end}" for end in ("", ".1", ".2", ".partial")]
 
 
-def test_folders_that_are_no_folds_and_no_blend_are_not_touched(folds, experiment, data):
+def test_folders_of_others_are_not_touched(folds, experiment, data):
     root = data / "own"
     for name in ("DCNv2_toy.folds", "blend"):
         (root / name).mkdir(parents=True)
@@ -166,24 +166,24 @@ def test_folders_that_are_no_folds_and_no_blend_are_not_touched(folds, experimen
     assert {p.read_text() for p in root.rglob("*") if p.is_file()} == {"mine"}
 
 
-def test_another_blend_in_the_folder_is_kept(folds, tmp_path):
+def test_another_blend_in_the_folder_is_renamed(folds, tmp_path):
     folder = tmp_path / "blend"
     blend(folds, folder, CPU, method="logit_mean")
     first = (folder / "blend.json").read_bytes()
-    for _ in range(2):  # the second time, it is the same
+    for _ in range(2):  # the second time, the blend is the same
         blend(dict(reversed(folds.items())), folder, CPU, method="logit_mean")
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["blend", "blend.1"]
     assert (tmp_path / "blend.1" / "blend.json").read_bytes() == first
     assert (folder / "blend.json").read_bytes() != first
 
 
-def test_a_recipe_is_its_folds_blended_and_goes_on_where_it_was(
+def test_a_recipe_blends_folds_and_reuses_finished_ones(
     folds, experiment, data, tmp_path, monkeypatch
 ):
     recipe = Recipe("mix", tuple(map(experiment, MODELS)), 2, "stratified", (1,))
     trained = []
     monkeypatch.setattr(folding, "train", lambda *a, **k: trained.append(1))
-    scorer = train_recipe(recipe, CPU)  # of the folds that are there
+    scorer = train_recipe(recipe, CPU)  # reuses the folds
     assert not trained
     assert scorer.folder == data / "runs" / "mix"
     assert len(scorer.members) == len(MODELS)
@@ -191,7 +191,7 @@ def test_a_recipe_is_its_folds_blended_and_goes_on_where_it_was(
     assert scorer.held_out_metrics == evaluate(*_held(tmp_path / "by_hand"))
     assert by_hand.combination == scorer.combination
     assert (scorer.folder / "calibration_competition_score.json").is_file()
-    shutil.rmtree(scorer.folder)  # other tests count what is there
+    shutil.rmtree(scorer.folder)  # other tests count the folders
 
 
 def _held(folder):
@@ -209,7 +209,7 @@ def test_predictions_of_folds_are_the_mean_of_their_logits(folds, data):
     np.testing.assert_allclose(whole, np.mean(each, axis=0), rtol=1e-6)
 
 
-def test_a_blend_scores_a_file_as_its_members_say(blended, folds, data, tmp_path):
+def test_a_blend_combines_the_predictions_of_its_members(blended, folds, data, tmp_path):
     folder, result = blended
     scorer = load_predictor(folder)
     output = tmp_path / "out.csv"
@@ -222,8 +222,8 @@ def test_a_blend_scores_a_file_as_its_members_say(blended, folds, data, tmp_path
     np.testing.assert_allclose(written, expected, rtol=1e-6)
 
 
-def test_a_calibration_that_somebody_changed_bends_no_score(blended, capsys):
-    """A shift of -30 put every probability at 1."""
+def test_a_calibration_that_was_tampered_with_is_fit_again(blended, capsys):
+    """A shift of -30 would make every probability 1."""
     folder, _ = blended
     scorer = load_predictor(folder)
     chosen = calibrator_of(scorer, "competition_score", CPU)
@@ -241,11 +241,11 @@ def test_a_calibration_that_somebody_changed_bends_no_score(blended, capsys):
         assert json.loads(file.read_text()) == json.loads(written)
 
 
-def test_a_blend_of_what_has_changed_or_differs_is_refused(blended, folds, experiment, data):
-    with pytest.raises(UserError, match="two runs"):
+def test_a_blend_of_changed_or_differing_members_is_refused(blended, folds, experiment, data):
+    with pytest.raises(UserError, match="two different runs"):
         blend({"a": folds["DCNv2_toy"]}, data / "x", CPU)
     other = in_folds(experiment("DeepFM_toy", f"model_root={data / 'three'}"), folds=3)
-    with pytest.raises(UserError, match="folds are not the same"):
+    with pytest.raises(UserError, match="folds differ"):
         blend({"a": folds["DCNv2_toy"], "b": other}, data / "x", CPU)
     folder = data / "copied" / "blend"
     shutil.copytree(data / "runs", data / "copied")  # a blend and its members move together
@@ -256,7 +256,7 @@ def test_a_blend_of_what_has_changed_or_differs_is_refused(blended, folds, exper
         load_predictor(folder)
 
 
-def test_the_table_has_a_line_for_each_and_survives_damage(blended, folds, data, experiment):
+def test_the_leaderboard_lists_all_and_leaves_out_damaged_folders(blended, folds, data, experiment):
     train_experiment(experiment("DCNv2_toy"), CPU)
     root = data / "runs"
     found = {entry.name: entry for entry in leaderboard(root)}
@@ -287,7 +287,7 @@ def command(*arguments):
     assert ended.value.code == 0
 
 
-def test_commands_blend_list_and_submit_for_the_score(folds, data, tmp_path, capsys, monkeypatch):
+def test_the_commands_blend_leaderboard_and_predict(folds, data, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     folder = tmp_path / "blend"
     runs = ",".join(str(f.folder) for f in folds.values())
@@ -303,7 +303,7 @@ def test_commands_blend_list_and_submit_for_the_score(folds, data, tmp_path, cap
     command("leaderboard", "--root", tmp_path, "--json")
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["name"] == "blend"
-    command("leaderboard", "--root", tmp_path)  # in a narrow terminal: no number is cut
+    command("leaderboard", "--root", tmp_path)  # no number is cut in a narrow terminal
     assert f" {entry['metrics']['AUC']:.6f} " in capsys.readouterr().out
     where = ["--blend", folder, "--data", data / "test.parquet", "--gpu", -1, "--output"]
     command("predict", *where, tmp_path / "score.csv")
@@ -318,11 +318,11 @@ def test_commands_blend_list_and_submit_for_the_score(folds, data, tmp_path, cap
 
 
 def members_of(rng, label, noises):
-    """Held-out logits of the same rows, with noise of their own."""
+    """Held-out logits of the same rows, with independent noise."""
     return np.stack([2 * label - 4 + rng.normal(0, noise, len(label)) for noise in noises])
 
 
-def test_weights_go_to_the_better_member_and_beat_equal_ones():
+def test_weights_favour_the_better_members():
     rng = np.random.default_rng(0)
     label = (rng.random(20_000) < 0.05).astype(float)
     logits = members_of(rng, label, [1.0, 4.0, 2.0])
@@ -336,7 +336,7 @@ def test_weights_go_to_the_better_member_and_beat_equal_ones():
     assert found.weights[1] == pytest.approx(0, abs=1e-6)
 
 
-def test_ranks_row_by_row_are_ranks_of_the_whole():
+def test_ranks_of_single_rows_are_those_among_all_rows():
     rng = np.random.default_rng(0)
     logits = np.stack([rng.normal(-4, 1, 30_000), np.exp(rng.normal(0, 1, 30_000))])
     found = fit_combination("rank_mean", logits, np.zeros(30_000), np.ones(30_000))
@@ -346,8 +346,8 @@ def test_ranks_row_by_row_are_ranks_of_the_whole():
     assert (np.diff(far) > 0).all()
 
 
-def test_the_gain_of_a_blend_is_that_of_rows_nobody_saw(tmp_path, folds):
-    """Members of equal worth and independent noise gain; a copy gains nothing."""
+def test_the_gain_of_a_blend_is_out_of_fold(tmp_path, folds):
+    """Members of equal quality and independent noise gain; a copy gains nothing."""
     rng = np.random.default_rng(0)
     label = (rng.random(20_000) < 0.05).astype(np.float32)
     logits = members_of(rng, label, [2.0, 2.0])

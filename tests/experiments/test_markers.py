@@ -1,4 +1,4 @@
-"""Folds and blends that somebody sent: each malformed one is refused in one line."""
+"""Malformed markers of folds and blends are refused in one line."""
 
 import copy
 import json
@@ -127,14 +127,14 @@ def test_a_malformed_marker_is_refused(tmp_path, read, content, path, value):
 @pytest.mark.parametrize(
     "text", ["", "[]", "3", '{"version": 1}', "[" * 100_000, '{"a":' * 100_000, "\x00", "NaN"]
 )
-def test_what_is_no_marker_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_marker_is_refused(tmp_path, text):
     for name, read in (("blend.json", read_blend), ("folds.json", read_folds)):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=f"{name}: is not of this version"):
             read(tmp_path / name)
 
 
-def test_a_table_leaves_out_what_cannot_be_read(tmp_path, capsys):
+def test_the_leaderboard_leaves_out_unreadable_folders(tmp_path, capsys):
     texts = {
         "a": json.dumps(FOLDS),
         "b": "[" * 100_000,

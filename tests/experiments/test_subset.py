@@ -1,4 +1,4 @@
-"""A subset of a store reads as the store's own rows do."""
+"""A subset of a store reads like a store of its rows."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_batches_are_those_of_the_chosen_rows(rows):
     assert len(part) == 70
 
 
-def test_a_loader_sorts_them_by_their_own_lengths(rows):
+def test_a_loader_sorts_a_subset_by_length(rows):
     batch = RowsDataset(subset(rows, CHOSEN))[np.arange(70)]
     lengths = batch.sequences["seq"].lengths
     assert (lengths.diff() >= 0).all()

@@ -38,7 +38,7 @@ def plain(label, score, group):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 120), st.integers(1, 12), st.booleans())
-def test_grouped_metrics_are_those_of_a_loop_over_the_groups(seed, rows, groups, ties):
+def test_metrics_within_groups_equal_a_loop_over_groups(seed, rows, groups, ties):
     rng = np.random.default_rng(seed)
     label = (rng.random(rows) < 0.3).astype(float)
     score = rng.integers(0, 5, rows).astype(float) if ties else rng.normal(size=rows)
@@ -49,7 +49,7 @@ def test_grouped_metrics_are_those_of_a_loop_over_the_groups(seed, rows, groups,
         assert found[name] == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
 
 
-def test_grouped_metrics_need_groups_and_known_names():
+def test_metrics_within_groups_need_groups():
     label, score = np.array([0, 1]), np.array([0.0, 1.0])
     with pytest.raises(ValueError, match="group"):
         evaluate(label, score, ["gAUC"])

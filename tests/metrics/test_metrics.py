@@ -40,7 +40,7 @@ def test_ranking_metrics_see_differences_below_float32():
 
 
 @pytest.mark.parametrize("only", [0, 1])
-def test_one_class_gives_nan_where_a_metric_has_no_meaning(only):
+def test_metrics_that_need_both_classes_are_nan_for_one(only):
     values = evaluate(np.full(5, only), np.zeros(5))
     assert math.isnan(values["AUC"])
     assert math.isnan(values["WLL"])

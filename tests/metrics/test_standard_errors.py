@@ -1,4 +1,4 @@
-"""Standard errors against the spread over fresh draws, and against closed forms."""
+"""Standard errors against the deviation over independent samples and closed forms."""
 
 import numpy as np
 import pytest
@@ -15,15 +15,15 @@ def drawn(rng, rows):
     return label, true + rng.normal(0, 0.7, rows)
 
 
-def test_they_are_the_spread_over_fresh_rows():
+def test_they_are_the_deviation_over_independent_samples():
     rng = np.random.default_rng(0)
     draws = [drawn(rng, 1500) for _ in range(50)]  # about 110 clicks each
     values = [evaluate(*rows) for rows in draws]
     errors = [standard_errors(*rows) for rows in draws[:25]]
     for name in default_metrics():
-        spread = np.std([v[name] for v in values], ddof=1)
+        std = np.std([v[name] for v in values], ddof=1)
         error = np.sqrt(np.mean([e[name] ** 2 for e in errors]))
-        assert error == pytest.approx(spread, rel=0.3), name
+        assert error == pytest.approx(std, rel=0.3), name
 
 
 def test_they_are_near_the_closed_forms():
@@ -37,7 +37,7 @@ def test_they_are_near_the_closed_forms():
     assert errors["logloss"] == pytest.approx(expected, rel=0.4)
 
 
-def test_few_clicks_tell_nothing_of_metrics_that_need_them():
+def test_with_few_clicks_only_logloss_has_a_standard_error():
     label, logit = drawn(np.random.default_rng(2), 3000)
     label[np.flatnonzero(label)[19:]] = 0
     errors = standard_errors(label, logit)

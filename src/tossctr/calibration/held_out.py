@@ -41,7 +41,7 @@ class HeldOut:
         label: (N,) float32, 0 or 1.
         logit: (N,) float64.
         prior: share of clicks among the rows trained on.
-        part: the split of the rows: `train` (out of fold) or `valid`.
+        split: of the rows: `train` (out of fold) or `valid`.
         fold: (N,) int16, the fold in which each row was held out; None for the validation split.
         group: (N,) the value of the run's `group_id`, or None.
         run: SHA-256 of the `run.json` of the run that predicted; None if there were several.
@@ -51,7 +51,7 @@ class HeldOut:
     label: NDArray[np.float32]
     logit: NDArray[np.float64]
     prior: float
-    part: Literal["train", "valid"] = "valid"
+    split: Literal["train", "valid"] = "valid"
     fold: NDArray[np.int16] | None = None
     group: NDArray[Any] | None = None
     run: str | None = None
@@ -70,7 +70,7 @@ class HeldOut:
 
 
 class _About(Artefact):
-    """The file's metadata; `sha256` is the digest of the columns."""
+    """The file's metadata; `part` is the split, `sha256` the digest of the columns."""
 
     version: Literal[2]
     part: Literal["train", "valid"]
@@ -87,7 +87,7 @@ def write_held_out(path: Path, held: HeldOut) -> None:
     """
     columns = held.columns()
     about = _About(
-        version=2, part=held.part, prior=held.prior, run=held.run, sha256=columns_digest(columns)
+        version=2, part=held.split, prior=held.prior, run=held.run, sha256=columns_digest(columns)
     )
     table = pa.table(columns).replace_schema_metadata({_KEY: about.model_dump_json()})
     with whole_file(path) as temporary:
@@ -121,7 +121,7 @@ def read_held_out(path: Path) -> HeldOut:
             raise _damaged(path, first_problem(error)) from error
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             raise _damaged(path, str(error).splitlines()[0][:100] if str(error) else "") from error
-    held = HeldOut(**column, prior=about.prior, part=about.part, run=about.run)
+    held = HeldOut(**column, prior=about.prior, split=about.part, run=about.run)
     if columns_digest(held.columns()) != about.sha256:
         raise _damaged(path, "its content has changed since it was written")
     _check_values(path, held)

@@ -1,7 +1,7 @@
-"""Blends: members with held-out predictions of the same rows, and how they are combined.
+"""Blends of several members, fit on their held-out predictions of the same rows.
 
-<folder>/blend.json     members with hashes, the combination, what it gains; written last
-<folder>/oof.parquet    the blend of each held-out row, combined as found without its fold
+<folder>/blend.json     members with hashes, the combination and its gain; written last
+<folder>/oof.parquet    the cross-fitted blend of each held-out row
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class BlendResult:
-    """What a blend is worth on held-out rows.
+    """The scores of a blend on held-out rows.
 
-    Every score is of a fold whose rows were used neither to train the members, nor to fit the
-    weights and the calibration (prior shift and Platt). They are not free of every choice: each
-    member stopped at the epoch that was best on the rows it held out, and the method is chosen by
-    the scores of these same folds. Both flatter the scores a little.
+    The rows of a fold were used neither to train the members nor to fit the weights and the
+    calibration (prior shift and Platt) that it is scored with. Yet the scores are slightly
+    optimistic: each member stopped at the best epoch on the rows it held out, and the method is
+    selected by the scores of these same folds.
 
     Attributes:
         objective: what the weights are fit for.
-        singles, methods: scores of each member and of each way to combine.
+        singles, methods: scores over folds of each member and of each combination method.
         best_single: the member with the best mean of the objective's metric.
-        gain: of each score over the best member's, fold by fold; where less is better (WLL,
-            logloss), a gain is below 0.
+        gain: difference of the scores to those of `best_single`, over folds; negative if lower is
+            better (WLL, logloss) and the blend is better.
     """
 
     objective: Objective
@@ -74,28 +74,25 @@ def blend(
     method: Method | None = None,
     objective: Objective | None = None,
 ) -> BlendResult:
-    """Combine runs, or folds of runs, for an objective, into a folder that scores files.
+    """Combine runs, or folds of runs, into a blend.
 
     Args:
         members: by name.
-        folder: where the blend goes; another blend there is kept under another name
-            (`<folder>.1`).
-        device: where held-out predictions are made that were not kept.
-        method: None takes the simplest whose score is not more than one standard error of the
-            difference below the best.
-        objective: what for; None takes the members'.
+        folder: where the blend goes; another blend there is renamed to `<folder>.1`.
+        device: where to compute missing held-out predictions.
+        method: None takes the simplest whose score is at most one standard error of the difference
+            below the best.
+        objective: None takes that of the members.
 
     Raises:
-        UserError: fewer than two members, members that did not hold out the same rows, members of
-            several objectives where none is given, a folder that is no blend, or another process at
-            work in it.
+        UserError: fewer than two members, different held-out rows, different objectives if none is
+            given, a folder that is not a blend or that another process is writing.
     """
     if not 2 <= len({run.marker.resolve() for run in members.values()}) == len(members):
-        raise UserError("a blend needs two runs or more, each once", key="--runs",
-                        value=list(members), remedy="name each once")  # fmt: skip
+        raise UserError("needs at least two different runs", key="--runs", value=list(members))
     if len(members) > MAX_MEMBERS:
-        raise UserError(f"a blend has {MAX_MEMBERS} members at most", key="--runs",
-                        value=len(members), remedy="leave the worst out")  # fmt: skip
+        raise UserError(f"takes at most {MAX_MEMBERS} runs", key="--runs",
+                        value=len(members), remedy="leave out the worst")  # fmt: skip
     for name, run in members.items():
         if isinstance(run, Blend):
             raise UserError(f"{name} is a blend", key="--runs", remedy="name its members instead")
@@ -131,7 +128,7 @@ def blend(
     )
     out = HeldOut(
         row=first.row, label=first.label, logit=crossed[chosen], prior=first.prior,
-        part=first.part, fold=fold.astype(np.int16), group=first.group,
+        split=first.split, fold=fold.astype(np.int16), group=first.group,
     )  # fmt: skip
     with locked(folder.with_name(f".{folder.name}.lock"), f"the blend {folder}"):
         work = new_unfinished(folder, "blend")
@@ -145,7 +142,7 @@ def blend(
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two blends are of the same members, with the same result."""
+    """Whether two blends have the same members and result."""
     return all(
         (other / name).is_file() and sha256_of(one / name) == sha256_of(other / name)
         for name in (OUT_OF_FOLD, BLEND_MARKER)
@@ -161,7 +158,7 @@ def _content(
         return {"name": name, "marker": path, "sha256": sha256_of(marker)}
 
     trainings = [run.experiment.training for run in members.values()]
-    # Without groups in common, only metrics that need none.
+    # If the members have no groups in common, only metrics that need none.
     names = reported(*(t.metrics for t in trainings if out.group is not None))
     return {
         "version": VERSION,
@@ -176,22 +173,22 @@ def _objective(members: Mapping[str, Predictor]) -> Objective:
     of = {name: run.objective for name, run in members.items()}
     if len(set(of.values())) > 1:
         raise UserError(
-            "the runs have different objectives", value=of, remedy="choose one with --objective"
+            "runs have different objectives", value=of, remedy="choose one with --objective"
         )
     return next(iter(of.values()))
 
 
 def _same_rows(held: Mapping[str, HeldOut]) -> HeldOut:
-    """The first, if all are of the same rows in the same folds."""
+    """The first, if all have the same rows in the same folds."""
     (name, first), *others = held.items()
 
     def differ(a: HeldOut, b: HeldOut) -> str | None:
-        if a.part != b.part:
-            return "one is out of fold, the other on the validation part"
+        if a.split != b.split:
+            return "one is out of fold, the other on the validation split"
         if not (np.array_equal(a.row, b.row) and np.array_equal(a.label, b.label)):
-            return "their rows are not the same"
+            return "their rows differ"
         if a.fold is not None and not np.array_equal(a.fold, np.asarray(b.fold)):
-            return "their folds are not the same"
+            return "their folds differ"
         return None
 
     for other, values in others:
@@ -211,7 +208,7 @@ def _check_folds(fold: NDArray[Any], label: Floats) -> None:
         if not 0 < clicks[k] < rows[k]:
             raise UserError(
                 f"fold {k} of the held-out rows has {rows[k]:,} rows with {clicks[k]:,.0f} clicks: "
-                "scores need both classes in each",
+                "each fold needs both classes",
                 key="--runs",
                 remedy="train on more rows",
             )

@@ -78,7 +78,7 @@ def compare(
         UserError: a config that does not load, a pattern without a match, experiments on
             different rows, a run that failed.
     """
-    given = overrides_by_experiment(config, _matching(config, expids), overrides)
+    given = overrides_by_experiment(config, matching_experiments(config, expids), overrides)
     experiments = {e: load_experiment(config, e, given[e]) for e in given}
     first, *others = experiments.values()
     for other in others:
@@ -145,7 +145,12 @@ def write_tables(rows: Sequence[Row], folder: Path, *, force: bool = False) -> N
             temporary.write_text(text, encoding="utf-8")
 
 
-def _matching(config: Path, patterns: Sequence[str]) -> list[str]:
+def matching_experiments(config: Path, patterns: Sequence[str]) -> list[str]:
+    """The ids of `model_config.yaml` that match, each once.
+
+    Raises:
+        UserError: a pattern without a match.
+    """
     known = entry_ids(config, "model_config")
     chosen: list[str] = []
     for pattern in patterns:

@@ -1,15 +1,15 @@
-"""K-fold training: every row of the training part predicted by models that never saw it.
+"""K-fold training: out-of-fold predictions for every row of the training split.
 
-    <run folder>.folds/made_from.json          config, encoder, rows and cut
-    <run folder>.folds/seed_1/fold_0/ ...      a run each, which resumes by itself after a kill
-    <run folder>.folds/oof.parquet             row, fold, label, logit: mean over the seeds
+    <run folder>.folds/made_from.json          config, encoder, rows and fold assignment
+    <run folder>.folds/seed_1/fold_0/ ...      a run each
+    <run folder>.folds/oof.parquet             row, fold, label, logit (mean over the seeds)
     <run folder>.folds/folds.json              hashes and metrics; written last
 
-Folds of another config or other data are trained in `<run folder>.folds.partial`, and earlier ones
-are kept as `<run folder>.folds.1` once these are whole. Other seeds of the same folds are added to
-the folder.
+Folds of another config or other data are trained in `<run folder>.folds.partial`; when they are
+finished, earlier ones are renamed to `<run folder>.folds.1`. Runs of other seeds of the same folds
+are added to the folder.
 
-The validation part stays outside of all folds: it is for choosing among blends.
+The validation split is in no fold: it is for choosing among blends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from tossctr.config.choices import FoldMethod
 from tossctr.config.identity import identity
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import Prepared
-from tossctr.data.rows import EncodedRows
 from tossctr.data.subset import subset
 from tossctr.errors import UserError
 from tossctr.experiments.fold_assignment import assign_folds
@@ -69,43 +68,44 @@ def train_folds(
     seeds: Sequence[int],
     fresh: bool = False,
 ) -> Folds:
-    """Train a model for each seed and fold, and keep what it says of the rows held out.
+    """Train a model for each seed and fold, and save its predictions of the held-out rows.
 
-    Whatever is whole of an earlier call with the same data, config and folds is taken as it is.
-    Earlier folds of another config or other data are kept under another name once these are whole.
+    Finished runs of an earlier call with the same data, config and folds are reused. Earlier folds
+    of another config or other data are renamed when these are finished.
 
     Args:
-        experiment: what to train; its monitor watches the fold that is held out.
-        data: the prepared stores; folds are cut from the training part.
+        experiment: what to train; its monitor is computed on the held-out fold.
+        data: the prepared stores; the folds divide the training split.
         device: where to train.
         folder: where the folds go.
-        folds, method: as `assign_folds`; the cut is that of the data set's `valid_split.seed`, so
-            that it is the same for every model.
-        seeds: of weights and batches.
-        fresh: start over.
+        folds, method: as for `assign_folds`, with the seed `valid_split.seed` of the data set, so
+            that all models have the same folds.
+        seeds: for weights and batches.
+        fresh: train again what is finished.
 
     Raises:
         UserError: as `train` and `assign_folds`.
-        Stopped: a signal asked for it.
+        Stopped: a signal requested it.
     """
     if folds * len(seeds) > MAX_RUNS:
         raise UserError(
             f"folds and seeds would make more than {MAX_RUNS:,} runs",
             key="--folds",
             value=folds,
-            remedy="take fewer folds or seeds",
+            remedy="use fewer folds or seeds",
         )
     with locked(folder.with_name(f".{folder.name}.lock"), f"the folds {folder}"):
         rows = data.train
         label = np.asarray(rows.labels)
         group_id = experiment.training.group_id
         group = None if group_id is None else np.asarray(rows.groups(group_id))
-        cut = experiment.dataset.valid_split.seed
-        fold = assign_folds(method, folds, label, group=group, seed=cut)
+        fold = assign_folds(
+            method, folds, label, group=group, seed=experiment.dataset.valid_split.seed
+        )
         made_from = _made_from(experiment, data, fold)
         work, finished = _begin(folder, made_from, seeds, fresh)
         if finished is not None:
-            say(f"folds are whole in {folder}")
+            say(f"these folds are finished: {folder} (--fresh trains again)")
             return finished
         logits = []
         for seed in seeds:
@@ -120,7 +120,7 @@ def train_folds(
             label=label,
             logit=np.mean(logits, axis=0),
             prior=float(label.mean(dtype=np.float64)),
-            part="train",
+            split="train",
             fold=fold,
             group=group,
         )
@@ -131,12 +131,12 @@ def train_folds(
         _finish(work, held_out, logits, method, folds, seeds, names)
         if work != folder:
             put_in_place(work, folder, "folds")
-        say(f"folds kept in {folder}")
+        say(f"folds: {folder}")
         return load_folds(folder)
 
 
 def folder_of(folder: Path, seed: int, fold: int) -> Path:
-    """Where the run of a seed and fold goes."""
+    """The run folder of a seed and fold."""
     return folder / f"seed_{seed}" / f"fold_{fold}"
 
 
@@ -161,7 +161,7 @@ def _made_from(experiment: Experiment, data: Prepared, fold: NDArray[np.int16]) 
 def _begin(
     folder: Path, made_from: dict[str, Any], seeds: Sequence[int], fresh: bool
 ) -> tuple[Path, Folds | None]:
-    """Where to train the folds, and the folds themselves where they are whole."""
+    """The folder to train in, and the folds if they are finished."""
     refuse_foreign(folder, "folds")
     same = find_unfinished(folder, "folds", made_from)
     if same is not None and fresh:
@@ -171,7 +171,7 @@ def _begin(
     elif not fresh and made_from_of(folder, "folds") == made_from:
         return folder, _finished(folder, seeds)
     for other, _ in unfinished(folder, "folds"):
-        say(f"unfinished folds of another config or other data stay in {other}")
+        say(f"unfinished folds of another config or other data are left in {other}")
     work = new_unfinished(folder, "folds")
     write_made_from(work, made_from)
     return work, None
@@ -182,7 +182,7 @@ def _finished(folder: Path, seeds: Sequence[int]) -> Folds | None:
         same_seeds = read_folds(folder / FOLDS_MARKER).seeds == tuple(seeds)
         return load_folds(folder) if same_seeds else None
     except UserError:
-        return None  # not finished, or something has changed since
+        return None  # unfinished, or changed since
 
 
 def _digest(fold: NDArray[np.int16]) -> str:
@@ -198,21 +198,17 @@ def _fold(
     device: torch.device,
     folder: Path,
 ) -> Run:
-    """The run of one fold, trained if it is not there."""
+    """Train one fold, or load its finished run."""
     say(f"seed {seed}, fold {k} of {int(fold.max()) + 1}")
     training = experiment.training.model_copy(update={"seed": seed})
-    part = Prepared(
+    split = Prepared(
         folder=data.folder,
         encoder=data.encoder,
-        train=_rows(data.train, fold != k),
-        valid=_rows(data.train, fold == k),
+        train=subset(data.train, np.flatnonzero(fold != k)),
+        valid=subset(data.train, np.flatnonzero(fold == k)),
         report=data.report,
     )
-    return train(experiment.model_copy(update={"training": training}), part, device, folder)
-
-
-def _rows(rows: EncodedRows, chosen: NDArray[np.bool_]) -> EncodedRows:
-    return subset(rows, np.flatnonzero(chosen))
+    return train(experiment.model_copy(update={"training": training}), split, device, folder)
 
 
 def _finish(
@@ -224,12 +220,12 @@ def _finish(
     seeds: Sequence[int],
     metrics: Sequence[str],
 ) -> None:
-    def measured(logit: NDArray[np.float64], rows: NDArray[np.intp]) -> dict[str, float]:
+    def metrics_of(logit: NDArray[np.float64], rows: NDArray[np.intp]) -> dict[str, float]:
         group = None if held.group is None else held.group[rows]
         return evaluate(held.label[rows], logit[rows], metrics, group=group)
 
     of_fold = [np.flatnonzero(held.fold == k) for k in range(folds)]
-    by_fold = [measured(logit, rows) for logit in logits for rows in of_fold]
+    by_fold = [metrics_of(logit, rows) for logit in logits for rows in of_fold]
     runs = [f"seed_{seed}/fold_{k}" for seed in seeds for k in range(folds)]
     write_json(
         folder / FOLDS_MARKER,
@@ -240,7 +236,7 @@ def _finish(
             "seeds": list(seeds),
             "runs": {name: sha256_of(folder / name / "run.json") for name in runs},
             "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
-            "metrics": measured(held.logit, np.arange(len(held))),
+            "metrics": metrics_of(held.logit, np.arange(len(held))),
             "by_fold": by_fold,
             "cross_validated": {
                 name: asdict(MeanStd.of([m[name] for m in by_fold])) for name in metrics

@@ -1,4 +1,4 @@
-"""Every finished run, folds and blend under a folder, from their files alone."""
+"""All finished runs, folds and blends under a folder, read from their JSON files."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tossctr.metrics.registry import default_metrics
 from tossctr.progress import say
 from tossctr.runs.marker import RunMarker, TrainingMetrics
 
-# What two trainings of one config may differ in.
+# Keys that are not part of the config hash.
 _NOT_CONFIG = {"seed", *MANNER}
 _SHORT = 8  # characters of a hash
 
 
 class _Experiment(Artefact):
-    """`experiment.json` with the model's own options unread: their classes would import torch."""
+    """`experiment.json`; the model's options are not validated, as their classes import torch."""
 
     version: Literal[2]
     expid: str
@@ -46,22 +46,21 @@ class _Experiment(Artefact):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line.
+    """One row of the leaderboard.
 
     Attributes:
-        name: the folder, seen from the root.
-        kind: `blend` is out of fold where its members are.
-        model: of a blend, its members.
-        config: hash of model and training without seeds and paths; of a blend, of its members'.
+        name: the folder, relative to the root.
+        model: of a blend, those of its members, joined by " + ".
+        config: hash of model and training config without seeds and paths; of a blend, of its
+            members' hashes.
         data: hash of the encoder that was fit on the training rows.
-        metrics: raw ones: of a run on its validation part, else out of fold.
-        objective: of its data set.
-        score: the objective's metric after calibration for it (each row by a map that was fit
-            without it); None where never calibrated.
+        metrics: before calibration: of a run on its validation split, else out of fold.
+        objective: of the data set, or of the blend.
+        score: the objective's metric after cross-fitted calibration; None if not calibrated.
         cross_validated: of folds, mean and standard deviation of the metrics over folds; of a
-            blend, of its scores after calibration; None of a run.
-        rows_per_s: training throughput, mean over folds; None of a blend.
-        megabytes: of all weights.
+            blend, of its scores after calibration; None for a run.
+        rows_per_s: training throughput, mean over folds; None for a blend.
+        megabytes: size of all weights.
     """
 
     name: str
@@ -79,8 +78,8 @@ class Entry:
 
 
 def leaderboard(root: Path) -> list[Entry]:
-    """The table, objective by objective, the best score first and those without one last; a folder
-    whose files cannot be read is named and left out."""
+    """All entries, sorted by objective, then the best score first, those without a score last.
+    Folders whose files cannot be read are logged and left out."""
     found = []
     for marker in _markers(root):
         try:
@@ -88,11 +87,11 @@ def leaderboard(root: Path) -> list[Entry]:
         except UserError as error:
             say(f"left out: {error.line()}")
 
-    def place(entry: Entry) -> tuple[int, bool, float, str]:
+    def key(entry: Entry) -> tuple[int, bool, float, str]:
         worse = -AIMS[entry.objective].sign * (entry.score or 0.0)
         return OBJECTIVES.index(entry.objective), entry.score is None, worse, entry.name
 
-    return sorted(found, key=place)
+    return sorted(found, key=key)
 
 
 def _markers(root: Path) -> Iterator[Path]:
@@ -113,7 +112,7 @@ def _entry(marker: Path, root: Path) -> Entry:
 
 def _of_blend(marker: Path, name: str) -> Entry:
     about = read_blend(marker)
-    # Members are runs or folds by their names: a blend could lead to itself.
+    # A member is never a blend, which could contain itself.
     paths = [verified(resolved(marker.parent / m.marker), m.sha256) for m in about.members]
     members = [_entry(path, Path("/")) for path in paths]
     scores = about.methods[about.combination.method]
@@ -163,9 +162,7 @@ def _of_run(marker: Path, name: str) -> Entry:
     training = read_artefact(folder / "metrics.json", TrainingMetrics)
     missing = [key for key in default_metrics() if key not in training.best]
     if missing:
-        raise UserError(
-            f"does not give {missing[0]}", file=folder / "metrics.json", remedy="train again"
-        )
+        raise UserError(f"has no {missing[0]}", file=folder / "metrics.json", remedy="train again")
     metrics = {key: training.best[key] for key in default_metrics()}
     return Entry(
         name=name,
@@ -186,8 +183,8 @@ def _of_run(marker: Path, name: str) -> Entry:
 def _score(
     folder: Path, held_out: str, objective: Objective, raw: Mapping[str, float]
 ) -> float | None:
-    """The objective's metric after calibration, if that is of the held-out predictions that are
-    there; without any calibration the raw one."""
+    """The objective's metric after calibration; None if it was not calibrated on the held-out
+    predictions in the folder."""
     metric = AIMS[objective].metric
     if objective == "raw":
         return raw[metric]

@@ -1,4 +1,4 @@
-"""Predictors of several runs, the folds of one experiment and blends, and how any is opened."""
+"""Predictors of several runs: the folds of an experiment and blends; opening any predictor."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Folds(Predictor):
             UserError: as `read_held_out`, or they are not out of fold.
         """
         held = read_held_out(self.held_out_file)
-        if held.part != "train" or held.fold is None:
+        if held.split != "train" or held.fold is None:
             raise UserError(
                 "holds predictions without folds", file=self.held_out_file, remedy="train again"
             )
@@ -122,7 +122,7 @@ def folds_of(run: Path) -> Path:
 
 
 def load_predictor(path: Path, *, prefer_folds: bool = False) -> Predictor:
-    """Open a folder by what it holds: `blend.json`, `folds.json`, or a run.
+    """Open a blend, folds or a run, whichever marker the folder has.
 
     Args:
         path: the folder, or its marker.
@@ -130,7 +130,7 @@ def load_predictor(path: Path, *, prefer_folds: bool = False) -> Predictor:
             opened in any case.
 
     Raises:
-        UserError: nothing finished there, or a file that has changed since.
+        UserError: nothing finished there, or a file has changed since.
     """
     folder = path.parent if path.suffix == ".json" else path
     beside = folds_of(folder)
@@ -148,7 +148,7 @@ def load_folds(folder: Path) -> Folds:
     """Open finished folds.
 
     Raises:
-        UserError: not there, of another version, or changed since.
+        UserError: missing, of another version, or changed since.
     """
     marker = folder / FOLDS_MARKER
     about = read_folds(marker)
@@ -158,7 +158,7 @@ def load_folds(folder: Path) -> Folds:
         for name, digest in about.runs.items()
     )
     if len({run.encoder.hash for run in runs}) != 1:
-        raise UserError("are not of one vocabulary", file=marker, remedy="train again")
+        raise UserError("have different vocabularies", file=marker, remedy="train again")
     return Folds(folder, runs, about.metrics)
 
 
@@ -173,7 +173,7 @@ def load_blend(folder: Path) -> Blend:
     verified(folder / OUT_OF_FOLD, about.out_of_fold, limit=HELD_OUT_BYTES)
     members: list[tuple[Run, ...]] = []
     for member in about.members:
-        # By the name of its marker, never another blend: a blend could lead to itself.
+        # A member is never a blend, which could contain itself.
         found = verified(resolved(folder / member.marker), member.sha256)
         if found.name == RUN_MARKER:
             members.append((load_run(found),))

@@ -1,4 +1,4 @@
-"""An experiment trained in folds, and a recipe: several of them, blended."""
+"""Train an experiment in folds; train a recipe: the folds of several experiments, blended."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def train_in_folds(
     seeds: Sequence[int],
     fresh: bool = False,
 ) -> Predictor:
-    """Prepare what is needed, and train in folds into `<run_folder>.folds`."""
+    """Prepare the data if needed, and train in folds into `<run_folder>.folds`."""
     check_model(experiment)
     data = prepare(experiment.dataset)
     folder = folds_of(run_folder(experiment))
-    scorer = train_folds(
+    predictor = train_folds(
         experiment, data, device, folder, folds=folds, method=method, seeds=seeds, fresh=fresh
     )
-    calibrator_of(scorer, scorer.objective, device)
-    return scorer
+    calibrator_of(predictor, predictor.objective, device)
+    return predictor
 
 
 def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -> Predictor:
     """Train a recipe's experiments in folds, and blend them into `<model_root>/<recipe>`.
 
-    Resumes an interrupted call: finished folds are kept, a half-trained one resumes.
+    After an interruption, finished folds are reused and the unfinished one resumes.
 
     Raises:
         UserError: as `train_in_folds` and `blend`.
     """
-    for experiment in recipe.experiments:  # what is wrong with the last is said before the first
+    for experiment in recipe.experiments:  # all, before the first is trained
         check_model(experiment)
     members: dict[str, Predictor] = {
         experiment.expid: train_in_folds(
@@ -68,8 +68,8 @@ def train_recipe(recipe: Recipe, device: torch.device, *, fresh: bool = False) -
     gain = result.gain[metric]
     say(
         f"{recipe.name}: {result.combination.method} of {', '.join(members)}, "
-        f"{metric} {gain.mean:+.6f} ± {gain.std:.6f} against {result.best_single}"
+        f"{metric} {gain.mean:+.6f} ± {gain.std:.6f} compared with {result.best_single}"
     )
-    scorer = load_blend(folder)
-    calibrator_of(scorer, scorer.objective, device)
-    return scorer
+    predictor = load_blend(folder)
+    calibrator_of(predictor, predictor.objective, device)
+    return predictor

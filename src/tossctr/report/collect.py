@@ -66,7 +66,7 @@ def collect(
     objective = objective or run.objective
     if not isinstance(run, Run):
         held = run.held_out(device)
-        found = _find_prepared(run, held.part, held.label)
+        found = _find_prepared(run, held.split, held.label)
         report = _report(run, name, from_kept(held), held.prior, found, objective)
         return replace(report, members=members(run, held))
     prepared = open_prepared(run.experiment.dataset)

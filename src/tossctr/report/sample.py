@@ -90,7 +90,7 @@ def from_kept(held: HeldOut) -> Scored:
         np.asarray(held.label[numbers], np.float64),
         held.logit[numbers],
         len(held),
-        split=held.part,
+        split=held.split,
     )
 
 

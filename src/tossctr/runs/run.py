@@ -71,7 +71,7 @@ class Run(FittedModel, Predictor):
             UserError: as `read_held_out`, or they are of another run.
         """
         held = read_held_out(self.held_out_file)
-        if held.run != self.digest or held.part != "valid" or held.fold is not None:
+        if held.run != self.digest or held.split != "valid" or held.fold is not None:
             raise UserError(
                 "holds predictions of another run",
                 file=self.held_out_file,
