@@ -27,7 +27,7 @@ from fault_cases import BLEND, CONFIG, CONFIGS, CPU, EXPORT, FOLDS, NET, PREPARE
 from mutations import flip, spoil
 
 from tossctr.artefact import sealed
-from tossctr.calibration.held_out import _digest
+from tossctr.calibration.held_out import columns_digest
 from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
 from tossctr.files import sha256_of
@@ -275,7 +275,7 @@ def change_rows(path: Path, draw: random.Random) -> None:
         columns = {n: np.ascontiguousarray(table[n].to_numpy()) for n in table.column_names}
         about = json.loads(table.schema.metadata[b"tossctr"])
         if "sha256" in about and options["compression"] == "none":
-            about["sha256"] = _digest(columns)
+            about["sha256"] = columns_digest(columns)
         if draw.random() < 0.2:
             about[draw.choice(["prior", "part", "version", "run"])] = draw.choice([0, 1e-9, "x"])
         metadata = {b"tossctr": json.dumps(about)}
