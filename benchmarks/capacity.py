@@ -25,7 +25,7 @@ import workload
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_dataset
-from tossctr.training.device import reuse_memory
+from tossctr.training.device import keep_freed_memory
 
 SCALES = (10.7e6, 1e9, 100e9)
 DAY = 24 * 3600
@@ -44,7 +44,7 @@ def measured(options: argparse.Namespace, root: Path) -> dict[str, float]:
     prepared = prepare(dataset)
     prepare_s = time.monotonic() - started
     store = sum(f.stat().st_size for f in prepared.folder.rglob("*") if f.is_file())
-    reuse_memory()
+    keep_freed_memory()
     lengths = workload.toss_lengths(options.model_rows, 500, seed=1)
     model = workload.medium(500)
     parts = workload.batch_of(lengths, seed=1).split(8192)

@@ -162,7 +162,7 @@ def measure(kills: int, failures: int, rows: int, seed: int = 0) -> dict[str, ob
 def took_up(stage: str, log: str) -> bool:
     if stage == "prepare":
         return "transform:" in log and "fit:" not in log
-    return "going on from epoch" in log or "had been scored before" in log
+    return "resuming from epoch" in log or "had been scored before" in log
 
 
 def move(project: Project, old: Path) -> None:

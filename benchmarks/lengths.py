@@ -10,7 +10,7 @@ from __future__ import annotations
 import harness
 import workload
 
-from tossctr.training.device import reuse_memory
+from tossctr.training.device import keep_freed_memory
 
 MAX_LENS = (100, 500, 2000, 6590)
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--micro-batch-events", type=int, default=8192)
     options = parser.parse_args()
-    reuse_memory()  # as `train` and `predict` do
+    keep_freed_memory()  # as `train` and `predict` do
     if options.quick:
         options.rows = 64
     figures: dict[str, object] = {"rows": options.rows}

@@ -23,7 +23,7 @@ from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
-from tossctr.training.device import reuse_memory
+from tossctr.training.device import keep_freed_memory
 from tossctr.training.module import new_optimizer
 from tossctr.training.plan import plan_memory
 
@@ -52,7 +52,7 @@ def status_mb(key: str) -> float:
 
 def measured_mb(experiment: Experiment, data: Prepared, events: int) -> float:
     """Largest resident size while three steps are trained."""
-    reuse_memory()
+    keep_freed_memory()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     features = data.encoder.features.with_lengths(experiment.dataset, experiment.training.max_len)

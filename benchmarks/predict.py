@@ -15,7 +15,7 @@ import torch
 import workload
 from plain_feseq import PlainFESeq
 
-from tossctr.training.device import reuse_memory
+from tossctr.training.device import keep_freed_memory
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--micro-batch-events", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    reuse_memory()  # as `train` and `predict` do, for both models
+    keep_freed_memory()  # as `train` and `predict` do, for both models
     if options.quick:
         options.rows, options.repeats = 256, 3
 

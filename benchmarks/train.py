@@ -20,7 +20,7 @@ import workload
 from plain_feseq import PlainFESeq
 from torch import nn
 
-from tossctr.training.device import reuse_memory
+from tossctr.training.device import keep_freed_memory
 
 
 def gradient_error(ours: nn.Module, plain: PlainFESeq) -> float:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--micro-batch-events", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    reuse_memory()  # as `train` and `predict` do, for both models
+    keep_freed_memory()  # as `train` and `predict` do, for both models
     if options.quick:
         options.rows, options.plain_rows, options.repeats = 128, 32, 2
 

@@ -96,7 +96,7 @@ def measure(folder: Path, rows: int) -> dict[str, object]:
     codes = [agent.wait() for agent in agents]
     if any(codes):
         raise SystemExit(f"the hosts ended with {codes}:\n{said(folder)}")
-    resumed = re.findall(r"going on from epoch \d+, step ([\d,]+)", said(folder))
+    resumed = re.findall(r"resuming from epoch \d+, step ([\d,]+)", said(folder))
     one, two = (folder / runs / EXPID for runs in ("one", "two"))
     weights, expected = (load_file(run / "model.safetensors") for run in (two, one))
     metrics, of_one = (json.loads((run / "metrics.json").read_text()) for run in (two, one))

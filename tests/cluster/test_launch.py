@@ -52,7 +52,7 @@ def as_before(monkeypatch):
 
 def sabotage(monkeypatch, number, *, rank, step):
     """Send a signal to one process at a step, the first time that it gets there."""
-    look = Checkpoints._look
+    look = Checkpoints.save_if_due
 
     def look_and_die(self, trainer):
         look(self, trainer)
@@ -60,7 +60,7 @@ def sabotage(monkeypatch, number, *, rank, step):
         if first_time and self.processes.rank == rank and trainer.global_step == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Checkpoints, "_look", look_and_die)
+    monkeypatch.setattr(Checkpoints, "save_if_due", look_and_die)
 
 
 def outcome(folder: Path):
@@ -78,7 +78,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(
     run = train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
     said = capfd.readouterr().err
     assert "a process was lost: all restarted (1 of 3)" in said
-    assert "going on from epoch 2, step 6" in said
+    assert "resuming from epoch 2, step 6" in said
     assert "Traceback" not in said
     weights, history = outcome(run.folder)
     expected, expected_history = outcome(tmp_path / "whole")
@@ -95,7 +95,7 @@ def test_sigterm_to_one_process_stops_all_with_a_checkpoint(root, tmp_path, monk
     assert stopped.value.number == signal.SIGTERM
     assert len(list((tmp_path / "FESeq_toy.partial" / "checkpoints").glob("step-*"))) == 1
     train_experiment(chosen, CPU)
-    assert "going on from epoch 1, step 3" in capfd.readouterr().err
+    assert "resuming from epoch 1, step 3" in capfd.readouterr().err
 
 
 def test_a_mistake_is_one_line_and_no_reason_to_start_again(root, tmp_path, monkeypatch, capfd):

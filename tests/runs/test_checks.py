@@ -125,5 +125,5 @@ def test_a_model_larger_than_the_machine_is_refused(root, expid):
 
 @pytest.mark.parametrize("key", ["embedding_regularizer", "net_regularizer"])
 def test_a_regulariser_is_read_before_the_data(root, key):
-    with pytest.raises(UserError, match=f"{key} is no regulariser"):
+    with pytest.raises(UserError, match=f"{key} is not a regularizer"):
         check_model(experiment(root, "FESeq_toy", f"{key}=l3(1)"))

@@ -124,7 +124,7 @@ def test_a_gpu_that_is_not_there_is_one_line(
 ) -> None:
     script("train.py", "--expid", "FESeq_toy", "--gpu", "99", cwd=tmp_path, code=2)
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: GPU 99 is not there")
+    assert line.startswith("error: GPU 99 is not available")
     assert line.endswith("use --gpu -1 for the CPU")
 
 

@@ -1,4 +1,4 @@
-"""The training step on a model that fits in a line: logit = w.x + b, with a history of any size."""
+"""The training step, on a linear model: logit = w.x + b, with histories of any length."""
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,7 +16,7 @@ from tossctr.models.base import CTRModel
 from tossctr.models.layers.mlp import MLP
 from tossctr.training.callbacks import LastValidation, MonitorRule
 from tossctr.training.module import CTRModule, new_optimizer
-from tossctr.training.network import _trainer, precision
+from tossctr.training.network import new_trainer, precision
 
 FEATURES = FeatureMap(
     dataset_id="d",
@@ -100,15 +100,15 @@ def seeded(**keys):
 
 
 @pytest.mark.parametrize("events", [1, 30, 200])
-def test_parts_of_a_batch_train_as_the_whole(events):
+def test_micro_batches_train_like_the_whole_batch(events):
     whole = fit(seeded(), rows_of())
-    parts = fit(seeded(), rows_of(), micro_batch_events=events)
+    split = fit(seeded(), rows_of(), micro_batch_events=events)
     assert max(whole.model.sizes) > 400
-    assert max(parts.model.sizes) <= max(events, 20)
-    torch.testing.assert_close(weights(parts), weights(whole), rtol=0, atol=1e-6)
+    assert max(split.model.sizes) <= max(events, 20)
+    torch.testing.assert_close(weights(split), weights(whole), rtol=0, atol=1e-6)
 
 
-def test_out_of_memory_halves_the_parts_and_loses_no_step():
+def test_out_of_memory_halves_micro_batches_without_losing_a_step():
     whole = fit(seeded(), rows_of())
     tight = fit(seeded(fits=100), rows_of(), micro_batch_events=10_000)
     assert tight.micro_batch_events < 200
@@ -116,12 +116,12 @@ def test_out_of_memory_halves_the_parts_and_loses_no_step():
     torch.testing.assert_close(weights(tight), weights(whole), rtol=0, atol=1e-6)
 
 
-def test_a_row_that_never_fits_is_said():
+def test_a_row_that_never_fits_is_refused():
     with pytest.raises(UserError, match="not even one row"):
         fit(seeded(fits=1), rows_of())
 
 
-def test_negative_sampling_leaves_the_output_calibrated_to_all_rows():
+def test_negative_sampling_keeps_the_output_calibrated():
     rows = rows_of(20_000, rate=0.05)
     module = fit(
         seeded(), rows, epochs=25, negative_sampling=0.2, batch_size=500, learning_rate=0.05
@@ -150,14 +150,14 @@ def test_batches_that_are_not_finite_can_be_skipped_and_are_counted():
     assert not torch.equal(weights(module), weights(fit(seeded(), good, learning_rate=1e-12)))
 
 
-def test_bf16_trains_close_to_32_bits():
+def test_bf16_trains_like_float32():
     full, half = (fit(seeded(), rows_of(), precision=p) for p in ("32", "bf16"))
     assert not torch.equal(weights(full), weights(half))
     torch.testing.assert_close(weights(full), weights(half), rtol=0, atol=0.02)
 
 
 class Scripted(MonitorRule):
-    """A rule that sees the values of a script instead of the model's metric."""
+    """A rule that is given the values of a script instead of the model's metric."""
 
     def __init__(self, script, name="AUC", **keys):
         self.kept, self.name = [], name
@@ -177,18 +177,18 @@ NAN = float("nan")
     ("script", "kept", "rates"),
     [
         ([0.6, 0.7, 0.65, 0.8, 0.8], [1, 2, 4], [1, 1, 1, 0.1, 0.1]),
-        ([0.6, 0.6 + 1e-7, 0.6], [1], [1, 1, 0.1]),  # less than 1e-6 is no gain
+        ([0.6, 0.6 + 1e-7, 0.6], [1], [1, 1, 0.1]),  # 1e-7 is too small an improvement
         ([NAN, 0.5, NAN, 0.4], [2], [1, 0.1, 0.1, 0.01]),
     ],
 )
-def test_monitor_keeps_the_best_cuts_the_rate_and_stops(script, kept, rates):
+def test_monitor_saves_the_best_and_reduces_the_learning_rate(script, kept, rates):
     rule = Scripted(script, early_stop_patience=2)
     fit(seeded(), rows_of(), epochs=len(script), rule=rule)
     assert rule.kept == kept
     assert [row["learning_rate"] / 0.05 for row in rule.validations.history] == pytest.approx(rates)
 
 
-def test_patience_ends_training():
+def test_patience_stops_training():
     rule = Scripted([0.6, 0.5, 0.5, 0.9], early_stop_patience=2)
     fit(seeded(), rows_of(), epochs=4, rule=rule)
     assert len(rule.validations.history) == 3
@@ -200,10 +200,10 @@ def test_a_loss_as_monitor_is_minimised():
     assert rule.kept == [1, 2]
 
 
-def test_a_slurm_script_without_srun_trains_by_itself(monkeypatch, tmp_path):
+def test_a_slurm_script_without_srun_is_one_process(monkeypatch, tmp_path):
     for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "job", "SLURM_PROCID": "0"}.items():
         monkeypatch.setenv(name, value)
-    trainer = _trainer(TrainingConfig(epochs=1), torch.device("cpu"), tmp_path, [], ALONE)
+    trainer = new_trainer(TrainingConfig(epochs=1), torch.device("cpu"), tmp_path, [], ALONE)
     assert trainer.world_size == 1
 
 
@@ -218,7 +218,7 @@ def test_the_weights_after_the_last_step_are_always_validated(eval_steps, steps)
     assert [row["epoch"] for row in rule.validations.history] == [1 + (step > 4) for step in steps]
 
 
-def test_weights_that_predict_nan_are_no_gain_and_lose_no_earlier_ones():
+def test_nan_predictions_never_improve_the_monitor():
     rows = rows_of()
     bad = rows_of(80)
     bad.numeric[3] = np.nan
@@ -246,7 +246,7 @@ def normed():
     return Normed()
 
 
-def test_a_batch_norm_that_meets_no_finite_batch_keeps_its_statistics():
+def test_skipped_batches_do_not_change_batch_statistics():
     rows = rows_of()
     rows.numeric[17] = np.nan
     module = fit(normed(), rows, epochs=2, on_nonfinite="skip", valid=rows_of(50),
@@ -259,7 +259,7 @@ def test_a_batch_norm_that_meets_no_finite_batch_keeps_its_statistics():
 
 
 @pytest.mark.parametrize("loss", ["binary_crossentropy", "pairwise"])
-def test_batch_statistics_are_those_of_a_plain_loop(loss):
+def test_batch_norm_trains_like_a_plain_loop(loss):
     rows = rows_of()
     module = fit(normed(), rows, loss=loss, optimizer="sgd", learning_rate=0.1,
                  micro_batch_events=10**6)  # fmt: skip
@@ -281,14 +281,14 @@ def test_batch_statistics_are_those_of_a_plain_loop(loss):
         torch.testing.assert_close(module.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_a_batch_that_batch_norm_needs_whole_is_not_halved():
+def test_a_batch_with_batch_norm_is_not_split():
     model = normed()
 
     def forward(batch):
         raise torch.OutOfMemoryError("too many rows")
 
     model.forward = forward
-    with pytest.raises(UserError, match="batch normalisation needs it whole; lower batch_size"):
+    with pytest.raises(UserError, match="batch normalisation cannot split it; lower batch_size"):
         fit(model, rows_of(), micro_batch_events=10**6)
 
 
@@ -313,6 +313,6 @@ def test_adamw_decays_as_configured(given, decay):
     torch.testing.assert_close(model.map.weight, before * (1 - 1e-3 * decay))
 
 
-def test_a_decay_without_adamw_is_refused():
+def test_weight_decay_without_adamw_is_refused():
     with pytest.raises(UserError, match="weight_decay: is adamw's, and the optimizer is adam"):
         TrainingConfig(weight_decay=0.1)

@@ -17,7 +17,7 @@ from tossctr.families.experiment import load_experiment
 from tossctr.runs.run_folder import RunWriter, load_run
 from tossctr.runs.train import train
 from tossctr.training import network as module
-from tossctr.training.checkpoint import newest, read_checkpoint, write_checkpoint
+from tossctr.training.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.resume import Checkpoints
 
@@ -91,12 +91,12 @@ class Killer(pl.Callback):
 
 
 def killed_at(monkeypatch, hook, at):
-    made = module._trainer
+    made = module.new_trainer
 
     def trainer(config, device, logs, callbacks, processes):
         return made(config, device, logs, [*callbacks, Killer(hook, at)], processes)
 
-    monkeypatch.setattr(module, "_trainer", trainer)
+    monkeypatch.setattr(module, "new_trainer", trainer)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
     assert len(kept) == 2
     kept[1].write_bytes(kept[1].read_bytes()[:-100])
     assert_same(fit(data_root, tmp_path / "run"), reference)
-    assert "going back to the one before" in " ".join(capsys.readouterr().err.split())
+    assert "trying the previous one" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_checkpoint_of_another_seed_is_passed_over(data_root, tmp_path, monkeypatch, capsys):
@@ -179,7 +179,7 @@ def test_a_checkpoint_of_another_seed_is_passed_over(data_root, tmp_path, monkey
         shutil.copy(kept, two)
     capsys.readouterr()
     found = fit(data_root, tmp_path / "two", "seed=2", "epochs=1")
-    assert "is of another training" in " ".join(capsys.readouterr().err.split())
+    assert "belongs to another training" in " ".join(capsys.readouterr().err.split())
     assert_same(found, outcome(fit(data_root, tmp_path / "alone", "seed=2", "epochs=1")))
 
 
@@ -405,9 +405,9 @@ def test_what_is_in_a_checkpoint_comes_back(tmp_path):
         "empty": torch.empty(0, 4),
     }
     write_checkpoint(tmp_path / "step-000000001.safetensors", state)
-    _, back = newest(tmp_path, "this")
+    _, back = newest_checkpoint(tmp_path, "this")
     assert repr(back) == repr(state)
-    assert newest(tmp_path, "another") is None
+    assert newest_checkpoint(tmp_path, "another") is None
 
 
 @pytest.mark.parametrize("at", [0, 9, 200, -1])
@@ -419,7 +419,7 @@ def test_a_changed_checkpoint_is_refused(tmp_path, at):
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
         read_checkpoint(path)
-    assert newest(tmp_path, "this") is None
+    assert newest_checkpoint(tmp_path, "this") is None
 
 
 def test_a_checkpoint_holds_no_objects(tmp_path):

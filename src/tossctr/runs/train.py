@@ -21,7 +21,7 @@ from tossctr.runs.checks import check_model, check_monitor
 from tossctr.runs.mlflow_log import log_run
 from tossctr.runs.run import Run
 from tossctr.runs.run_folder import RunWriter, load_run
-from tossctr.training.device import reuse_memory
+from tossctr.training.device import keep_freed_memory
 from tossctr.training.family import Fit
 
 
@@ -69,7 +69,7 @@ def train(
     """
     processes.everywhere(lambda: check_model(experiment, processes.world_size))
     if device.type == "cpu":
-        reuse_memory()
+        keep_freed_memory()
     with ExitStack() as stack:
         lock = locked(folder.with_name(f".{folder.name}.lock"), f"the run folder {folder}")
         processes.first(lambda: stack.enter_context(lock))

@@ -1,1 +1,1 @@
-"""The training step, its rules, and a run's folder."""
+"""Training of networks, and the contract of model families."""

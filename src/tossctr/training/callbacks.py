@@ -1,11 +1,11 @@
-"""The monitor rule and the progress bars, as Lightning callbacks."""
+"""Early stopping and progress bars, as Lightning callbacks."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 
@@ -19,20 +19,21 @@ MIN_LEARNING_RATE = 1e-6
 
 
 class MonitorRule(pl.Callback):
-    """Keeps the best weights, cuts the learning rate on a plateau, stops when patience ends.
+    """Saves the best weights, reduces the learning rate on a plateau, and stops early.
 
-    The monitor is a weighted sum of metrics, e.g. AUC - logloss. If it is not better than the best
-    by 1e-6, the learning rate is divided by ten (down to 1e-6) and a counter goes up; a better one
-    resets the counter. Training stops when the counter reaches `early_stop_patience`
-    (feseq_spec section 6). A monitor that is NaN is never better.
+    The monitor is a weighted sum of metrics, e.g. AUC - logloss. After a validation that does not
+    improve the best by more than 1e-6, or is NaN, the learning rate is divided by ten (down to
+    1e-6). Training stops after `early_stop_patience` such validations in a row (feseq_spec
+    section 6).
 
     Args:
-        keep: called at each new best, to save the weights.
+        config: the experiment's training keys.
+        keep: called at each new best to save the weights.
         after: called after each validation with its number, from 0, and the monitor.
 
     Attributes:
-        validations: those so far; the best one's weights were kept last.
-        without_gain: how many came since.
+        validations: the history of validations, and the best of them.
+        validations_without_gain: the number of validations since the best.
     """
 
     def __init__(
@@ -45,24 +46,23 @@ class MonitorRule(pl.Callback):
         self.keep = keep
         self.after = after
         self.validations = Validations(config.monitor, config.monitor_mode)
-        self.without_gain = 0
+        self.validations_without_gain = 0
 
     def state_dict(self) -> dict[str, Any]:
         found = self.validations
         return {
             "best_row": found.best_row,
-            "without_gain": self.without_gain,
+            "without_gain": self.validations_without_gain,
             "history": found.history,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validations.best_row = state_dict["best_row"]
         self.validations.history = state_dict["history"]
-        self.without_gain = state_dict["without_gain"]
+        self.validations_without_gain = state_dict["without_gain"]
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, CTRModule)
-        metrics = module.metrics
+        metrics = cast(CTRModule, module).metrics
         is_best = self.validations.add(
             metrics,
             epoch=trainer.current_epoch + 1,
@@ -72,7 +72,7 @@ class MonitorRule(pl.Callback):
         shown = "  ".join(f"{name} {number:.6f}" for name, number in metrics.items())
         say(f"epoch {trainer.current_epoch + 1}: {shown}")
         if is_best:
-            self.without_gain = 0
+            self.validations_without_gain = 0
             self.keep()
         else:
             self._no_gain(trainer)
@@ -81,48 +81,49 @@ class MonitorRule(pl.Callback):
             self.after(len(history) - 1, history[-1]["monitor"])
 
     def _no_gain(self, trainer: pl.Trainer) -> None:
-        self.without_gain += 1
-        if self.without_gain >= self.config.early_stop_patience:
-            say(f"no gain in {self.without_gain} validations: stopping")
+        self.validations_without_gain += 1
+        if self.validations_without_gain >= self.config.early_stop_patience:
+            say(f"no improvement in {self.validations_without_gain} validations: stopping early")
             trainer.should_stop = True
         elif self.config.reduce_lr_on_plateau:
-            self._cut_learning_rate(trainer)
+            self._reduce_learning_rate(trainer)
 
     @staticmethod
-    def _cut_learning_rate(trainer: pl.Trainer) -> None:
+    def _reduce_learning_rate(trainer: pl.Trainer) -> None:
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = max(group["lr"] * 0.1, MIN_LEARNING_RATE)
-        say(f"no gain: learning rate cut to {trainer.optimizers[0].param_groups[0]['lr']:g}")
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        say(f"no improvement: learning rate reduced to {rate:g}")
 
 
 class LastValidation(pl.Callback):
-    """Validates after the last step of the training too, where `eval_steps` does not divide its
-    number: the weights that come out of it are no worse judged than those before."""
+    """Validates after the last step too, if `eval_steps` does not divide the number of steps."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._look(trainer)  # a training may go on from the middle of that validation
+        self._schedule(trainer)  # training may resume in the middle of that validation
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
     ) -> None:
-        self._look(trainer)
+        self._schedule(trainer)
 
     @staticmethod
-    def _look(trainer: pl.Trainer) -> None:
+    def _schedule(trainer: pl.Trainer) -> None:
         loop = trainer.fit_loop.epoch_loop
         last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
         if last_epoch and loop.batch_progress.current.ready == trainer.num_training_batches:
-            trainer.val_check_batch = 1  # a validation is due after any batch
+            trainer.val_check_batch = 1  # validate after every batch
 
 
 class RowProgress(pl.Callback):
-    """A bar in rows for each epoch and each validation.
+    """A progress bar in rows for each epoch and each validation.
 
     Args:
-        train, valid: which rows are in which batch; of several processes, in their joint ones.
+        train, valid: the rows of each batch, over all processes.
 
     Attributes:
-        trained_rows, train_seconds: rows trained on, and the time that took without validation.
+        trained_rows: rows trained on so far.
+        train_seconds: the time that took, without validation.
     """
 
     def __init__(self, train: BatchRows, valid: BatchRows) -> None:
@@ -159,7 +160,7 @@ class RowProgress(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
     ) -> None:
-        if "train" not in self._open:  # here, as training may resume in the middle of an epoch
+        if "train" not in self._open:  # not at epoch start: training may resume within an epoch
             self._since = time.monotonic()
             self._start("train", f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
             self._advance["train"](self._rows_of_epoch)

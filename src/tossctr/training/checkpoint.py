@@ -1,7 +1,6 @@
-"""Checkpoints without pickle: one safetensors file, whose metadata holds as JSON what is no tensor.
+"""Checkpoints without pickle: one safetensors file, with everything but tensors as JSON metadata.
 
-Nothing that is loaded can run code, and a file that is not what was written is refused: its
-metadata carries the SHA-256 of its content.
+Loading cannot run code, and a changed file is refused: its metadata holds its content's SHA-256.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from tossctr.errors import UserError
 from tossctr.files import whole_file
 from tossctr.progress import say
 
-KEPT = 2
+KEPT = 2  # checkpoints
 _PATTERN = "step-*.safetensors"
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints in our format."""
+    """Reads and writes Lightning's checkpoints in this format."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -44,57 +43,57 @@ class SafeCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def path_of_step(folder: Path, step: int) -> Path:
-    """Where the checkpoint after so many optimiser steps goes."""
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The path of the checkpoint after `step` optimizer steps."""
     return folder / f"step-{step:09d}.safetensors"
 
 
-def keep_newest(folder: Path) -> None:
-    """Remove all checkpoints but the two newest."""
+def remove_old_checkpoints(folder: Path) -> None:
+    """Remove all but the newest `KEPT` checkpoints."""
     for path in sorted(folder.glob(_PATTERN))[:-KEPT]:
         path.unlink()
 
 
-def newest(folder: Path, training: str) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that is whole and of this training, and what it holds; a damaged one,
-    or one of another training, is passed over.
+def newest_checkpoint(folder: Path, training: str) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of this training, and its content; damaged checkpoints and those of
+    other trainings are skipped.
 
     Args:
         folder: of the checkpoints.
-        training: what they are of, as `Checkpoints` was given it.
+        training: the training's hash, as passed to `Checkpoints`.
     """
     for path in sorted(folder.glob(_PATTERN), reverse=True):
         try:
             found = read_checkpoint(path)
             if found.get("training") != training:
-                raise UserError("the checkpoint is of another training", file=path)
+                raise UserError("the checkpoint belongs to another training", file=path)
             return path, found
         except UserError as error:
-            say(f"{error.line()}: going back to the one before")
+            say(f"{error.line()}: trying the previous one")
     return None
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file whole.
+    """Write a safetensors file atomically.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: it cannot be written.
     """
     with whole_file(path) as temporary:
         try:
             save_file(dict(tensors), temporary, metadata={"format": "pt", **(metadata or {})})
         except safetensors.SafetensorError as error:
-            raise OSError(str(error)) from error  # a full disk, in that library's words
+            raise OSError(str(error)) from error  # safetensors' error for a full disk
 
 
 def write_checkpoint(path: Path, state: Any) -> None:
     """Write nested dictionaries, lists, tuples, tensors and plain values.
 
     Raises:
-        UserError: the disk refuses.
-        TypeError: a value of another kind.
+        UserError: the file cannot be written.
+        TypeError: a value of another type.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_packed(state, tensors))
@@ -102,14 +101,14 @@ def write_checkpoint(path: Path, state: Any) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `write_checkpoint` wrote; tensors are on the CPU.
+    """Read a file of `write_checkpoint`; tensors are on the CPU.
 
     Raises:
-        UserError: not such a file, or its content has changed.
+        UserError: it is not such a file, or its content has changed.
     """
     try:
         with opened(path):
-            pass  # a regular file: opening a pipe would wait
+            pass  # checks that it is a regular file: opening a pipe would block
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -127,11 +126,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
-    # JSON's own objects stand for what JSON lacks; so a dictionary is a list of its items.
+    # JSON objects mark types that JSON lacks; therefore a dictionary is written as a list of items.
     match value:
         case Tensor():
             name = str(len(tensors))
-            tensors[name] = value.detach().cpu().contiguous().clone()  # nothing shared, all its own
+            tensors[name] = (
+                value.detach().cpu().contiguous().clone()
+            )  # safetensors refuses shared memory
             return {"tensor": name}
         case Mapping():
             return {"dict": [[k, _packed(v, tensors)] for k, v in value.items()]}

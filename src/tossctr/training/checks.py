@@ -1,4 +1,4 @@
-"""What cannot be trained as a network, found before anything is prepared."""
+"""Checks of a network experiment before its data are prepared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_network(experiment: Experiment, features: FeatureMap, processes: int) 
     """
     if processes > 1 and experiment.training.loss == "pairwise":
         raise UserError(
-            "pairs span the whole batch, which no process has",
+            "the pairwise loss needs the whole batch, which no process has",
             key="loss",
             value="pairwise",
             remedy="choose another loss, or leave out --workers",
@@ -37,31 +37,31 @@ def check_network(experiment: Experiment, features: FeatureMap, processes: int) 
 
 
 def check_size(experiment: Experiment, features: FeatureMap) -> nn.Module:
-    """The model without weights, whose weights and gradients this machine's memory can hold.
+    """The model on the meta device, without memory for weights.
 
     Raises:
-        UserError: it cannot.
+        UserError: its weights and gradients need more than this machine's memory.
     """
     with torch.device("meta"):
         model = build_model(experiment.model, features, experiment.hyperparameters)
     tensors = [*model.parameters(), *model.buffers()]
     needed = sum(t.numel() * t.element_size() * (1 + t.requires_grad) for t in tensors)
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
         largest = max(model.named_parameters(), key=lambda item: item[1].numel())
         raise UserError(
             f"the model's weights and gradients need {needed / 1e9:,.0f} GB, and this machine has "
-            f"{there / 1e9:,.0f} GB; the largest is {largest[0]} {tuple(largest[1].shape)}",
+            f"{available / 1e9:,.0f} GB; the largest is {largest[0]} {tuple(largest[1].shape)}",
             remedy="lower embedding_dim, max_len or the number of units",
         )
     return model
 
 
 def _check_whole_batches(config: TrainingConfig, processes: int) -> None:
-    """Batch normalisation takes its statistics from the batch, so no part may stand for it."""
+    """Refuse to split a batch that batch normalisation takes its statistics from."""
     if config.micro_batch_events is not None:
         raise UserError(
-            "batch normalisation needs the whole batch at once, not parts of it",
+            "batch normalisation needs the whole batch at once, not micro-batches",
             key="micro_batch_events",
             value=config.micro_batch_events,
             remedy=f"leave it out, or {_PLAIN}",

@@ -1,4 +1,4 @@
-"""Which device a run uses, in the words of `--gpu`."""
+"""The device of a run, chosen by `--gpu`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 
 from tossctr.errors import UserError
 
-CPU_MICRO_BATCH = 2**13  # events: more only falls out of the cache
-GPU_MICRO_BATCH = 2**17  # fills one, and takes about 1 GB at FESeq_full's width
+CPU_MICRO_BATCH = 2**13  # events: larger ones do not fit the cache
+GPU_MICRO_BATCH = 2**17  # events: enough to use all of a GPU, about 1 GB at FESeq_full's width
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def resolve_device(gpu: int | None) -> torch.device:
-    """`--gpu N` as a device: None takes GPU 0 where there is one, -1 is the CPU.
+    """The device of `--gpu N`: None is GPU 0, or the CPU without a GPU; -1 is the CPU.
 
     Raises:
-        UserError: that GPU is not there.
+        UserError: there is no such GPU.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu is None:
@@ -25,19 +25,19 @@ def resolve_device(gpu: int | None) -> torch.device:
     if gpu < 0:
         return torch.device("cpu")
     if gpu >= count:
-        there = f"{count} GPUs are" if count > 1 else "one GPU is" if count else "no GPU is"
+        found = f"{count} GPUs are" if count > 1 else "one GPU is" if count else "no GPU is"
         raise UserError(
-            f"GPU {gpu} is not there: {there} visible to torch", remedy="use --gpu -1 for the CPU"
+            f"GPU {gpu} is not available: {found} visible to torch",
+            remedy="use --gpu -1 for the CPU",
         )
     return torch.device("cuda", gpu)
 
 
 def device_of_process(gpu: int | None, local_rank: int) -> torch.device:
-    """`--gpu` for one of several processes: each on this machine takes the GPU of its own number;
-    -1 is the CPU.
+    """The device of one of several processes: GPU number `local_rank`, or the CPU if `gpu` is -1.
 
     Raises:
-        UserError: a GPU is named, or there are fewer GPUs than processes.
+        UserError: `gpu` names a GPU, or there are fewer GPUs than processes.
     """
     if gpu is None:
         return resolve_device(local_rank if torch.cuda.is_available() else -1)
@@ -46,21 +46,21 @@ def device_of_process(gpu: int | None, local_rank: int) -> torch.device:
             "several processes cannot share a GPU",
             key="--gpu",
             value=gpu,
-            remedy="leave it out, and each takes one; CUDA_VISIBLE_DEVICES says which there are",
+            remedy="leave it out, so that each takes one; CUDA_VISIBLE_DEVICES limits which",
         )
     return resolve_device(gpu)
 
 
 def default_micro_batch_events(device: torch.device) -> int:
-    """Events to be executed at once where neither the config nor a count of memory says it."""
+    """Most events of a micro-batch if neither the config nor measured memory sets it."""
     return CPU_MICRO_BATCH if device.type == "cpu" else GPU_MICRO_BATCH
 
 
-def reuse_memory() -> None:
-    """Keep what a part of a batch has freed for the next one, where the C library is glibc.
+def keep_freed_memory() -> None:
+    """Let glibc keep memory that a micro-batch frees; no effect with other C libraries.
 
-    By itself it gives large blocks back and fetches them again, and the first touch of fresh pages
-    took a tenth of a training step on a CPU. Blocks beyond 32 MB are given back all the same.
+    By default glibc returns large blocks to the system, and page faults on new ones took a tenth of
+    a training step on a CPU. Blocks beyond 32 MB are still returned.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:

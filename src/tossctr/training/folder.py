@@ -1,4 +1,4 @@
-"""A run's folder while a model is trained in it, and its files once they are read back."""
+"""A run's folder: written while a model is trained, read when the run has finished."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ AGAIN = "train again"
 
 
 class TrainingFolder:
-    """Where a training keeps its best weights and its checkpoints.
+    """Best weights and checkpoints of a training.
 
     Attributes:
-        folder: of the run, unfinished until the training has ended.
+        folder: of the unfinished run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,12 +32,12 @@ class TrainingFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where training keeps what it needs to resume."""
+        """The folder of checkpoints to resume from."""
         return self.folder / "checkpoints"
 
     @property
     def training(self) -> str:
-        """Identifies everything that the unfinished run is made from."""
+        """A hash of the config and data of the unfinished run."""
         return sha256_of_regular(self.folder / MADE_FROM, remedy="give --fresh")
 
     def keep(self, state: Mapping[str, Tensor]) -> None:
@@ -52,7 +52,7 @@ class TrainingFolder:
         return load_file(file) if file.exists() else {}
 
     def forget_best(self) -> None:
-        """Return to the state before the first validation."""
+        """Remove the best weights, as before the first validation."""
         (self.folder / WEIGHTS).unlink(missing_ok=True)
 
 
@@ -69,11 +69,11 @@ class FinishedFolder:
         self._hashes = hashes
 
     def verify(self, name: str, limit: int | None = None) -> Path:
-        """The path of a file that is as the training wrote it.
+        """The path of a file that has not changed since training.
 
         Args:
             name: of the file.
-            limit: bytes that it may have.
+            limit: its maximum size in bytes.
 
         Raises:
             UserError: it is missing, too large, or has changed.
@@ -84,10 +84,10 @@ class FinishedFolder:
         return file
 
     def tensors(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights, whose names, shapes and types are those of `expected`.
+        """The weights, with the names, shapes and types of `expected`.
 
-        The header is compared first: once it is known to be the model's, so is the file's size,
-        and its content can be hashed and loaded.
+        The header is compared first: it bounds the file's size, so that the content can be hashed
+        and loaded.
 
         Raises:
             UserError: another header, or the file has changed.

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop at the next safe point, instead of anywhere."""
+"""SIGINT and SIGTERM request a stop at the next safe point."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ECHO_SECONDS = 1.0  # a launcher passes on what a terminal has sent to all: not a second Ctrl-C
+ECHO_SECONDS = 1.0  # a launcher forwards a Ctrl-C that the terminal sent to all: not a second one
 
 
 class Stopped(BaseException):
-    """A run was asked to stop and has kept what it needs to go on.
+    """A run stopped on request; it has saved a checkpoint to resume from.
 
-    Not an `Exception`, so that nothing on the way takes it for a failure, and not a
-    `KeyboardInterrupt`, which Lightning turns into `sys.exit(1)`.
+    Not an `Exception`, so that no handler mistakes it for a failure, and not a `KeyboardInterrupt`,
+    which Lightning turns into `sys.exit(1)`.
     """
 
     def __init__(self, number: int, message: str) -> None:
@@ -26,7 +26,7 @@ class Stopped(BaseException):
 
 
 class StopSignal:
-    """What has been asked for; `number` is the signal's, None before any."""
+    """A stop request; `number` is that of the signal, None before any."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -35,16 +35,16 @@ class StopSignal:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a loader process: it ends when the main one says so
+            return  # a loader process: the main process ends it
         echo = time.monotonic() - self._since < ECHO_SECONDS
         if self.number is not None and number == signal.SIGINT and not echo:
-            raise KeyboardInterrupt  # a second Ctrl-C does not wait
+            raise KeyboardInterrupt  # a second Ctrl-C stops at once
         self.number = number
         self._since = time.monotonic()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Receive both signals inside; threads other than the main one cannot."""
+        """Handle both signals inside the context; no effect outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -57,6 +57,6 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def keep_listening(self) -> None:
-        """Take SIGTERM back from Lightning, which ends a run between two of its own hooks."""
+        """Replace Lightning's SIGTERM handler, which would end the run between two of its hooks."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._receive)

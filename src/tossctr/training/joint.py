@@ -1,9 +1,9 @@
-"""A batch shared by several processes: Lightning's part of it, and the sum of gradients."""
+"""Data-parallel training: a Lightning strategy, and the sum of gradients over processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -14,31 +14,31 @@ from tossctr.cluster.processes import Processes
 
 
 class JointStrategy(DDPStrategy):
-    """Lightning's strategy for several processes, without its wrapper around the model.
+    """Lightning's DDP strategy without DistributedDataParallel.
 
-    The wrapper averages gradients over processes at every backward pass; here passes are as many as
-    a process needs for its share, and what is summed is what makes the mean over rows:
-    `sum_gradients`, once a step.
+    DistributedDataParallel averages gradients at every backward pass. Here each process makes as
+    many passes as it has micro-batches, and `sum_gradients` sums once per step, so that the
+    gradient is that of the mean over all rows.
     """
 
     def __init__(self, processes: Processes, **options: Any) -> None:
-        super().__init__(cluster_environment=_Joined(processes), **options)
+        super().__init__(cluster_environment=_JoinedProcesses(processes), **options)
         self.processes = processes
 
     @property
     def root_device(self) -> torch.device:
-        assert self.parallel_devices is not None
-        return self.parallel_devices[0]  # the one that this process was given, not its number's
+        (device,) = cast(list[torch.device], self.parallel_devices)
+        return device  # the trainer was given one device, whatever `local_rank` is
 
     def _configure_launcher(self) -> None:
-        pass  # the processes are there
+        pass  # the processes are running
 
     def configure_ddp(self) -> None:
-        assert self.model is not None
-        for tensor in [*self.model.parameters(), *self.model.buffers()]:
+        model = cast(nn.Module, self.model)
+        for tensor in [*model.parameters(), *model.buffers()]:
             if not self.processes.is_first:
                 tensor.data.zero_()
-            self.processes.sum_(tensor.data)  # all begin with the first one's
+            self.processes.sum_(tensor.data)  # all processes start from the first one's weights
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
@@ -48,8 +48,8 @@ class JointStrategy(DDPStrategy):
         )
 
 
-class _Joined(ClusterEnvironment):
-    """The processes in Lightning's words; the group that it would set up is there already."""
+class _JoinedProcesses(ClusterEnvironment):
+    """The processes as Lightning's cluster environment; their group exists already."""
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
@@ -84,17 +84,18 @@ class _Joined(ClusterEnvironment):
 def sum_gradients(
     model: nn.Module, numbers: Sequence[Tensor | float], processes: Processes
 ) -> Tensor:
-    """Replace each gradient by its sum over processes, in one exchange.
+    """Replace each gradient by its sum over processes, in one all-reduce.
 
-    A process without gradients (no rows) takes part with zeros. A parameter that had none in any
-    process has none afterwards, as if one process had seen all rows.
+    A process without rows contributes zeros. A parameter without a gradient on all processes has
+    none afterwards, as if one process had seen all rows.
 
     Args:
-        model: whose gradients.
-        numbers: (n,) summed along.
+        model: its parameters' gradients are summed.
+        numbers: (n,) numbers to sum in the same all-reduce.
+        processes: those that train together.
 
     Returns:
-        (n,) the sums.
+        (n,) the sums of the numbers.
     """
     parameters = list(model.parameters())
     device = parameters[0].device
@@ -111,8 +112,8 @@ def sum_gradients(
     processes.sum_(flat)
     sums, used = flat[: len(numbers)], flat[len(numbers) :][: len(parameters)].tolist()
     start = len(numbers) + len(parameters)
-    for parameter, times in zip(parameters, used, strict=True):
+    for parameter, count in zip(parameters, used, strict=True):
         stop = start + parameter.numel()
-        parameter.grad = flat[start:stop].view_as(parameter) if times else None
+        parameter.grad = flat[start:stop].view_as(parameter) if count else None
         start = stop
     return sums

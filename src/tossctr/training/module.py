@@ -1,9 +1,9 @@
-"""What one optimiser step and one validation do; the loop itself is Lightning's."""
+"""The optimizer step and the validation, as a Lightning module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 import torch
@@ -34,7 +34,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def new_optimizer(model: CTRModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The configured optimiser, one fused kernel over all parameters where torch has one."""
+    """The configured optimizer, fused where torch supports it."""
     options: dict[str, Any] = {} if config.optimizer == "rmsprop" else {"fused": True}
     if config.optimizer == "adamw":
         options["weight_decay"] = 0.01 if config.weight_decay is None else config.weight_decay
@@ -43,33 +43,34 @@ def new_optimizer(model: CTRModel, config: TrainingConfig) -> torch.optim.Optimi
 
 
 class CTRModule(pl.LightningModule):
-    """Trains a `CTRModel` on the configured loss, a mean over rows, plus the two regularisers.
+    """Trains a `CTRModel` on the configured loss, a mean over rows, plus the two regularizers.
 
-    A batch is executed in parts of at most `micro_batch_events` events, whose gradients add up to
-    those of the whole: memory is bounded by events, the effective batch stays `batch_size` rows.
-    Where a part does not fit the device all the same, the step is begun again with parts half as
-    large, and training goes on with those.
+    A batch is executed in micro-batches of at most `micro_batch_events` events, whose gradients are
+    accumulated: memory is bounded by events, and the effective batch is still `batch_size` rows. If
+    a micro-batch does not fit the device, the step is repeated with half as many events, which then
+    stays the size.
 
     With negative sampling at rate r, a row's odds among the sampled rows are 1 / r times its odds
-    among all rows, so the loss is taken at logit - log(r): the model's own output stays calibrated
+    among all rows, so the loss is computed at logit - log(r), and the model's output is calibrated
     to all rows (the exact correction of King and Zeng, Political Analysis 2001, section 3).
 
-    Several processes each take their share of a batch. Its gradients add up in the same way, in one
-    exchange a step, so that all take the step that one process would take with the whole batch; a
-    validation's logits are gathered, and its metrics those of all rows.
+    With several processes, each computes the gradients of its share of a batch. They are summed in
+    one all-reduce per step, so that all take the step that one process would take with the whole
+    batch. Validation logits are gathered, and metrics are over all rows.
 
     Args:
-        valid_group: (N,) the group of each validation row, where a metric needs it.
+        valid_group: (N,) the group of each validation row, if a metric needs it.
         processes: those that train together.
 
     Attributes:
         metrics: of the last validation, in float64.
-        micro_batch_events: as configured or as `train` sets it, until something did not fit.
-        skipped_batches: those whose loss or gradient was not finite, where these are skipped.
+        micro_batch_events: as configured, or as `fit_network` sets it; halved when memory runs out.
+        skipped_batches: the number of batches skipped because of a loss or gradient that was not
+            finite.
 
     Raises:
-        UserError: a loss or gradient that is not finite (unless such batches are skipped), naming
-            rows; a row that does not fit the device by itself.
+        UserError: a loss or gradient is not finite (unless such batches are skipped), naming rows;
+            or a single row does not fit the device.
     """
 
     def __init__(
@@ -103,74 +104,77 @@ class CTRModule(pl.LightningModule):
         return new_optimizer(self.model, self.config)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> list[Batch]:
-        # Here the batch is still on the CPU, where its lengths cost nothing to look at.
+        # Before the transfer, because reading lengths on a GPU would synchronise.
         return batch.split(self.micro_batch_events)
 
-    def training_step(self, parts: list[Batch], batch_idx: int) -> Tensor:
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
+    def training_step(self, micro_batches: list[Batch], batch_idx: int) -> Tensor:
+        optimizer = cast(LightningOptimizer, self.optimizers())
         statistics = [buffer.clone() for buffer in self._statistics]
         losses, failure = None, None
         try:
-            losses = self._backward(parts, optimizer)
+            losses = self._backward(micro_batches, optimizer)
             while losses is None:
-                parts = self._halved(parts)
-                losses = self._backward(parts, optimizer)
+                micro_batches = self._halved(micro_batches)
+                losses = self._backward(micro_batches, optimizer)
         except UserError as error:
             if self._processes.alone:
                 raise
-            failure = error  # told once the others are not waiting for gradients
-        mean, rows = self._mean(parts, losses or [], failure)
+            failure = error  # raised in `_mean`, when no process waits for gradients any more
+        mean, rows = self._mean(micro_batches, losses or [], failure)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # fp16 only
         if scaler is not None:
-            scaler.unscale_(optimizer.optimizer)  # here once, see `ScaledHere`
+            scaler.unscale_(optimizer.optimizer)  # see `ManualUnscaling`
         self._embedding_penalty.add_gradient(self.model.embedding_parameters())
         self._net_penalty.add_gradient(self.model.other_parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
-        # A scaler skips a step with infinite gradients by itself, and lowers its scale.
+        # A scaler skips a step with infinite gradients and lowers its scale.
         if not torch.isfinite(mean if scaler is not None else mean + norm):
-            self._refuse(_not_finite(parts, losses or [], mean, self._processes))
+            self._refuse(_not_finite(micro_batches, losses or [], mean, self._processes))
             for buffer, before in zip(self._statistics, statistics, strict=True):
-                buffer.copy_(before)  # one NaN in a running mean would stay there
+                buffer.copy_(before)  # or NaN would stay in the running statistics
             if scaler is None:
                 return mean
         optimizer.step()
         self.log("train_loss", mean, on_step=True, on_epoch=False, batch_size=rows)
         return mean
 
-    def _backward(self, parts: list[Batch], optimizer: LightningOptimizer) -> list[Tensor] | None:
-        """Gradients of the mean loss, and each part's share of it; None if memory ran out."""
+    def _backward(
+        self, micro_batches: list[Batch], optimizer: LightningOptimizer
+    ) -> list[Tensor] | None:
+        """Compute gradients of the mean loss; its share by micro-batch, None if memory ran out."""
         optimizer.zero_grad()
-        # Of the whole batch, which only together they know: `_mean` sets a short one right.
-        rows = _rows(parts) if self._processes.alone else self.config.batch_size
+        # Other processes have the rest of the batch; `_mean` corrects for a short one.
+        rows = _rows(micro_batches) if self._processes.alone else self.config.batch_size
         losses = []
         try:
-            pairs = self._pairs(parts) if self._loss.pairs and len(parts) > 1 else None
-            for n, part in enumerate(parts):
+            pairs = (
+                self._pairs(micro_batches) if self._loss.pairs and len(micro_batches) > 1 else None
+            )
+            for n, batch in enumerate(micro_batches):
                 if pairs is not None:
                     _set_generators(pairs.generators[n], self.device)
-                logit = self.model(part).float()
-                loss = self._loss.row_loss(logit, part.labels) / rows
+                logit = self.model(batch).float()
+                loss = self._loss.row_loss(logit, batch.labels) / rows
                 if pairs is not None:
-                    # Its gradient is that of the whole batch's pairs, its value the part's share.
+                    # The gradient of the pairs of the whole batch, and a share of their value.
                     own = (logit * pairs.gradients[n]).sum()
-                    loss = loss + own - own.detach() + pairs.value * len(part) / rows
+                    loss = loss + own - own.detach() + pairs.value * len(batch) / rows
                 elif self._loss.pairs:
-                    loss = loss + self._loss.pair_loss(logit, part.labels)
+                    loss = loss + self._loss.pair_loss(logit, batch.labels)
                 self.manual_backward(loss)
                 losses.append(loss.detach())
         except torch.OutOfMemoryError:
-            return None  # handled by the caller, when this frame's tensors are gone
+            return None  # the caller repeats the step, when this frame's tensors are freed
         return losses
 
     def _mean(
-        self, parts: list[Batch], losses: list[Tensor], failure: UserError | None
+        self, micro_batches: list[Batch], losses: list[Tensor], failure: UserError | None
     ) -> tuple[Tensor, int]:
-        """() the mean loss of the whole batch, and its rows; gradients become those of the mean."""
+        """The mean loss of the whole batch and its number of rows; scales the gradients."""
         own = torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)
         if self._processes.alone:
-            return own, _rows(parts)
-        numbers = (own, _rows(parts), failure is not None)
+            return own, _rows(micro_batches)
+        numbers = (own, _rows(micro_batches), failure is not None)
         mean, rows, failures = sum_gradients(self.model, numbers, self._processes)
         if failures:
             self._processes.fail_together(failure)
@@ -182,25 +186,29 @@ class CTRModule(pl.LightningModule):
                     parameter.grad.mul_(scale)
         return mean, int(rows)
 
-    def _pairs(self, parts: list[Batch]) -> _Pairs:
-        """Pairs span the parts, so all logits are computed once before any gradient; dropout then
-        falls as it fell here."""
+    def _pairs(self, micro_batches: list[Batch]) -> _Pairs:
+        """Compute all logits before any gradient, because pairs span micro-batches; the second pass
+        repeats the dropout of this one."""
         generators, logits = [], []
         with torch.no_grad():
-            for part in parts:
+            for batch in micro_batches:
                 generators.append(_generators(self.device))
-                logits.append(self.model(part).float())
-        label = torch.cat([part.labels for part in parts])
+                logits.append(self.model(batch).float())
+        label = torch.cat([batch.labels for batch in micro_batches])
         value, gradient = self._loss.pair_gradient(torch.cat(logits), label)
-        return _Pairs(generators, value, torch.split(gradient, [len(part) for part in parts]))
+        return _Pairs(
+            generators,
+            value,
+            torch.split(gradient, [len(batch) for batch in micro_batches]),
+        )
 
-    def _halved(self, parts: list[Batch]) -> list[Batch]:
+    def _halved(self, micro_batches: list[Batch]) -> list[Batch]:
         if has_batch_norm(self.model):
             raise Untrainable(
-                "a batch does not fit the device's memory, and batch normalisation needs it whole",
+                "a batch does not fit the device's memory, and batch normalisation cannot split it",
                 remedy="lower batch_size, max_len or embedding_dim, or use --gpu -1",
             )
-        if all(len(part) == 1 for part in parts):
+        if all(len(batch) == 1 for batch in micro_batches):
             raise Untrainable(
                 "not even one row fits the device's memory",
                 remedy="lower max_len or embedding_dim, or use --gpu -1",
@@ -208,11 +216,11 @@ class CTRModule(pl.LightningModule):
         self.micro_batch_events = max(self.micro_batch_events // 2, 1)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        say(f"out of memory: going on with micro_batch_events {self.micro_batch_events:,}")
-        return [small for part in parts for small in part.split(self.micro_batch_events)]
+        say(f"out of memory: reduced micro_batch_events to {self.micro_batch_events:,}")
+        return [half for large in micro_batches for half in large.split(self.micro_batch_events)]
 
     def _refuse(self, error: UserError) -> None:
-        """Stop, or go on without the batch."""
+        """Stop, or skip the batch."""
         if self.config.on_nonfinite == "stop":
             self._processes.fail_together(error)
         self.skipped_batches += 1
@@ -228,11 +236,11 @@ class CTRModule(pl.LightningModule):
         self.micro_batch_events = checkpoint["module"]["micro_batch_events"]
         self.skipped_batches = checkpoint["module"]["skipped_batches"]
 
-    def validation_step(self, parts: list[Batch], batch_idx: int) -> None:
-        for part in parts:
-            self._logits.append(self.model(part).float().cpu())
-            self._labels.append(part.labels.cpu())
-            self._rows.append(part.positions.cpu())
+    def validation_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
+        for batch in micro_batches:
+            self._logits.append(self.model(batch).float().cpu())
+            self._labels.append(batch.labels.cpu())
+            self._rows.append(batch.positions.cpu())
 
     def on_validation_epoch_end(self) -> None:
         label, logit, row = (
@@ -246,10 +254,10 @@ class CTRModule(pl.LightningModule):
         self._labels, self._logits, self._rows = [], [], []
         metrics: dict[str, float] = {}
         if label is not None and logit is not None and row is not None:  # the first process
-            order = row.argsort()  # sums do not depend on who had which rows
+            order = row.argsort()  # so that sums do not depend on how rows were distributed
             group = None if self._valid_group is None else self._valid_group[row[order].numpy()]
             missing = int(logit.isnan().sum())
-            if missing:  # no gain, so that the weights kept before stay and patience goes on
+            if missing:  # NaN never improves the monitor
                 say(f"the predictions of {missing:,} validation rows are NaN")
                 metrics = dict.fromkeys(self._metric_names, float("nan"))
             else:
@@ -260,15 +268,19 @@ class CTRModule(pl.LightningModule):
         self.log_dict(self.metrics)
 
 
-def _rows(parts: list[Batch]) -> int:
-    return sum(len(part) for part in parts)
+def _rows(micro_batches: list[Batch]) -> int:
+    return sum(len(batch) for batch in micro_batches)
 
 
 def _not_finite(
-    parts: list[Batch], losses: list[Tensor], mean: Tensor, processes: Processes
+    micro_batches: list[Batch], losses: list[Tensor], mean: Tensor, processes: Processes
 ) -> UserError:
-    bad = [part for part, loss in zip(parts, losses, strict=True) if not torch.isfinite(loss)]
-    own = [[int(row) for part in some for row in part.positions] for some in (bad, parts)]
+    bad = [
+        batch for batch, loss in zip(micro_batches, losses, strict=True) if not torch.isfinite(loss)
+    ]
+    own = [
+        [int(row) for batch in group for row in batch.positions] for group in (bad, micro_batches)
+    ]
     known, all_ = (
         [row for rows in of_processes for row in rows]
         for of_processes in zip(*processes.all_gather(own), strict=True)
@@ -278,12 +290,15 @@ def _not_finite(
     return Untrainable(
         f"the training {what} is not finite",
         value=float(mean),
-        remedy=f"lower learning_rate, or look at {len(rows)} train rows: {rows[:8]}",
+        remedy=f"lower learning_rate, or inspect {len(rows)} training rows: {rows[:8]}",
     )
 
 
 class _Pairs(NamedTuple):
-    """Of each part: the random state before it and the gradient (B,) of the pairs' term."""
+    """For each micro-batch, the random state before it and its gradient (B,) of the pairwise loss.
+
+    `value` is the loss of the whole batch.
+    """
 
     generators: list[tuple[Tensor, Tensor | None]]
     value: Tensor

@@ -1,4 +1,4 @@
-"""`fit_network`: a neural model, trained by Lightning. (`trees.training` has the trees'.)"""
+"""`fit_network`: train a network with Lightning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,11 +23,12 @@ from tossctr.data.loader import BatchRows, batches, ending_workers
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import Untrainable, UserError
 from tossctr.metrics.grouped import warn_of_missing_groups
+from tossctr.metrics.monitor import Validations
 from tossctr.models import build_model
 from tossctr.models.layers.transformer import set_execution
 from tossctr.progress import say
 from tossctr.training.callbacks import LastValidation, MonitorRule, RowProgress
-from tossctr.training.checkpoint import SafeCheckpointIO, newest, read_checkpoint
+from tossctr.training.checkpoint import SafeCheckpointIO, newest_checkpoint, read_checkpoint
 from tossctr.training.folder import TrainingFolder
 from tossctr.training.interruption import StopSignal
 from tossctr.training.joint import JointStrategy
@@ -38,27 +39,27 @@ from tossctr.training.resume import Checkpoints, position
 LOG_EVERY_STEPS = 10
 
 
-class ScaledHere(MixedPrecision):
-    """fp16 whose gradients `CTRModule` has unscaled: it adds penalties and clips before the step,
-    and a scaler refuses to unscale the same gradients again."""
+class ManualUnscaling(MixedPrecision):
+    """fp16 for `CTRModule`, which unscales gradients itself, to add penalties and clip before the
+    step; the scaler refuses to unscale them twice."""
 
     def optimizer_step(  # type: ignore[override]
         self, optimizer: Optimizable, model: pl.LightningModule, closure: Any, **kwargs: Any
     ) -> Any:
-        assert self.scaler is not None
+        scaler = cast(torch.amp.GradScaler, self.scaler)
         closure()
-        result = self.scaler.step(optimizer, **kwargs)  # type: ignore[arg-type]
-        self.scaler.update()
+        result = scaler.step(optimizer, **kwargs)  # type: ignore[arg-type]
+        scaler.update()
         return result
 
 
 def precision(name: Literal["32", "bf16", "16"], device: torch.device) -> Precision:
-    """Lightning's plugin for a config's `precision`; weights are in float32 in all of them."""
+    """Lightning's plugin for the config key `precision`; weights are float32 with all of them."""
     if name == "32":
         return Precision()
     if name == "bf16":
         return MixedPrecision("bf16-mixed", device.type)
-    return ScaledHere("16-mixed", device.type)
+    return ManualUnscaling("16-mixed", device.type)
 
 
 def fit_network(
@@ -79,16 +80,16 @@ def fit_network(
         device: where to train.
         folder: of the unfinished run.
         micro_batches: how a batch is executed.
-        after_validation: called after each with its number, from 0, and the monitor.
+        after_validation: called after each validation with its number, from 0, and the monitor.
         processes: those that train together.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        UserError: a loss or monitor that is not finite, a checkpoint of another model.
-        Stopped: a signal asked for it.
-        PeerLost: another of the processes has ended.
+        UserError: a loss or monitor is not finite, or a checkpoint is of another model.
+        Stopped: a signal requested it.
+        PeerLost: another process has ended.
     """
     config = experiment.training
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -118,7 +119,7 @@ def fit_network(
     module = CTRModule(model, config, group, processes)
     module.micro_batch_events = micro_batches.micro_batch_events
     set_execution(model, checkpointing=micro_batches.gradient_checkpointing)
-    start = _go_on(folder, module, order, processes)
+    start = _resume(folder, module, order, processes)
     progress = RowProgress(order, valid_order)
     rule = MonitorRule(
         config,
@@ -137,7 +138,7 @@ def fit_network(
         processes=processes,
     )
     callbacks = [rule, progress, checkpoints, LastValidation()]
-    trainer = _trainer(config, device, folder.folder / "logs", callbacks, processes)
+    trainer = new_trainer(config, device, folder.folder / "logs", callbacks, processes)
     loader = partial(
         batches,
         share=(processes.rank, processes.world_size),
@@ -147,17 +148,7 @@ def fit_network(
     train_batches, valid_batches = loader(train_rows, order), loader(valid_rows, valid_order)
     with ending_workers(train_batches, valid_batches), stop.listening():
         trainer.fit(module, train_batches, valid_batches, ckpt_path=start)
-    best = rule.validations.best_row
-    if best is None:
-        processes.fail_together(
-            Untrainable(
-                "the predictions of every validation were NaN: no weights are worth keeping",
-                key="learning_rate",
-                value=config.learning_rate,
-                remedy="lower it, or look at the inputs for extreme numbers",
-            )
-        )
-    assert best is not None
+    best = processes.everywhere(lambda: _best(rule.validations, config))
     say(f"best in epoch {best['epoch']:.0f}")
     return {
         "best": best,
@@ -170,11 +161,22 @@ def fit_network(
     }
 
 
-def _go_on(
+def _best(validations: Validations, config: TrainingConfig) -> dict[str, float]:
+    if validations.best_row is None:
+        raise Untrainable(
+            "the predictions of every validation were NaN",
+            key="learning_rate",
+            value=config.learning_rate,
+            remedy="lower it, or look at the inputs for extreme numbers",
+        )
+    return validations.best_row
+
+
+def _resume(
     folder: TrainingFolder, module: CTRModule, order: BatchRows, processes: Processes
 ) -> Path | None:
-    """Set the rows' order and the best weights back to the newest checkpoint, and name it."""
-    found = newest(folder.checkpoints, folder.training) if processes.is_first else None
+    """Restore row order and best weights from the newest checkpoint; returns its path."""
+    found = newest_checkpoint(folder.checkpoints, folder.training) if processes.is_first else None
     name = processes.broadcast(None if found is None else found[0].name)
     if name is None:
         if processes.is_first:
@@ -184,10 +186,10 @@ def _go_on(
 
     def restore() -> None:
         checkpoint = read_checkpoint(path) if found is None else found[1]
-        _check_parts(checkpoint, path)
+        _check_content(checkpoint, path)
         if _shapes(checkpoint["state_dict"]) != _shapes(module.state_dict()):
             raise UserError(
-                "the checkpoint is of another version of the model",
+                "the checkpoint belongs to another version of the model",
                 file=path,
                 remedy="give --fresh",
             )
@@ -202,8 +204,8 @@ def _go_on(
     return path
 
 
-def _check_parts(checkpoint: dict[str, Any], path: Path) -> None:
-    """Refuse a checkpoint without what is needed to go on."""
+def _check_content(checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint that lacks what resuming needs."""
     try:
         known = checkpoint["state_dict"], checkpoint["best"]
         tensors = [tensor for part in known for tensor in part.values()]
@@ -217,21 +219,22 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
 
 
-def _trainer(
+def new_trainer(
     config: TrainingConfig,
     device: torch.device,
     logs: Path,
     callbacks: list[pl.Callback],
     processes: Processes,
 ) -> pl.Trainer:
+    """Lightning's trainer for a config, with its logs in the folder `logs`."""
     _quieten_lightning()
-    # A CSV logger begins its file anew, so a run that goes on gets another beside it.
+    # CSVLogger would overwrite its file, so a resumed run writes another one.
     number = len(list(logs.glob("csv*")))
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index] if device.type == "cuda" else 1,
         strategy="auto" if processes.alone else JointStrategy(processes),
-        use_distributed_sampler=False,  # `batches` shares rows out
+        use_distributed_sampler=False,  # `batches` distributes rows
         max_epochs=config.epochs,
         val_check_interval=config.eval_steps,
         check_val_every_n_epoch=None if config.eval_steps else 1,
@@ -242,7 +245,7 @@ def _trainer(
         if processes.is_first
         else False,
         callbacks=callbacks,
-        # Alone whatever the environment says: a SLURM job's own script is none of its tasks.
+        # One process even inside a SLURM job, whose script is not one of its tasks.
         plugins=[
             SafeCheckpointIO(),
             precision(config.precision, device),
@@ -250,21 +253,21 @@ def _trainer(
         ],
         log_every_n_steps=LOG_EVERY_STEPS,
         num_sanity_val_steps=0,
-        enable_checkpointing=False,  # MonitorRule keeps the best weights, Checkpoints the rest
+        enable_checkpointing=False,  # MonitorRule and Checkpoints save
         enable_progress_bar=False,
         enable_model_summary=False,
     )
 
 
 def _quieten_lightning() -> None:
-    """Drop Lightning's banners and its advice that does not apply here."""
+    """Suppress Lightning's banners and advice that does not apply here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*log_every_n_steps.*",
         ".*is not available.*",
         ".*your dataloader is not resumable.*",  # BatchRows is
-        ".*sync_dist=True.*",  # metrics are of all rows already
+        ".*sync_dist=True.*",  # metrics are over all processes
         ".*LeafSpec.* is deprecated.*",  # in Lightning's own code
     ):
         warnings.filterwarnings("ignore", message=text)

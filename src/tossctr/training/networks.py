@@ -19,7 +19,7 @@ from tossctr.models import MODELS, build_model
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
 from tossctr.training.checks import check_network, check_size
-from tossctr.training.device import default_micro_batch_events, reuse_memory
+from tossctr.training.device import default_micro_batch_events, keep_freed_memory
 from tossctr.training.family import Family, Fit
 from tossctr.training.folder import AGAIN, FinishedFolder, TrainingFolder
 
@@ -47,7 +47,7 @@ class Network:
     ) -> NDArray[np.float64]:
         """As `training.family.TrainedModel.logits`."""
         if device.type == "cpu":
-            reuse_memory()
+            keep_freed_memory()
         module = self.module.to(device).eval()
         limit = self._micro_batch_events or default_micro_batch_events(device)
         dataset = RowsDataset(rows)

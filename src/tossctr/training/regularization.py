@@ -1,4 +1,4 @@
-"""Weight penalties in FuxiCTR's notation, applied to gradients (feseq_spec section 6)."""
+"""L1 and L2 regularisation in FuxiCTR's notation, applied to gradients (feseq_spec section 6)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class Penalty:
-    """The term l1 * |p|_1 + l2 / 2 * |p|_2^2 over whole tensors, at every step."""
+    """l1 * |p|_1 + l2 / 2 * |p|_2^2, over complete tensors at every step."""
 
     l1: float = 0.0
     l2: float = 0.0
 
     @classmethod
     def parse(cls, text: float | str | None, key: str) -> Penalty:
-        """A number x is l2(x); `l1(x)`, `l2(x)` and `l1_l2(a, b)` say it in words.
+        """Parse `l1(x)`, `l2(x)`, `l1_l2(a, b)`, or a number x, which is l2(x).
 
         Raises:
             UserError: anything else.
@@ -45,16 +45,16 @@ class Penalty:
             if found := _FORMS["l1_l2"].fullmatch(text.strip()):
                 return cls(l1=float(found[1]), l2=float(found[2]))
         except ValueError:
-            pass  # matched the form but not a number: the same message as any other text
+            pass  # the form matches, but not the number
         raise UserError(
-            f"{key} is no regulariser",
+            f"{key} is not a regularizer",
             value=text,
             remedy="write a number, l1(x), l2(x) or l1_l2(a, b)",
         )
 
     @torch.no_grad()
     def add_gradient(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add the term's gradient: exact, and no graph over whole tables is built for it."""
+        """Add the penalty's gradient directly, without a graph over complete tables."""
         if not (self.l1 or self.l2):
             return
         for p in parameters:

@@ -1,4 +1,4 @@
-"""When a checkpoint is written, what is in it, and how a run goes on from one."""
+"""Writing checkpoints during training, and resuming from one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tossctr.cluster.processes import ALONE, Processes
 from tossctr.progress import say
-from tossctr.training.checkpoint import keep_newest, path_of_step
+from tossctr.training.checkpoint import checkpoint_path, remove_old_checkpoints
 from tossctr.training.interruption import Stopped, StopSignal
 
-# What Lightning's progress of a validation says when its first batch has begun: it then begins
-# that validation anew, which a validation can be, as it changes nothing.
+# Lightning's progress when the first batch of a validation has begun; from it, Lightning repeats
+# the validation, which is harmless because a validation changes nothing.
 _VALIDATION_BEGUN = {
     "total": {"ready": 1, "started": 1, "processed": 0, "completed": 0},
     "current": {"ready": 0, "started": 0, "processed": 0, "completed": 0},
@@ -27,23 +27,23 @@ _VALIDATION_BEGUN = {
 
 
 class Checkpoints(pl.Callback):
-    """Writes a checkpoint every so many minutes, and when asked to stop.
+    """Writes a checkpoint at intervals, and when a stop is requested.
 
-    A checkpoint is taken after a training batch, or in the middle of a validation, which is then
-    repeated. Not after a batch that a validation or the end of the epoch follows: Lightning would
-    leave that out when going on.
+    Checkpoints are written after a training batch, or within a validation, which is repeated on
+    resuming. Not after a batch that is followed by a validation or the end of the epoch, because
+    Lightning would skip that on resuming.
 
-    Of several processes, a signal to any stops all, and the clock is the first one's. Any number of
-    processes can go on from what is written; one whose generators' state is not there begins anew.
+    With several processes, a signal to any of them stops all, and rank 0 keeps the interval. Any
+    number of processes can resume; those without a saved random state are seeded anew.
 
     Args:
-        folder: where the checkpoints go.
-        minutes: between two.
-        eval_steps: batches between validations; None: one an epoch.
-        stop: asked after each batch.
-        best: the weights that the monitor chose so far, to be put beside the current ones.
-        training: what is trained, which each checkpoint names.
-        seed: of the generators of processes that have no state to go on from.
+        folder: of the checkpoints.
+        minutes: between two checkpoints.
+        eval_steps: batches between validations; None for one per epoch.
+        stop: checked after each batch.
+        best: returns the best weights so far, which a checkpoint contains too.
+        training: a hash of the training, which a checkpoint contains.
+        seed: for processes without a saved random state.
         processes: those that train together.
     """
 
@@ -74,12 +74,12 @@ class Checkpoints(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.stop.keep_listening()
         self._last = time.monotonic()
-        # Only now: setting up draws random numbers too.
+        # Not earlier: the setup draws random numbers too.
         rank = self.processes.rank
         if self._restored is not None and rank < len(self._restored["cpu"]):
             _set_generators({k: states[rank].clone() for k, states in self._restored.items()})
         elif not self.processes.alone:
-            # Or each row's dropout would be that of a row in every other process.
+            # Otherwise all processes would draw the same dropout.
             drawn = np.random.default_rng([self.seed, trainer.global_step, rank])
             torch.manual_seed(int(drawn.integers(2**63)))
         self._restored = None
@@ -92,7 +92,7 @@ class Checkpoints(pl.Callback):
         seen = trainer.current_epoch * batches + index + 1
         if not last and not (self.eval_steps and seen % self.eval_steps == 0):
             self._generators = {}
-            self._look(trainer)
+            self.save_if_due(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._generators = _generators()
@@ -106,16 +106,21 @@ class Checkpoints(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._look(trainer)
+        self.save_if_due(trainer)
 
-    def _look(self, trainer: pl.Trainer) -> None:
-        late = self.processes.is_first and time.monotonic() - self._last >= self.seconds
-        stop, due = self.processes.largest([self.stop.number or 0, late])
+    def save_if_due(self, trainer: pl.Trainer) -> None:
+        """Write a checkpoint if the interval has passed or a stop is requested.
+
+        Raises:
+            Stopped: a stop is requested.
+        """
+        elapsed = self.processes.is_first and time.monotonic() - self._last >= self.seconds
+        stop, due = self.processes.largest([self.stop.number or 0, elapsed])
         if not stop and not due:
             return
-        trainer.save_checkpoint(path_of_step(self.folder, trainer.global_step))
+        trainer.save_checkpoint(checkpoint_path(self.folder, trainer.global_step))
         if self.processes.is_first:
-            keep_newest(self.folder)
+            remove_old_checkpoints(self.folder)
         self._last = time.monotonic()
         if stop:
             raise Stopped(
@@ -141,11 +146,11 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._restored = checkpoint["generators"]
-        say(f"going on from epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']:,}")
+        say(f"resuming from epoch {checkpoint['epoch'] + 1}, step {checkpoint['global_step']:,}")
 
 
 def position(checkpoint: dict[str, Any]) -> tuple[int, int]:
-    """The epoch that a checkpoint stands in, and the batches of it that have been trained on."""
+    """The epoch of a checkpoint, and the number of its batches that have been trained on."""
     loops = checkpoint["loops"]["fit_loop"]
     epoch = int(loops["epoch_progress"]["current"]["processed"])
     return epoch, int(loops["epoch_loop.batch_progress"]["current"]["processed"])
