@@ -62,16 +62,16 @@ def test_only_marked_or_empty_folders_are_replaced_or_removed(tmp_path):
         lambda: remove_made(own, "run"),
         lambda: put_in_place(new, own, "run"),
     ):
-        with pytest.raises(UserError, match="is in the way"):
+        with pytest.raises(UserError, match="already exists"):
             change()
     assert (own / "notes").read_text() == "mine"
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(UserError, match="is in the way"):
+    with pytest.raises(UserError, match="already exists"):
         put_in_place(new, file, "run")
     link = tmp_path / "link"
     link.symlink_to(own)
-    with pytest.raises(UserError, match="is in the way"):
+    with pytest.raises(UserError, match="already exists"):
         put_in_place(new, link, "run")
     assert (own / "notes").exists()
 
@@ -185,7 +185,7 @@ def test_an_error_leaves_all_files_as_they_were(tmp_path, error):
 def test_files_of_users_are_not_replaced_without_force(tmp_path):
     write(tmp_path, "old")
     (tmp_path / "b.txt").write_text("mine, and of another size")
-    with pytest.raises(UserError, match=r"b\.txt: is there, and not as TossCTR wrote it"):
+    with pytest.raises(UserError, match=r"b\.txt: exists, and TossCTR did not write it"):
         write(tmp_path, "new")
     assert texts(tmp_path)["a.txt"] == "old a.txt"
     write(tmp_path, "new", force=True)
@@ -204,13 +204,13 @@ def test_a_lock_writes_to_no_file_but_its_own(tmp_path):
         lambda: os.mkfifo(lock),
     ):
         make()
-        with pytest.raises(UserError, match="is no lock file of TossCTR"), locked(lock, "it"):
+        with pytest.raises(UserError, match="is not a lock file of TossCTR"), locked(lock, "it"):
             pytest.fail("held")
         assert precious.read_text() == "three years"
         assert os.path.lexists(lock)
         files.remove(lock)
     lock.symlink_to(tmp_path / "nothing")
-    with pytest.raises(UserError, match="is no lock file"), locked(lock, "it"):
+    with pytest.raises(UserError, match="is not a lock file"), locked(lock, "it"):
         pytest.fail("held")
     assert not (tmp_path / "nothing").exists()
 

@@ -25,7 +25,7 @@ def test_what_we_wrote_is_replaced_and_what_we_did_not_is_kept(tmp_path):
     write(path, "one")
     write(path, "two")
     path.write_text("two, and a note of mine")
-    with pytest.raises(UserError, match=r"not as TossCTR wrote it.*--force"):
+    with pytest.raises(UserError, match=r"TossCTR did not write it.*--force"):
         write(path, "three")
     assert path.read_text() == "two, and a note of mine"
     write(path, "three", force=True)
@@ -33,7 +33,7 @@ def test_what_we_wrote_is_replaced_and_what_we_did_not_is_kept(tmp_path):
     write(path, "four")
     other = tmp_path / "mine.csv"
     other.write_text("mine")
-    with pytest.raises(UserError, match="not as TossCTR wrote it"):
+    with pytest.raises(UserError, match="TossCTR did not write it"):
         check_output(other)
 
 
@@ -45,7 +45,7 @@ def test_a_file_that_came_meanwhile_is_kept(tmp_path):
             temporary.write_text("ours")
             path.write_text("theirs")
 
-    with pytest.raises(UserError, match="not as TossCTR wrote it"):
+    with pytest.raises(UserError, match="TossCTR did not write it"):
         write_over_a_new_file()
     assert path.read_text() == "theirs"
 

@@ -1,5 +1,5 @@
-"""Files that are opened although somebody else may have made or changed them: regular, of a bounded
-size, JSON that is checked against a schema."""
+"""Read files that somebody else may have changed: only regular files of a bounded size, and JSON
+only if it fits a schema."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tossctr.errors import UserError
 
-SMALL_BYTES = 64 << 20  # of a JSON file that does not grow with the data
-ENCODER_BYTES = 2 << 30  # of vocabularies
-HELD_OUT_BYTES = 8 << 30  # 390 million predictions
+SMALL_BYTES = 64 << 20  # limit of JSON files that do not grow with the data
+ENCODER_BYTES = 2 << 30  # limit of files with vocabularies
+HELD_OUT_BYTES = 8 << 30  # limit of held-out predictions: 390 million rows
 AGAIN = "make it again"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -40,12 +40,12 @@ Schema = TypeVar("Schema", bound=BaseModel)
 def opened(
     file: Path, *, limit: int | None = None, remedy: str = AGAIN
 ) -> Iterator[BufferedReader]:
-    """Open a regular file for reading, never waiting for a pipe and never following a link.
+    """Open a regular file for reading. Pipes and links are refused.
 
     Args:
         file: the file; folders above it may be links.
-        limit: the most bytes that it may have.
-        remedy: what to do where it cannot be used.
+        limit: the largest allowed size in bytes.
+        remedy: for the error.
 
     Raises:
         UserError: missing, a link, a folder, a device or a pipe, not readable, or larger.
@@ -61,7 +61,7 @@ def opened(
     with os.fdopen(descriptor, "rb") as handle:
         if limit is not None and status.st_size > limit:
             raise UserError(
-                f"is larger than the {limit:,} bytes that such a file may have",
+                f"is larger than the allowed {limit:,} bytes",
                 file=file,
                 value=status.st_size,
                 remedy=remedy,
@@ -74,7 +74,7 @@ def _why(error: OSError | ValueError) -> str:
         case FileNotFoundError() | NotADirectoryError():
             return "is missing"
         case OSError(errno=errno.ELOOP):
-            return "is a link, which is not followed here"
+            return "is a link, and links are not followed here"
         case OSError(strerror=str(reason)):
             return f"cannot be read: {reason}"
     return "cannot be read"
@@ -111,29 +111,29 @@ def read_json(file: Path, *, limit: int = SMALL_BYTES, remedy: str = AGAIN) -> A
 def read_artefact(
     file: Path, schema: type[Schema], *, limit: int = SMALL_BYTES, remedy: str = AGAIN
 ) -> Schema:
-    """JSON that fits a schema.
+    """Read JSON that fits a schema.
 
     Raises:
-        UserError: as `opened`; or not JSON, or not of the schema, by the key that is wrong.
+        UserError: as `opened`; or the file is not JSON or does not fit the schema; names the key.
     """
     content = read_bytes(file, limit=limit, remedy=remedy)
     try:
         return schema.model_validate_json(content)
     except ValidationError as error:
         raise UserError(
-            f"is not of this version, or damaged: {first_problem(error)}", file=file, remedy=remedy
+            f"is damaged or of another version: {first_problem(error)}", file=file, remedy=remedy
         ) from error
     except RecursionError as error:
         raise UserError("is not JSON: nested too deeply", file=file, remedy=remedy) from error
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with its own hash as `sha256`, for a JSON file that no other file names."""
+    """The content with its own hash as `sha256`, for a JSON file whose hash no other file holds."""
     return {**content, "sha256": _digest(content)}
 
 
 def unsealed(content: Any) -> dict[str, Any] | None:
-    """What `sealed` was given; None where the content is not as it returned it."""
+    """The content that was given to `sealed`; None if it has changed since."""
     if not isinstance(content, dict):
         return None
     rest = {key: value for key, value in content.items() if key != "sha256"}
@@ -145,7 +145,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that a schema refuses, as `key: problem`."""
+    """The first error of a schema, as `key: problem`."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     key = ".".join(str(part)[:60] for part in first["loc"])
     return f"{key}: {first['msg'][:200]}" if key else first["msg"][:200]

@@ -1,4 +1,4 @@
-"""The one error that users see."""
+"""Errors that are the user's to fix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tossctr.redaction import redacted
 class UserError(Exception):
     """Something the user can fix: bad input, a wrong config, a missing file.
 
-    Renders as one line that names file, column or key, row and the value found, and the remedy.
-    The command line prints that line and exits with code 2; every other exception is a bug of ours.
+    Its text is one line with file, column or key, row, the value found, and the remedy. The command
+    line prints that line and exits with code 2; any other exception is an internal error.
 
     Args:
         problem: what is wrong, in the user's words; no trailing full stop.
-        file: the file it was found in.
-        column: the column.
-        key: a config key, an option or a variable, shown as it is.
+        file: the file with the problem.
+        column: its column.
+        key: a config key, option or variable.
         row: 0-based row of the file.
         value: the offending value (shown with ``repr``, cut to 60 characters).
         remedy: what to do about it; no trailing full stop.
@@ -62,5 +62,5 @@ class UserError(Exception):
 
 
 class Untrainable(UserError):
-    """The values chosen cannot be trained with, others might: a loss that is not finite, a model
-    too large for the memory. A search tries other values."""
+    """Training fails with these hyperparameters but may succeed with others: a loss that is not
+    finite, a model too large for memory. A search continues with its next trial."""

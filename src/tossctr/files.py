@@ -1,4 +1,4 @@
-"""Files written whole or not at all, their hashes, and locks that keep two runs apart."""
+"""Atomic writes, hashes of files, and lock files."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some space, then give the same command again",
     errno.EFBIG: "raise the limit on file sizes, then give the same command again",
-    errno.EACCES: "choose a place that you may write to",
-    errno.EPERM: "choose a place that you may write to",
-    errno.EROFS: "choose a place that you may write to",
+    errno.EACCES: "choose a writable folder",
+    errno.EPERM: "choose a writable folder",
+    errno.EROFS: "choose a writable folder",
     errno.EMFILE: "raise the limit on open files (ulimit -n 4096)",
-    errno.ENFILE: "close other programs: the system has no more open files to give",
+    errno.ENFILE: "close other programs: the system limit on open files is reached",
 }
 
 
 def refused(error: OSError, problem: str, path: Path | None) -> UserError:
-    """What the system refuses, as one line."""
+    """The error for a failed system call."""
     return UserError(
         f"{problem}: {error.strerror or error}",
         file=path or error.filename,
-        remedy=_REMEDIES.get(error.errno or 0, "look at the folder and its disk"),
+        remedy=_REMEDIES.get(error.errno or 0, "check the folder and its disk"),
     )
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around code that writes: what the disk refuses becomes one line.
+    """Turn an `OSError` of the enclosed code into a `UserError`.
 
     Raises:
-        UserError: the disk is full, the folder read-only or gone, the path a folder.
+        UserError: the disk is full, the folder is read-only or missing, or the path is a folder.
     """
     try:
         yield
@@ -59,18 +59,18 @@ def writing(path: Path) -> Iterator[None]:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a new, empty file beside `path`; on success sync it and rename it to `path`.
 
-    After an exception nothing is left, and an earlier `path` is as it was. What a killed process
-    left is removed. The rights are those that the process gives to new files, whatever wrote it.
+    After an exception the new file is removed and an earlier `path` is unchanged. Temporary files
+    of killed processes are removed. The file mode is the default for new files (umask).
 
     Raises:
-        UserError: the disk refuses.
+        UserError: the file cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, mode = new_temporary(path)
         try:
             yield temporary
-            temporary.chmod(mode)  # some libraries replace the file by another
+            temporary.chmod(mode)  # some libraries replace the file
             sync_file(temporary)
             os.replace(temporary, path)
             sync_folder(path.parent)
@@ -79,7 +79,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def new_temporary(path: Path) -> tuple[Path, int]:
-    """A new, empty file beside `path` that no other process uses, and its rights."""
+    """A new, empty file beside `path` that no other process uses, and its mode."""
     temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -89,8 +89,8 @@ def new_temporary(path: Path) -> tuple[Path, int]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that no other process uses. What killed processes of this machine left
-    under such names is removed."""
+    """A unique name beside `path`. Temporary files of killed processes of this machine are
+    removed."""
     left = re.compile(rf"\.{re.escape(path.name)}\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.tmp")
     for other in path.parent.iterdir():
         match = left.fullmatch(other.name)
@@ -107,8 +107,7 @@ def sync_file(path: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """Tells apart the machines and containers that share a folder: their process ids mean nothing
-    to each other."""
+    """An id of this machine or container. Others may share the folder, but not the process ids."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
@@ -122,12 +121,12 @@ def _is_running(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # there, but another user's
+        pass  # running, as another user
     return True
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole; keys in the order given."""
+    """Write JSON atomically; keys keep their order."""
     with whole_file(path) as temporary:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True)
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -149,7 +148,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link (not what it leads to) or a folder with all that is in it, if there."""
+    """Remove a file, a link (not its target) or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -158,39 +157,39 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def locked(file: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold a lock file, which the system releases whatever way the process ends.
+    """Hold a lock file. The system releases the lock when the process ends, even if it is killed.
 
-    The file is removed on release. It holds the process's number and machine, for the message.
+    The file holds the process id and machine, for messages, and is removed on release.
 
     Args:
         file: the lock file.
-        what: what it guards, for the message.
+        what: the locked result, for messages.
         wait: wait for another process instead of refusing.
 
     Raises:
-        UserError: another process holds it, or something else has that name.
+        UserError: another process holds the lock, or the file is not a lock file.
     """
     while True:
         handle = opened_lock(file)
         try:
-            # A record lock, because flock's would live on in a killed run's loader processes.
+            # A record lock: loader processes of a killed run would inherit and keep an flock.
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             holder = os.read(handle, _LOCK_BYTES).decode("ascii", "replace").strip() or "unknown"
             if not wait:
                 os.close(handle)
                 raise UserError(
-                    f"process {holder} is at work in {what}",
+                    f"process {holder} is using {what}",
                     file=file,
                     remedy="wait until it has ended, or choose another folder",
                 ) from error
-            say(f"waiting for process {holder}, which is at work in {what}")
+            say(f"waiting for process {holder}, which is using {what}")
             fcntl.lockf(handle, fcntl.LOCK_EX)
         if _is_at(handle, file):
             break
-        os.close(handle)  # its holder has removed it: another process may hold a new one
+        os.close(handle)  # the holder has removed it, and another process may hold a new file
     try:
-        with suppress(OSError):  # a full disk: the lock holds without its holder's number
+        with suppress(OSError):  # on a full disk the lock works without the process id
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
@@ -205,8 +204,7 @@ _LOCK = re.compile(rb"(\d+( on [^\n]*)?\n)?")
 
 
 def opened_lock(file: Path) -> int:
-    """A lock file opened for writing: nothing that is not one is written to, nor where a link
-    leads."""
+    """Open a lock file for writing; links and files of another content are refused."""
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -225,11 +223,11 @@ def opened_lock(file: Path) -> int:
         ):
             return handle
         os.close(handle)
-    raise UserError("is no lock file of TossCTR", file=file, remedy="move it away")
+    raise UserError("is not a lock file of TossCTR", file=file, remedy="move it away")
 
 
 def _is_at(handle: int, file: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Whether an open file still has that name."""
     try:
         return os.path.samestat(os.fstat(handle), file.lstat())
     except FileNotFoundError:

@@ -1,10 +1,8 @@
-"""Folders and files that this package made, told from those that users own, and how they are
-replaced.
+"""Create, replace and remove result folders without touching what users own.
 
-A folder of ours holds an empty file `.tossctr-<kind>`; one without it is neither moved nor removed.
-A result is made in `<name>.partial` and renamed to `<name>` when it is whole; an earlier result of
-that name is kept as `<name>.1`, `<name>.2`, ... A kill between two steps loses nothing: the same
-command does the rest.
+A folder made by TossCTR holds an empty marker file `.tossctr-<kind>`; others are neither moved nor
+removed. A result is written to `<name>.partial` and renamed to `<name>` once it is complete; an
+earlier result is kept as `<name>.1`, `<name>.2`, ... After a kill, the same command continues.
 """
 
 from __future__ import annotations
@@ -23,40 +21,40 @@ from tossctr.files import remove, sync_file, sync_folder, temporary_name, write_
 from tossctr.progress import say
 
 Kind = Literal["run", "folds", "blend", "store", "scores", "study", "synthetic", "export", "ray"]
-MADE_FROM = "made_from.json"  # in an unfinished folder and in the finished one: what it is made of
+MADE_FROM = "made_from.json"  # config and inputs of a result, finished or not
 
 
 def is_made(folder: Path, kind: Kind) -> bool:
-    """Whether the folder carries our mark."""
+    """Whether the folder has the marker file."""
     return folder.is_dir() and (folder / f".tossctr-{kind}").is_file()
 
 
 def refuse_foreign(folder: Path, kind: Kind) -> None:
-    """Refuse a place that holds what is not ours; an empty folder may be used.
+    """Check that a folder is missing, empty, or made by TossCTR.
 
     Raises:
-        UserError: a file, or a folder with something in it and without our mark.
+        UserError: it is a file, or a folder with content and without the marker file.
     """
     if not os.path.lexists(folder) or is_made(folder, kind):
         return
     if not folder.is_dir() or any(folder.iterdir()):
         raise UserError(
-            f"is in the way, and was not made as a {kind} by TossCTR",
+            f"already exists and is not a {kind} made by TossCTR",
             file=folder,
-            remedy="move it away, or choose another place",
+            remedy="move it, or choose another folder",
         )
 
 
 def mark(folder: Path, kind: Kind, *, among_others: bool = False) -> None:
-    """Make the folder, if need be, with our mark.
+    """Create the folder if it is missing, and the marker file in it.
 
     Args:
-        folder: where the mark goes.
-        kind: what is made in it.
-        among_others: it may hold other files, and is never removed as a whole.
+        folder: gets the marker file.
+        kind: of result.
+        among_others: the folder may hold files of the user.
 
     Raises:
-        UserError: there is something else in it, or the disk refuses.
+        UserError: it holds files of the user, or cannot be written.
     """
     if not among_others:
         refuse_foreign(folder, kind)
@@ -66,13 +64,13 @@ def mark(folder: Path, kind: Kind, *, among_others: bool = False) -> None:
 
 
 def remove_made(folder: Path, kind: Kind) -> None:
-    """Remove a folder of ours with all that is in it, if it is there.
+    """Remove a folder that TossCTR made, if it exists.
 
-    What says that it is whole goes first and the mark last, so that after a kill the rest is
-    neither taken for a result nor for a user's own.
+    The JSON files, which mark it as complete, go first and the marker file last, so that after a
+    kill the rest is neither a result nor mistaken for a user's folder.
 
     Raises:
-        UserError: it is not ours, or the disk refuses.
+        UserError: TossCTR did not make it, or it cannot be removed.
     """
     refuse_foreign(folder, kind)
     if not os.path.lexists(folder):
@@ -88,8 +86,8 @@ def _order_of_removal(path: Path) -> tuple[bool, bool, bool]:
 
 
 def unfinished(final: Path, kind: Kind) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The unfinished folders of a result, each with what it is made from; remains of removed ones
-    and what is not ours are left out."""
+    """The unfinished folders of a result with their `made_from`, without partly removed ones and
+    those of users."""
     if not final.parent.is_dir():
         return
     for folder in sorted(final.parent.iterdir()):
@@ -100,35 +98,34 @@ def unfinished(final: Path, kind: Kind) -> Iterator[tuple[Path, dict[str, Any]]]
 
 
 def made_from_of(folder: Path, kind: Kind) -> dict[str, Any] | None:
-    """What a folder of ours says that it is made from; None where it does not say, or the file has
-    changed since it was written."""
+    """The `made_from` of a folder; None if it has none, or one that was changed after writing."""
     return unsealed(_json(folder / MADE_FROM)) if is_made(folder, kind) else None
 
 
 def write_made_from(folder: Path, made_from: Mapping[str, Any]) -> None:
-    """Say what a folder is made from; errors as `write_json`."""
+    """Write what a folder is made from; errors as `write_json`."""
     write_json(folder / MADE_FROM, sealed(made_from))
 
 
 def find_unfinished(final: Path, kind: Kind, made_from: Mapping[str, Any]) -> Path | None:
-    """The unfinished folder of a result made from just this."""
+    """The unfinished folder of a result with this `made_from`."""
     return next((folder for folder, of in unfinished(final, kind) if of == made_from), None)
 
 
 def new_unfinished(final: Path, kind: Kind) -> Path:
-    """A marked, empty folder to make a result in; of no use to another call before its
-    `made_from.json` is written.
+    """Create an empty folder for a result, which counts as unfinished once `write_made_from` is
+    called.
 
-    Unfinished folders made from something else stay.
+    Unfinished folders of other configs or inputs are kept.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: it cannot be created.
     """
     number = 1
     while True:
         folder = final.with_name(f"{final.name}.partial" + (f".{number}" if number > 1 else ""))
         if is_made(folder, kind) and not (folder / MADE_FROM).exists():
-            remove_made(folder, kind)  # the remains of one that was being removed, or begun
+            remove_made(folder, kind)  # left by a kill while it was created or removed
         if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
             mark(folder, kind)
             return folder
@@ -136,10 +133,10 @@ def new_unfinished(final: Path, kind: Kind) -> Path:
 
 
 def remove_result(final: Path, kind: Kind) -> None:
-    """Remove a result of ours and what is unfinished of it, if they are there.
+    """Remove a result and its unfinished folders, if they exist.
 
     Raises:
-        UserError: the result is not ours, or the disk refuses.
+        UserError: TossCTR did not make the result, or it cannot be removed.
     """
     remove_made(final, kind)
     for folder in list(final.parent.glob(f"{glob.escape(final.name)}.partial*")):
@@ -153,10 +150,10 @@ def is_unfinished(name: str) -> bool:
 
 
 def put_in_place(folder: Path, final: Path, kind: Kind) -> None:
-    """Rename a whole folder to its final name; an earlier one is kept under the next free name.
+    """Rename a complete folder to its final name; an earlier one is kept under the next free name.
 
     Raises:
-        UserError: what is there is not ours, or the disk refuses.
+        UserError: TossCTR did not make the earlier one, or the disk fails.
     """
     refuse_foreign(final, kind)
     with writing(final):
@@ -167,7 +164,7 @@ def put_in_place(folder: Path, final: Path, kind: Kind) -> None:
 
 
 def keep_earlier(path: Path) -> None:
-    """Rename an earlier result, if there is one, to the next free name, and say so."""
+    """Rename an earlier result, if there is one, to the next free name, with a message."""
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     number = 1
@@ -186,21 +183,21 @@ def whole_files(
     remedy: str = "choose another folder",
     force: bool = False,
 ) -> Iterator[Path]:
-    """Write files that belong together into a folder where a user's own files may be too.
+    """Write a set of files into a folder that may hold files of the user too.
 
-    Yields an empty folder to write them in; on success they replace the earlier ones together. The
-    mark keeps size and time of what was written, so that a file that a user put there since is
-    known. After an exception nothing is left.
+    Yields an empty folder to write to; on success the files replace the earlier ones. The marker
+    file records their sizes and times, which tells them from files of the user. After an exception
+    the folder is unchanged.
 
     Args:
-        folder: made if missing.
-        kind: what writes them.
-        names: of the files; not all need be written.
+        folder: created if missing.
+        kind: of result.
+        names: of the files; some may be left out.
         remedy: for the error.
-        force: replace what is not ours too.
+        force: replace files that TossCTR did not write.
 
     Raises:
-        UserError: a file of that name was not written by us, or the disk refuses.
+        UserError: TossCTR did not write a file of one of these names, or the disk fails.
     """
     if not force:
         refuse_foreign_files(folder, kind, names, remedy)
@@ -230,7 +227,7 @@ def whole_files(
 
 @contextmanager
 def _named_in(folder: Path, temporary: Path) -> Iterator[None]:
-    """Let errors in temporary files name the files that they were to become."""
+    """Replace temporary paths in errors by the final ones."""
     try:
         with writing(folder):
             yield
@@ -244,10 +241,10 @@ def _named_in(folder: Path, temporary: Path) -> Iterator[None]:
 def refuse_foreign_files(
     folder: Path, kind: Kind, names: Sequence[str], remedy: str = "choose another folder"
 ) -> None:
-    """Refuse to replace files that `whole_files` did not write.
+    """Check that files may be replaced because `whole_files` wrote them.
 
     Raises:
-        UserError: there is one of these names.
+        UserError: it did not write one of these names, or the file has changed since.
     """
     written = _written(folder, kind)
     for name in names:
@@ -255,15 +252,11 @@ def refuse_foreign_files(
         if os.path.lexists(file) and (
             not file.is_file() or file.is_symlink() or _stamp(file) not in written.get(name, [])
         ):
-            raise UserError(
-                "is there, and not as TossCTR wrote it",
-                file=file,
-                remedy=remedy,
-            )
+            raise UserError("exists, and TossCTR did not write it", file=file, remedy=remedy)
 
 
 def is_interrupted(folder: Path, kind: Kind) -> bool:
-    """Whether `whole_files` was killed while it put its files in place."""
+    """Whether `whole_files` was killed while it replaced files."""
     record = _json(folder / f".tossctr-{kind}")
     return isinstance(record, dict) and record.get("whole") is False
 
@@ -280,7 +273,7 @@ def _stamp(file: Path) -> list[int]:
 
 
 def _json(file: Path) -> Any:
-    """The content of a JSON file; None where there is none."""
+    """The content of a JSON file; None if it is missing or damaged."""
     try:
         return read_json(file)
     except UserError:

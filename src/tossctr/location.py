@@ -1,4 +1,4 @@
-"""Where raw files are: paths of this machine, and URLs of object stores through fsspec."""
+"""Locations of raw files: local paths, and URLs of object stores through fsspec."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 _SCHEME = "://"
 _LOCAL = "file://"
-ANSWER_SECONDS = 20  # between two pieces of an answer; a file may take as long as it likes
+ANSWER_SECONDS = 20  # between two packets; a whole file may take longer
 
 
 def located(value: Any) -> Path | str:
-    """A text with `://` as it is (`file://`: the path), any other as a path.
+    """A URL as text, anything else (also `file://`) as a path.
 
     Raises:
-        ValueError: neither a text nor a path.
+        ValueError: neither text nor a path.
     """
     if not isinstance(value, str | Path):
         raise ValueError("is neither a path nor a URL")
@@ -36,8 +36,7 @@ def located(value: Any) -> Path | str:
     return text.rstrip("/") if _SCHEME in text else Path(text)
 
 
-# A path, or the URL of a file or of a folder (s3://bucket/prefix) as text.
-# Secrets in it are not written.
+# A path, or as text the URL of a file or a folder (s3://bucket/prefix). Secrets are not serialized.
 Location = Annotated[
     Path | str,
     PlainValidator(located),
@@ -46,35 +45,36 @@ Location = Annotated[
 
 
 def name_of(location: Location) -> str:
-    """The last part, for progress and messages, without secrets."""
+    """The file name, for progress and messages, without secrets."""
     return PurePosixPath(redacted(str(location))).name
 
 
 def beside(location: Location, name: str) -> Path | None:
-    """That file in the same folder; None where the folder is not this machine's."""
+    """A file of that name in the same folder; None for a URL."""
     return location.parent / name if isinstance(location, Path) else None
 
 
 def resolved(path: Path) -> Path:
-    """What a path leads to, absolute; the link itself where links go round in a circle, for which
-    `Path.resolve` raises a RuntimeError before Python 3.13."""
+    """The absolute path with links resolved. For a circle of links it is the link itself, where
+    `Path.resolve` raises RuntimeError before Python 3.13."""
     return Path(os.path.realpath(path))
 
 
 def same_place(one: Location, other: Location) -> bool:
-    """Whether both lead to the same file or folder, however they are written; nothing is opened."""
+    """Whether both are the same file or folder; nothing is opened."""
     if isinstance(one, str) or isinstance(other, str):
         return str(one).rstrip("/") == str(other).rstrip("/")
     try:
         return one.samefile(other)
-    except OSError:  # one is not there (yet)
+    except OSError:  # one does not exist (yet)
         return resolved(one) == resolved(other)
 
 
 def require_readable(path: Path) -> None:
-    """Raises:
-    UserError: there is nothing, or neither a file nor a folder: a pipe or a device cannot be read
-        twice.
+    """Check that a path is a file or a folder. Pipes and devices cannot be read twice.
+
+    Raises:
+        UserError: it is missing, or something else.
     """
     try:
         mode = path.stat().st_mode
@@ -89,16 +89,16 @@ def require_readable(path: Path) -> None:
 
 
 def exists(location: Location) -> bool:
-    """Whether there is a file or a folder.
+    """Whether a file or a folder exists.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: the server cannot be reached.
     """
     if isinstance(location, Path):
         return location.exists()
     with file_system(location) as (system, path):
         try:
-            system.info(path)  # `exists` takes a server that does not answer for one without it
+            system.info(path)  # `exists` returns False for an unreachable server
         except FileNotFoundError as error:
             if isinstance(error.__cause__, OSError):
                 raise
@@ -107,10 +107,10 @@ def exists(location: Location) -> bool:
 
 
 def require_file(path: Path) -> None:
-    """Check that there is a regular file: a pipe or a device would be waited for without end.
+    """Check that a path is a regular file: reading a pipe or a device may never end.
 
     Raises:
-        UserError: there is none.
+        UserError: it is missing, or something else.
     """
     if not path.is_file():
         problem = "is not a regular file" if path.exists() else "does not exist"
@@ -118,10 +118,10 @@ def require_file(path: Path) -> None:
 
 
 def is_folder(location: Location) -> bool:
-    """Whether it is a folder, or a prefix of an object store.
+    """Whether the location is a folder, or a prefix of an object store.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: the server cannot be reached.
     """
     if isinstance(location, Path):
         return location.is_dir()
@@ -130,10 +130,10 @@ def is_folder(location: Location) -> bool:
 
 
 def opened(url: str) -> BinaryIO:
-    """A file of an object store for reading at any place; each read is one request.
+    """Open a file of an object store for random access; each read is one request.
 
     Raises:
-        UserError: it is not there, or the store cannot be reached.
+        UserError: it does not exist, or the server cannot be reached.
     """
     with file_system(url) as (system, path):
         file: BinaryIO = system.open(path, "rb", cache_type="none")
@@ -141,11 +141,11 @@ def opened(url: str) -> BinaryIO:
 
 
 def stamp(location: Location) -> dict[str, Any]:
-    """Of one file: `size` in bytes, and what changes when it does: `mtime_ns` of a path; of a URL
-    the `etag`, or the time `modified`, where the store has one.
+    """What tells versions of a file apart without reading it: `size` in bytes, and `mtime_ns` of a
+    path; for a URL `etag`, or else the time `modified`, if the server gives one.
 
     Raises:
-        UserError: there is no such file.
+        UserError: it does not exist.
     """
     if isinstance(location, Path):
         require_file(location)
@@ -166,19 +166,19 @@ def stamp(location: Location) -> dict[str, Any]:
 
 @contextmanager
 def file_system(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
-    """The file system of a URL and the path in it.
+    """The file system of a URL, and the path in it.
 
     Raises:
-        UserError: no such protocol, its package is not installed, or the store refuses.
+        UserError: an unknown protocol, its package is not installed, or the server fails.
     """
     from fsspec.core import url_to_fs
 
     protocol = url.split(_SCHEME)[0]
     if is_redacted(url):
         raise UserError(
-            "the password or token of this URL was not kept",
+            "the password or token of this URL was not saved",
             file=url,
-            remedy="give the whole URL again, with --data or in the data set's config",
+            remedy="give the complete URL, with --data or in the data set's config",
         )
     try:
         system, path = url_to_fs(url, **_patience(protocol))
@@ -190,7 +190,7 @@ def file_system(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
             remedy=str(error).split(". ")[0],
         ) from error
     except (FileNotFoundError, TimeoutError) as error:
-        # fsspec's HTTP client calls missing what it could not ask for, too.
+        # fsspec's HTTP client reports connection errors as missing files too.
         cause = error.__cause__ or error
         if isinstance(cause, TimeoutError):
             raise UserError(
@@ -201,7 +201,7 @@ def file_system(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
         if isinstance(cause, OSError) and cause is not error:
             raise _unreachable(url, cause) from error
         raise UserError("does not exist", file=url, remedy="check the URL") from error
-    except Exception as error:  # each store's client has errors of its own
+    except Exception as error:  # every protocol's client has its own exceptions
         raise _unreachable(url, error) from error
 
 
@@ -214,8 +214,8 @@ def _unreachable(url: str, error: Exception) -> UserError:
 
 
 def _patience(protocol: str) -> dict[str, Any]:
-    """How long to wait for an answer, in the words of a protocol's client; those of other protocols
-    have limits of their own (`FSSPEC_<PROTOCOL>` sets them)."""
+    """Timeouts as arguments of a protocol's client. Other protocols keep their defaults, which
+    `FSSPEC_<PROTOCOL>` changes."""
     if protocol in ("http", "https"):
         import aiohttp
 

@@ -1,8 +1,8 @@
-"""Files at places that users name: what TossCTR did not write there is never replaced unasked.
+"""Output files at paths that users give. Files that TossCTR did not write are replaced only with
+`--force`.
 
-Beside each such file lies `.<name>.written` with the SHA-256 of what was written. A file with
-another content, or without that record, is somebody's own. A device or a pipe is written to and
-stays what it is.
+Next to an output, `.<name>.written` records its SHA-256; a file with other content or without that
+record is not TossCTR's. Devices and pipes are written to.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tossctr.files import sha256_of, whole_file, write_json, writing
 from tossctr.location import Location, resolved, same_place
 
 VERSION = 1
-_LINKS = 40  # more are a circle
+_LINKS = 40  # a longer chain is a circle
 
 
 def is_stream(path: Path) -> bool:
-    """Whether what is written there goes to a device, a pipe or an open file of a process, such as
-    /dev/null or /dev/stdout (whatever that leads to)."""
+    """Whether the path is a device, a pipe or an open file of a process, such as /dev/null or
+    /dev/stdout."""
     path = path.absolute()
     for _ in range(_LINKS):
         if path.parts[1:2] in (("dev",), ("proc",)) and path.parts[2:3] != ("shm",):
@@ -44,24 +44,27 @@ def is_stream(path: Path) -> bool:
 
 
 def is_standard_output(path: Path) -> bool:
-    """Whether it is what this process prints its results to."""
+    """Whether the path is the standard output of this process."""
     try:
         return is_stream(path) and os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # not there, or no standard output that is a file
+    except (OSError, ValueError):  # missing, or standard output has no descriptor
         return False
 
 
 def check_output(path: Path, *, inputs: Iterable[Location] = (), force: bool = False) -> Path:
-    """The file that an output goes to: `path`, or what it links to.
+    """Check an output path, and resolve its links.
 
     Args:
         path: as the user gave it.
-        inputs: files, and folders of files, that are read: the output may be none of them.
-        force: replace what TossCTR did not write.
+        inputs: files and folders that are read, which the output must not replace.
+        force: replace a file that TossCTR did not write.
+
+    Returns:
+        The file to write.
 
     Raises:
-        UserError: it is a folder, an input, a block device or a socket, or holds something that
-            TossCTR did not write.
+        UserError: it is a folder, an input, a block device, a socket, or a file that TossCTR did
+            not write.
     """
     if is_stream(path):
         return path
@@ -69,19 +72,19 @@ def check_output(path: Path, *, inputs: Iterable[Location] = (), force: bool = F
     for given in inputs:
         if same_place(target, given) or (isinstance(given, Path) and _is_inside(target, given)):
             raise UserError(
-                f"is the output, but {given} is read", file=path, remedy="choose another --output"
+                f"is part of the input {given}", file=path, remedy="choose another --output"
             )
     if target.is_dir():
-        raise UserError("is a folder", file=path, remedy="name a file in it as --output")
+        raise UserError("is a folder", file=path, remedy="give a file in it as --output")
     if target.is_symlink():
         raise UserError("is a link to itself", file=path, remedy="choose another --output")
     if not target.exists():
         return target
     if not target.is_file():
-        raise UserError("is neither a file nor a pipe", file=path, remedy="name a file as --output")
+        raise UserError("is neither a file nor a pipe", file=path, remedy="give a file as --output")
     if not force and not _is_ours(target):
         raise UserError(
-            "is there, and not as TossCTR wrote it",
+            "exists, and TossCTR did not write it",
             file=path,
             remedy="choose another --output, or replace it with --force",
         )
@@ -90,10 +93,10 @@ def check_output(path: Path, *, inputs: Iterable[Location] = (), force: bool = F
 
 @contextmanager
 def output_file(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path; on success its content goes to `path`, whole, and is recorded.
+    """Yield a temporary path; on success it replaces `path` atomically, and its hash is recorded.
 
     Raises:
-        UserError: as `check_output`; or the disk refuses.
+        UserError: as `check_output`; or the file cannot be written.
     """
     if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
@@ -104,21 +107,21 @@ def output_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         return
     with whole_file(path) as temporary:
         yield temporary
-        check_output(path, force=force)  # again: hours may have gone by
+        check_output(path, force=force)  # again: hours may have passed
         new = sha256_of(temporary)
         earlier = [sha256_of(path)] if path.exists() else []
-        # Both, before the file is replaced: whenever a kill comes, what is there is known as ours.
+        # Both hashes before the file is replaced: after a kill, either content is recognised.
         _keep_record(path, [*earlier, new])
     _keep_record(path, [new])
 
 
 def _open_stream(path: Path) -> BinaryIO:
-    """Open a stream to add to it. It may lead to a file (`--output /dev/stdout >> all.csv`), whose
-    earlier content stays; the descriptors are used as they are, so that their position moves on."""
+    """Open a stream for appending. Standard output may be a file (`--output /dev/stdout >>
+    all.csv`), so its own descriptor is used: the position advances and earlier content is kept."""
     for number, standard in ((1, sys.stdout), (2, sys.stderr)):
         try:
             same = os.path.samestat(path.stat(), os.fstat(number))
-        except OSError:  # not there, or closed
+        except OSError:  # missing or closed
             continue
         if same:
             standard.flush()
@@ -136,7 +139,7 @@ def _keep_record(path: Path, sha256: list[str]) -> None:
 
 def _is_ours(path: Path) -> bool:
     if path.stat().st_size == 0:
-        return True  # nothing is lost
+        return True  # an empty file can be replaced
     record = _record(path)
     try:
         if record.is_symlink() or not record.is_file():

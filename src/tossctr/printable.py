@@ -1,18 +1,18 @@
-"""Text from files, as a terminal or a page may show it."""
+"""Make text from files safe to show in a terminal or on a page."""
 
 from __future__ import annotations
 
 import re
 
-# Controls (tabs and line ends aside), what turns the direction of writing, line separators, and
-# bytes that are no text in a file's name.
+# Control characters except tab and newline, bidirectional controls, line separators, and
+# surrogates, which stand for undecodable bytes of file names.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    """The text, with what would change how the rest is shown as an escape of its code."""
+    """The text with control characters replaced by escapes such as `\\x1b`."""
     return _HIDDEN.sub(_written, text)
 
 

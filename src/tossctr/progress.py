@@ -1,4 +1,4 @@
-"""The one place for progress and messages: Rich bars on a terminal, plain lines elsewhere."""
+"""Progress and messages: Rich bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -31,14 +31,13 @@ from tossctr.redaction import redacted
 
 
 class _Stderr(io.TextIOBase):
-    """Standard error as it is at the moment; what it does not take is lost.
-
-    A full disk under a log, a closed pipe or terminal must not end a training that only reports.
+    """The present standard error. Text that cannot be written is dropped: a full disk under a log
+    or a closed terminal must not end a training.
     """
 
     @property
     def _file(self) -> TextIO | None:
-        # While bars are shown, Rich has put itself in the place of sys.stderr.
+        # Rich replaces sys.stderr while it shows bars.
         file: TextIO | None = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
         return file
 
@@ -48,7 +47,7 @@ class _Stderr(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if self._file is not None:
-            with suppress(OSError, ValueError):  # ValueError: it is closed
+            with suppress(OSError, ValueError):  # ValueError: closed
                 self._file.write(text)
         return len(text)
 
@@ -70,8 +69,7 @@ class _Stderr(io.TextIOBase):
 
 
 class PlainConsole(Console):
-    """A console for text that others wrote: nothing in it is markup, an emoji's name or a control
-    character."""
+    """A console that shows text literally: without markup, emoji names or control characters."""
 
     def __init__(self, file: IO[str] | None = None) -> None:
         super().__init__(file=file, markup=False, emoji=False)
@@ -81,12 +79,12 @@ class PlainConsole(Console):
 
 
 console = PlainConsole(_Stderr())  # type: ignore[arg-type]
-PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
+PLAIN_EVERY_S = 10.0  # seconds between lines without a terminal
 _STATM = Path("/proc/self/statm")
 
 
 def resident_mb() -> float | None:
-    """Resident memory of this process now, in MB (10**6 bytes); None where no /proc says so."""
+    """Present resident memory of this process in MB (10**6 bytes); None without /proc."""
     if not _STATM.exists():
         return None
     pages = int(_STATM.read_text(encoding="ascii").split()[1])
@@ -94,7 +92,7 @@ def resident_mb() -> float | None:
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
+    """Peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
@@ -104,7 +102,7 @@ def _memory() -> str:
 
 
 class NameColumn(ProgressColumn):
-    """What is under way; names of files and experiments as they are."""
+    """The task's name, without markup."""
 
     def render(self, task: Task) -> Text:
         return Text(printable(task.description), style="progress.description")
@@ -129,21 +127,21 @@ class MemoryColumn(ProgressColumn):
 
 
 def bars() -> Progress:
-    """The project's progress display: name, bar, rows, rows/s, memory, elapsed, ETA; one line,
-    whose bar takes what the numbers leave."""
+    """One line with name, bar, rows, rows/s, memory, elapsed time and ETA; the bar fills the
+    width."""
 
-    def whole() -> Column:
+    def fixed() -> Column:
         return Column(no_wrap=True)
 
     return Progress(
-        SpinnerColumn(table_column=whole()),
-        NameColumn(table_column=whole()),
+        SpinnerColumn(table_column=fixed()),
+        NameColumn(table_column=fixed()),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
-        MofNCompleteColumn(table_column=whole()),
-        RateColumn(table_column=whole()),
-        MemoryColumn(table_column=whole()),
-        TimeElapsedColumn(table_column=whole()),
-        TimeRemainingColumn(table_column=whole()),
+        MofNCompleteColumn(table_column=fixed()),
+        RateColumn(table_column=fixed()),
+        MemoryColumn(table_column=fixed()),
+        TimeElapsedColumn(table_column=fixed()),
+        TimeRemainingColumn(table_column=fixed()),
         console=console,
         expand=True,
     )
@@ -184,5 +182,5 @@ def track(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def say(message: str) -> None:
-    """One line to the user (stderr, so that results can be piped)."""
+    """Print one line to stderr, so that results on stdout can be piped."""
     console.print(redacted(message), highlight=False, soft_wrap=True)

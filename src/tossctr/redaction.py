@@ -1,4 +1,4 @@
-"""Passwords and tokens of URLs, kept out of everything that is written or said."""
+"""Hide passwords and tokens of URLs in everything that is written or printed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _QUERY = re.compile(rf"([?&](?:{_NAMES})=)[^&#\s'\"]+", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
-    """The text with `***` for the password (`scheme://user:password@host`) and for secret values of
-    the query (`?token=...`) of every URL in it."""
+    """The text with `***` for the password (`scheme://user:password@host`) and for secret query
+    values (`?token=...`) of every URL in it."""
     if "://" not in text and "=" not in text:
         return text
     return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1:{HIDDEN}@", text))
 
 
 def is_redacted(text: str) -> bool:
-    """Whether a URL has lost what it needs to be opened."""
+    """Whether the password or a token of a URL has been hidden."""
     return f":{HIDDEN}@" in text or f"={HIDDEN}" in text

@@ -1,4 +1,4 @@
-"""How torch's threads wait for each other: asleep, or spinning on a core that others need."""
+"""Let torch's threads sleep while they wait, instead of spinning on a core."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _POLICY = "OMP_WAIT_POLICY"
 
 
 def let_threads_sleep() -> None:
-    """Ask for threads that sleep while they wait, many times a step; a user's own choice stays.
+    """Set OpenMP's wait policy to sleeping, unless the user has set it.
 
-    OpenMP reads this once, when torch is loaded. If they spin, another busy process makes training
-    and scoring ten times slower (benchmarks/beside.py).
+    OpenMP reads it once, when torch is loaded. Spinning threads make training and scoring ten times
+    slower if another process is busy (benchmarks/beside.py).
     """
     if "torch" not in sys.modules:
         os.environ.setdefault(_POLICY, "PASSIVE")
@@ -21,13 +21,13 @@ def let_threads_sleep() -> None:
 
 @cache
 def say_if_threads_spin() -> None:
-    """Say what to do, once, where torch was there first and its threads are several."""
+    """Warn once if torch was imported before tossctr and uses several threads."""
     import torch
 
     from tossctr.progress import say
 
     if _POLICY not in os.environ and torch.get_num_threads() > 1:
         say(
-            "torch was imported before tossctr, so its threads spin while they wait and are slow "
-            f"beside other programs: import tossctr first, or start Python with {_POLICY}=PASSIVE"
+            "torch was imported before tossctr, so its threads spin while they wait, which is slow "
+            f"if other programs run: import tossctr first, or start Python with {_POLICY}=PASSIVE"
         )

@@ -512,7 +512,7 @@ def test_what_prepare_did_not_make_is_not_removed(tmp_path: Path, raw: Path, nam
     own = tmp_path / "ds" / name
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    with pytest.raises(UserError, match="is in the way"):
+    with pytest.raises(UserError, match="already exists"):
         prepare(dataset(tmp_path, raw, *FEATURES))
     assert own.read_text() == "mine"
     assert [p for p in (tmp_path / "ds").rglob("*") if p.is_file()] == [own]

@@ -84,5 +84,5 @@ def test_nothing_that_is_written_or_said_holds_a_password(capsys, monkeypatch):
 
 
 def test_a_url_without_its_password_is_refused_in_true_words():
-    with pytest.raises(UserError, match=r"the password or token of this URL was not kept"):
+    with pytest.raises(UserError, match=r"the password or token of this URL was not saved"):
         exists("https://eve:***@host/train.parquet")

@@ -308,7 +308,7 @@ def small(folder: Path, **options: Any) -> SyntheticFiles:
 def test_files_that_it_did_not_write_are_not_replaced(tmp_path: Path) -> None:
     own = tmp_path / "test.parquet"
     own.write_text("a competition's")
-    with pytest.raises(UserError, match=r"test\.parquet: is there, and not as TossCTR wrote it"):
+    with pytest.raises(UserError, match=r"test\.parquet: exists, and TossCTR did not write it"):
         small(tmp_path)
     assert [*tmp_path.iterdir()] == [own]
     small(tmp_path, force=True)
@@ -320,7 +320,7 @@ def test_files_that_it_did_not_write_are_not_replaced(tmp_path: Path) -> None:
         small(tmp_path)
     own.unlink()
     own.symlink_to(tmp_path / "train.parquet")
-    with pytest.raises(UserError, match="not as TossCTR wrote it"):
+    with pytest.raises(UserError, match="TossCTR did not write it"):
         small(tmp_path)
 
 

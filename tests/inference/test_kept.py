@@ -84,7 +84,7 @@ def test_a_folder_of_that_name_with_a_users_own_files_is_not_removed(run, data, 
     own = tmp_path / ".out.csv.scores" / "notes.txt"
     own.parent.mkdir()
     own.write_text("mine")
-    with pytest.raises(UserError, match="is in the way, and was not made as a scores"):
+    with pytest.raises(UserError, match="already exists and is not a scores"):
         submit(run, data, tmp_path / "out.csv")
     assert own.read_text() == "mine"
 
@@ -170,7 +170,7 @@ def test_two_runs_do_not_write_one_output(run, data, tmp_path):
     other.start()
     ready.wait()
     try:
-        with pytest.raises(UserError, match=rf"process {other.pid} on .* is at work in the output"):
+        with pytest.raises(UserError, match=rf"process {other.pid} on .* is using the output"):
             submit(run, data, tmp_path / "out.csv")
     finally:
         done.set()

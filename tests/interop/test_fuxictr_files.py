@@ -176,7 +176,7 @@ def test_an_export_replaces_only_what_exports_wrote_and_all_or_nothing(
         multiprocessing.get_context("fork").Pool(1) as pool,
     ):
         line = pool.apply(_refused, (data, dataset, folder))
-    assert "is at work in the export" in line
+    assert "is using the export" in line
 
 
 def _refused(data: Prepared, dataset: DatasetConfig, folder: Path) -> str:
@@ -494,7 +494,7 @@ def test_an_export_replaces_only_exports(
         folder.mkdir()
         pq.write_table(pa.table({"mine": [1]}), folder / name)
         before = (folder / name).read_bytes()
-        with pytest.raises(UserError, match=r"not as TossCTR wrote it.*--force"):
+        with pytest.raises(UserError, match=r"TossCTR did not write it.*--force"):
             export(data, dataset, folder, form)
         assert [p.name for p in folder.iterdir()] == [name]
         assert (folder / name).read_bytes() == before

@@ -306,7 +306,7 @@ def test_folders_that_are_no_run_are_not_touched(data_root, tmp_path):
     assert (tmp_path / "run.2" / "run.json").is_file()
     shutil.rmtree(first)
     files.append(own("run"))
-    with pytest.raises(UserError, match="is in the way, and was not made as a run by TossCTR"):
+    with pytest.raises(UserError, match="already exists and is not a run made by TossCTR"):
         fit(data_root, first, "epochs=1")
     for file in files:
         assert file.read_text() == "three years"

@@ -137,7 +137,7 @@ def test_a_users_own_tuned_experiment_is_kept(root):
     path = root / "configs" / "model_config" / f"{search.expid}_tuned.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text("# mine\n")
-    with pytest.raises(UserError, match=r"not as TossCTR wrote it.*--force"):
+    with pytest.raises(UserError, match=r"TossCTR did not write it.*--force"):
         check_results(search)
     check_results(search, force=True)
     assert path.read_text() == "# mine\n"
@@ -165,7 +165,7 @@ def test_another_studys_tuned_experiment_is_kept(root):
     write_result(search)
     assert file.with_name(f"{file.name}.1").read_text() == first
     file.write_text("mine: {base: LightGBM_toy}\n")
-    with pytest.raises(UserError, match="not as TossCTR wrote it"):
+    with pytest.raises(UserError, match="TossCTR did not write it"):
         write_result(search)
     assert file.read_text() == "mine: {base: LightGBM_toy}\n"
 

@@ -173,7 +173,7 @@ def _refuse_foreign(folder: Path) -> None:
     for name in (FILE, "encoder.json"):
         if os.path.lexists(folder / name) and not is_made(folder, "store"):
             raise UserError(
-                "is in the way, and not what prepare made",
+                "already exists, and prepare did not make it",
                 file=folder / name,
                 remedy="move it, or choose another data_root",
             )
