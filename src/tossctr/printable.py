@@ -12,7 +12,7 @@ _HIDDEN = re.compile(
 
 
 def printable(text: str) -> str:
-    """The text with control characters replaced by escapes such as `\\x1b`."""
+    """The text with control characters replaced by escape sequences."""
     return _HIDDEN.sub(_written, text)
 
 
