@@ -85,7 +85,7 @@ def test_a_damaged_record_makes_nothing_ours(tmp_path, content):
     path = tmp_path / "out.csv"
     write(path, "one")
     (tmp_path / ".out.csv.written").write_text(content)
-    with pytest.raises(UserError, match="not as TossCTR"):
+    with pytest.raises(UserError, match="TossCTR did not"):
         check_output(path)
 
 
@@ -96,11 +96,11 @@ def test_an_output_that_is_read_is_refused_even_with_force(tmp_path, monkeypatch
     (tmp_path / "soft.csv").symlink_to(data)
     monkeypatch.chdir(tmp_path)
     for name in ("test.csv", "hard.csv", "soft.csv", "../" + tmp_path.name + "/test.csv"):
-        with pytest.raises(UserError, match="is the output"):
+        with pytest.raises(UserError, match="is part of the input"):
             check_output(tmp_path / name, inputs=[data.relative_to(tmp_path)], force=True)
     parts = tmp_path / "parts"
     parts.mkdir()
-    with pytest.raises(UserError, match="is the output"):
+    with pytest.raises(UserError, match="is part of the input"):
         check_output(parts / "out.csv", inputs=[parts])
     with pytest.raises(UserError, match="is a folder"):
         check_output(parts)

@@ -272,7 +272,7 @@ def test_no_input_is_replaced_by_the_submission(project, runs, tmp_path):
     mine = tmp_path / "mine.csv"
     mine.write_text("of my own")
     for output, force in ((data, True), (project / "data/raw/train.parquet", True), (mine, False)):
-        with pytest.raises(UserError, match=r"is the output|not as TossCTR"):
+        with pytest.raises(UserError, match=r"is part of the input|TossCTR did not"):
             submit(runs["trees"], data=data, sample=None, output=output, device=CPU, force=force)
     assert data.read_bytes() == before
     assert mine.read_text() == "of my own"
