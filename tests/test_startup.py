@@ -80,7 +80,6 @@ def test_compare_refuses_a_table_that_it_did_not_write_without_a_framework(tmp_p
     assert heavy_imports(line, tmp_path, code=2) == set()
 
 
-@pytest.mark.xfail(strict=True, reason="imports all of training, of networks and of trees")
 def test_predict_by_a_network_imports_torch_alone(project: Path) -> None:
     line = ["predict", "--run", "runs/DCNv2_toy", "--data", "one.parquet", "--gpu", "-1"]
     assert heavy_imports(line, project) == {"torch"}

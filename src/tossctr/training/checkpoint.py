@@ -13,7 +13,6 @@ from typing import Any
 
 import safetensors
 import torch
-from lightning.fabric.plugins import CheckpointIO
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,23 +23,6 @@ from tossctr.progress import say
 
 KEPT = 2  # checkpoints
 _PATTERN = "step-*.safetensors"
-
-
-class SafeCheckpointIO(CheckpointIO):
-    """Reads and writes Lightning's checkpoints in this format."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        write_checkpoint(Path(path), checkpoint)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -28,13 +28,13 @@ from tossctr.models import build_model
 from tossctr.models.layers.transformer import set_execution
 from tossctr.progress import say
 from tossctr.training.callbacks import LastValidation, MonitorRule, RowProgress
-from tossctr.training.checkpoint import SafeCheckpointIO, newest_checkpoint, read_checkpoint
+from tossctr.training.checkpoint import newest_checkpoint, read_checkpoint
 from tossctr.training.folder import TrainingFolder
 from tossctr.training.interruption import StopSignal
 from tossctr.training.joint import JointStrategy
 from tossctr.training.micro_batches import MicroBatches
 from tossctr.training.module import CTRModule
-from tossctr.training.resume import Checkpoints, position
+from tossctr.training.resume import Checkpoints, SafeCheckpointIO, position
 
 LOG_EVERY_STEPS = 10
 

@@ -10,11 +10,15 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from tossctr.cluster.processes import ALONE, Processes
 from tossctr.progress import say
-from tossctr.training.checkpoint import checkpoint_path, remove_old_checkpoints
+from tossctr.training.checkpoint import (
+    read_checkpoint,
+    write_checkpoint,
+)
 from tossctr.training.interruption import Stopped, StopSignal
 
 # Lightning's progress when the first batch of a validation has begun; from it, Lightning repeats
@@ -24,6 +28,23 @@ _VALIDATION_BEGUN = {
     "current": {"ready": 0, "started": 0, "processed": 0, "completed": 0},
     "is_last_batch": False,
 }
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Reads and writes Lightning's checkpoints in this format."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        write_checkpoint(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
 
 
 class Checkpoints(pl.Callback):
