@@ -16,7 +16,9 @@ from torch import Tensor
 from tossctr.cluster.processes import ALONE, Processes
 from tossctr.progress import say
 from tossctr.training.checkpoint import (
+    checkpoint_path,
     read_checkpoint,
+    remove_old_checkpoints,
     write_checkpoint,
 )
 from tossctr.training.interruption import Stopped, StopSignal
