@@ -27,10 +27,16 @@ AGAIN = "make it again"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Artefact(BaseModel):
-    """Base of the schemas: exact types, no unknown keys, immutable."""
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+class Artefact(BaseModel):
+    """Base of the schemas: exact types, no unknown keys, immutable.
+
+    A field may be a dataclass, with the same rules if its `__pydantic_config__` is `STRICT`.
+    """
+
+    model_config = STRICT
 
 
 Schema = TypeVar("Schema", bound=BaseModel)

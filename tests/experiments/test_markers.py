@@ -35,7 +35,7 @@ BLEND = {
     "gain": SCORES,
 }
 FOLDS = {
-    "version": 1,
+    "version": 2,
     "method": "time",
     "folds": 2,
     "seeds": [1],
@@ -43,7 +43,7 @@ FOLDS = {
     "out_of_fold": HASH,
     "metrics": VALUES,
     "by_fold": [VALUES, VALUES],
-    "cross_validated": {name: {"mean": 0.5, "std": 0.1} for name in default_metrics()},
+    "cross_validated": dict.fromkeys(default_metrics(), MEAN_STD),
     "standard_error": VALUES,
 }
 

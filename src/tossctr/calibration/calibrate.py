@@ -10,7 +10,7 @@ the best for the score.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from tossctr.artefact import Artefact, Sha256, read_artefact, read_json, sealed, unsealed
+from tossctr.artefact import STRICT, Artefact, Sha256, read_artefact, read_json, sealed, unsealed
 from tossctr.calibration.cross_validation import (
     Mask,
     cross_fit,
@@ -27,7 +27,7 @@ from tossctr.calibration.cross_validation import (
     stratified_folds,
 )
 from tossctr.calibration.held_out import HeldOut
-from tossctr.calibration.maps import MAPS, Floats, Parameters, cross_entropy
+from tossctr.calibration.maps import MAPS, Floats, MapName, Parameters, cross_entropy
 from tossctr.calibration.objectives import AIMS
 from tossctr.config.choices import Objective
 from tossctr.errors import UserError
@@ -55,9 +55,11 @@ class Calibrator:
     """
 
     objective: Objective
-    method: str = "shift"
+    method: MapName = "shift"
     shift: float = 0.0
     parameters: Parameters = ()
+
+    __pydantic_config__ = STRICT
 
     def __call__(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) calibrated logits."""
@@ -78,7 +80,7 @@ class Calibrator:
             "--objective logloss gives click rates"
         )
 
-    def same_as(self, other: _CalibratorState) -> bool:
+    def same_as(self, other: Calibrator) -> bool:
         """Whether both are equal up to rounding, which differs between machines."""
         return (
             (self.objective, self.method) == (other.objective, other.method)
@@ -92,8 +94,7 @@ class Calibrator:
 RAW = Calibrator("raw")
 
 
-@dataclass(frozen=True)
-class Calibration:
+class Calibration(Artefact):
     """A calibrator, and how it compares with the others.
 
     Attributes:
@@ -108,36 +109,22 @@ class Calibration:
     calibrator: Calibrator
     rows: int
     clicks: int
-    losses: Mapping[str, tuple[float, float]]
-    before: Mapping[str, float]
-    after: Mapping[str, float]
-    reliability: Mapping[str, Any]
+    losses: dict[MapName, tuple[float, float]]
+    before: dict[str, float]
+    after: dict[str, float]
+    reliability: dict[str, Any]
 
     def save(self, path: Path, source: str | None) -> None:
         """Write it as JSON, with the hash of the predictions it was fit on."""
-        write_json(path, sealed({"version": VERSION, "held_out": source, **asdict(self)}))
+        write_json(path, sealed({"version": VERSION, "held_out": source, **self.model_dump()}))
 
 
-class _CalibratorState(Artefact):
-    objective: Objective
-    method: Literal["shift", "temperature", "platt", "beta", "isotonic"]
-    shift: float
-    parameters: tuple[float, ...]
-
-
-class CalibrationFile(Artefact):
+class CalibrationFile(Calibration):
     """The schema of `Calibration.save`; `held_out` is the hash of the predictions it was fit on,
     `sha256` that of all other keys."""
 
     version: Literal[2]
     held_out: Sha256 | None
-    calibrator: _CalibratorState
-    rows: int
-    clicks: int
-    losses: dict[str, tuple[float, float]]
-    before: dict[str, float]
-    after: dict[str, float]
-    reliability: dict[str, Any]
     sha256: Sha256
 
 
@@ -176,8 +163,9 @@ def calibrate(
     z, label, weight = _inputs(held, objective)
     clicks = int(label.sum())
     balanced = AIMS[objective].balanced
-    losses: dict[str, MeanStd] = {}
-    method, out_of_fold = "shift", z
+    method: MapName = "shift"
+    losses: dict[MapName, MeanStd] = {}
+    out_of_fold = z
     if objective != "raw" and min(clicks, len(label) - clicks) >= MIN_CLICKS:
         fold = stratified_folds(label, FOLDS, np.random.default_rng(SEED))
         mapped = {name: _cross_fitted(name, z, label, weight, fold) for name in MAPS}
@@ -205,7 +193,7 @@ def calibrate(
     )
 
 
-def fit_calibrator(held: HeldOut, objective: Objective, method: str) -> Calibrator:
+def fit_calibrator(held: HeldOut, objective: Objective, method: MapName) -> Calibrator:
     """Fit a map of `MAPS` on all held-out rows, after the shift."""
     parameters = MAPS[method].fit(*_inputs(held, objective))
     return Calibrator(objective, method, _shift(held, objective), parameters)
@@ -233,7 +221,7 @@ def balanced_weights(label: Floats) -> Floats:
 
 
 def _cross_fitted(
-    name: str, z: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64]
+    name: MapName, z: Floats, label: Floats, weight: Floats, fold: NDArray[np.int64]
 ) -> Floats:
     """(N,) logits, each mapped by a map that was fit on the other folds."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from scipy.special import expit, logit
 
 Floats = NDArray[np.float64]
 Parameters = tuple[float, ...]
+MapName = Literal["shift", "temperature", "platt", "beta", "isotonic"]
 
 SLOPE = (1e-2, 1e2)  # bounds; a flatter map could round two logits to one
 OFFSET = (-30.0, 30.0)
@@ -116,7 +118,7 @@ def piecewise_linear(z: Floats, knots: Parameters) -> Floats:
 
 
 # From the simplest to the most flexible.
-MAPS: Mapping[str, Map] = {
+MAPS: Mapping[MapName, Map] = {
     "shift": Map(lambda z, label, weight: (), lambda z, parameters: z),
     "temperature": _linear(lambda z: z[:, None], 1),
     "platt": _linear(lambda z: np.stack([z, np.ones_like(z)], axis=1), 1),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from tossctr.commands.options import AsJson, ForObjective, Gpu, app, print_json, print_table, stdout
 from tossctr.config.choices import Method
-
-if TYPE_CHECKING:
-    from tossctr.experiments.blend import BlendResult
 
 Root = Annotated[Path, typer.Option("--root", help="Folder of runs (model_root).")]
 ROOT = Path("checkpoints")
@@ -52,11 +49,13 @@ def blend(
     result = blending.blend(members, folder, device, method=method, objective=objective)
     calibrator_of(load_predictor(folder), result.objective, device)
     if as_json:
-        print_json({"folder": str(folder), **_as_dict(result)})
+        content = result.model_dump()
+        del content["combination"]["knots"]  # long, and in blend.json
+        print_json({"folder": str(folder), **content})
         return
     aim = AIMS[result.objective]
     table = Table("", *aim.scores, title="out of fold, mean ± standard deviation over folds")
-    for name, scores in {**result.singles, **result.methods}.items():
+    for name, scores in (*result.singles.items(), *result.methods.items()):
         table.add_row(name, *(f"{s.mean:.6f} ± {s.std:.6f}" for s in scores.values()))
     print_table(table)
     combination, gain = result.combination, result.gain[aim.metric]
@@ -108,9 +107,3 @@ def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
             "-" if e.rows_per_s is None else f"{e.rows_per_s:,.0f}", f"{e.megabytes:.1f}",
         )  # fmt: skip
     print_table(table)
-
-
-def _as_dict(result: BlendResult) -> dict[str, Any]:
-    content = asdict(result)
-    del content["combination"]["knots"]  # long, and in blend.json
-    return content

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from tossctr.calibration.maps import MAPS, Floats
 from tossctr.calibration.objectives import AIMS, Aim
 from tossctr.config.choices import METHODS, Method, Objective
 from tossctr.errors import UserError
-from tossctr.experiments.combination import Combination, fit_combination
-from tossctr.experiments.marker import BLEND_MARKER, MAX_MEMBERS
+from tossctr.experiments.combination import fit_combination
+from tossctr.experiments.marker import BLEND_MARKER, MAX_MEMBERS, BlendResult
 from tossctr.experiments.predictors import Blend
 from tossctr.files import locked, sha256_of, write_json
 from tossctr.folders import is_made, new_unfinished, put_in_place, refuse_foreign, remove_made
@@ -39,31 +38,6 @@ from tossctr.metrics.registry import evaluate, reported
 from tossctr.metrics.uncertainty import MeanStd
 
 VERSION = 2
-
-
-@dataclass(frozen=True)
-class BlendResult:
-    """The scores of a blend on held-out rows.
-
-    The rows of a fold were used neither to train the members nor to fit the weights and the
-    calibration (prior shift and Platt) that it is scored with. Yet the scores are slightly
-    optimistic: each member stopped at the best epoch on the rows it held out, and the method is
-    selected by the scores of these same folds.
-
-    Attributes:
-        objective: what the weights are fit for.
-        singles, methods: scores over folds of each member and of each combination method.
-        best_single: the member with the best mean of the objective's metric.
-        gain: difference of the scores to those of `best_single`, over folds; negative if lower is
-            better (WLL, logloss) and the blend is better.
-    """
-
-    objective: Objective
-    combination: Combination
-    singles: Mapping[str, Mapping[str, MeanStd]]
-    methods: Mapping[str, Mapping[str, MeanStd]]
-    best_single: str
-    gain: Mapping[str, MeanStd]
 
 
 def blend(
@@ -165,7 +139,7 @@ def _content(
         "members": [described(name, run) for name, run in members.items()],
         "out_of_fold": sha256_of(folder / OUT_OF_FOLD),
         "metrics": evaluate(out.label, out.logit, names, group=out.group),
-        **asdict(result),
+        **result.model_dump(),
     }
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit
 
+from tossctr.artefact import STRICT
 from tossctr.calibration.maps import (
     OFFSET,
     SLOPE,
@@ -40,6 +41,24 @@ class Combination:
     method: Method
     weights: tuple[float, ...]
     knots: tuple[Parameters, ...] = ()
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        """Raises:
+        ValueError: weights or knots that cannot be of a combination.
+        """
+        weights = np.array(self.weights)
+        if not (weights >= 0).all() or not abs(weights.sum() - 1) < 1e-6:  # False for NaN
+            raise ValueError("weights must be at least 0 and sum to 1")
+        if len(self.knots) != (len(weights) if self.method == "rank_mean" else 0):
+            raise ValueError("knots do not match the members")
+        for knots in self.knots:
+            if not knots or len(knots) % 2 or not np.isfinite(knots).all():
+                raise ValueError("knots must be pairs of finite numbers")
+            x, y = np.split(np.array(knots), 2)
+            if not ((np.diff(x) > 0).all() and (np.diff(y) > 0).all()):
+                raise ValueError("knots must be increasing")
 
     def __call__(self, logits: Floats) -> Floats:
         weights = np.array(self.weights)

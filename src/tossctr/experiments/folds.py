@@ -54,7 +54,7 @@ from tossctr.progress import say
 from tossctr.runs.run import Run
 from tossctr.runs.train import train
 
-VERSION = 1
+VERSION = 2
 
 
 def train_folds(

@@ -7,7 +7,7 @@ import json
 import os
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,7 +126,7 @@ def _of_blend(marker: Path, name: str) -> Entry:
         metrics=about.metrics,
         objective=about.objective,
         score=_score(marker.parent, OUT_OF_FOLD, about.objective, about.metrics),
-        cross_validated={key: found.model_dump() for key, found in scores.items()},
+        cross_validated={key: asdict(found) for key, found in scores.items()},
         rows_per_s=None,
         megabytes=sum(m.megabytes for m in members),
     )
@@ -145,9 +145,7 @@ def _of_folds(marker: Path, name: str) -> Entry:
         seeds=about.seeds,
         metrics=about.metrics,
         score=_score(marker.parent, OUT_OF_FOLD, runs[0].objective, about.metrics),
-        cross_validated={
-            key: found.model_dump(exclude_none=True) for key, found in about.cross_validated.items()
-        },
+        cross_validated={key: asdict(found) for key, found in about.cross_validated.items()},
         rows_per_s=statistics.fmean(run.rows_per_s or 0.0 for run in runs),
         megabytes=sum(run.megabytes for run in runs),
     )

@@ -179,11 +179,4 @@ def load_blend(folder: Path) -> Blend:
             members.append((load_run(found),))
         else:
             members.append(load_folds(found.parent).runs)
-    state = about.combination
-    return Blend(
-        folder,
-        tuple(members),
-        Combination(state.method, state.weights, state.knots),
-        about.metrics,
-        about.objective,
-    )
+    return Blend(folder, tuple(members), about.combination, about.metrics, about.objective)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tossctr.artefact import STRICT
 from tossctr.metrics.registry import METRICS, evaluate
 
 GROUPS = 20
@@ -26,6 +27,8 @@ class MeanStd:
     mean: float
     std: float
     error: float
+
+    __pydantic_config__ = STRICT
 
     @classmethod
     def of(cls, values: Sequence[float]) -> MeanStd:

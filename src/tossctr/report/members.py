@@ -13,13 +13,13 @@ from tossctr.experiments.marker import (
     BLEND_MARKER,
     BlendMarker,
     FoldsMarker,
-    OverFolds,
     read_blend,
     read_folds,
 )
 from tossctr.families.registry import family_of
 from tossctr.inference.predict import FittedModel
 from tossctr.inference.predictor import Predictor
+from tossctr.metrics.uncertainty import MeanStd
 from tossctr.runs.run import Run
 
 FOLD_METRICS = ("AUC", "AP", "logloss")  # the competition score needs calibration first
@@ -113,7 +113,7 @@ def _blend(run: Predictor, about: BlendMarker) -> Members:
     gain = about.gain[aim.metric]
     chosen = combination.method
 
-    def scores(of: Mapping[str, OverFolds]) -> dict[str, Value]:
+    def scores(of: Mapping[str, MeanStd]) -> dict[str, Value]:
         return {key: (of[key].mean, of[key].std) for key in aim.scores}
 
     rows = [
@@ -135,7 +135,7 @@ def _blend(run: Predictor, about: BlendMarker) -> Members:
         summary,
         aim.scores,
         tuple(rows),
-        (aim.sign * gain.mean, gain.std, gain.error or 0.0),
+        (aim.sign * gain.mean, gain.std, gain.error),
         about.best_single,
     )
 
