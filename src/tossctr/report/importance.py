@@ -10,16 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.inference.predict import FittedModel, predict_rows
-from tossctr.models.explain import explain
-from tossctr.models.feseq import FESeq
 from tossctr.progress import track
 from tossctr.report.delong import drop_interval
 from tossctr.report.sample import Scored, gather, subset
-from tossctr.training.device import default_micro_batch_events
-from tossctr.training.networks import Network
 
 SCORINGS = 16_000  # rows to score in total, over all fields
 ROWS = (256, 2_000)  # minimum and maximum of rows per field
@@ -165,32 +160,20 @@ def attention(
 ) -> Attention | None:
     """Attention of the target to its history, averaged over blocks, heads and rows; None for a
     model without attention."""
-    if not isinstance(run.model, Network) or not isinstance(run.model.module, FESeq):
-        return None
     rng = np.random.default_rng(SEED)
     rows = subset(valid, scored.row[_oversample_clicks(scored.label, ATTENTION_ROWS, rng)])
-    model = run.model.module.to(device)
-    batch = RowsDataset(rows)[np.arange(len(rows))]
-    size = int(rows.event_counts().max())  # ages 0 (the target) to that of the oldest event
-    weight, uniform, present = (np.zeros(size) for _ in range(3))
-    for part in batch.split(default_micro_batch_events(device)):
-        found = explain(model, part.to(device))
-        if not found.attention:
-            return None
-        mean = torch.stack([block.mean(dim=1) for block in found.attention]).mean(dim=0)
-        age, row = found.events.age.cpu().numpy(), found.events.row.cpu().numpy()
-        weight += np.bincount(age, mean.double().cpu().numpy(), size)
-        uniform += np.bincount(age, 1 / np.bincount(row)[row], size)
-        present += np.bincount(age, minlength=size)
-    low, high = _age_bins(size - 1)
+    found = run.model.attention(rows, device)
+    if found is None:
+        return None
+    low, high = _age_bins(len(found.events) - 1)
     if not low:
         return None
     bins = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
     return Attention(
         low=low,
         high=high,
-        weight=tuple(float(weight[b].sum() / present[b].sum()) for b in bins),
-        uniform=tuple(float(uniform[b].sum() / present[b].sum()) for b in bins),
+        weight=tuple(float(found.weight[b].sum() / found.events[b].sum()) for b in bins),
+        uniform=tuple(float(found.uniform[b].sum() / found.events[b].sum()) for b in bins),
     )
 
 

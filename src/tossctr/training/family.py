@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,33 @@ if TYPE_CHECKING:
     from tossctr.training.plan import MemoryPlan
 
 
-class TrainedModel(Protocol):
+@dataclass(frozen=True)
+class AttentionByAge:
+    """Attention of targets to their histories, summed over rows by the events' age.
+
+    Attributes:
+        weight: (A,) sums of attention weights, averaged over blocks and heads; age 0 is the target.
+        uniform: (A,) the same if attention were uniform.
+        events: (A,) numbers of events of that age.
+    """
+
+    weight: NDArray[np.float64]
+    uniform: NDArray[np.float64]
+    events: NDArray[np.float64]
+
+
+class TrainedModel(ABC):
     """Predicts rows that a run's encoder has encoded."""
 
+    @abstractmethod
     def logits(
         self, rows: EncodedRows, *, device: torch.device, batch_rows: int
     ) -> NDArray[np.float64]:
         """(N,) log odds of a click, in the rows' order, `batch_rows` rows at a time."""
-        ...
+
+    def attention(self, rows: EncodedRows, device: torch.device) -> AttentionByAge | None:
+        """What the report shows of attention; None for a model without."""
+        return None
 
 
 @dataclass(frozen=True)

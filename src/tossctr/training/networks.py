@@ -17,10 +17,12 @@ from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
 from tossctr.models import MODELS, build_model
 from tossctr.models.base import CTRModel
+from tossctr.models.explain import explain
+from tossctr.models.feseq import FESeq
 from tossctr.models.layers.norm import has_batch_norm
 from tossctr.training.checks import check_network, check_size
 from tossctr.training.device import default_micro_batch_events, keep_freed_memory
-from tossctr.training.family import Family, Fit
+from tossctr.training.family import AttentionByAge, Family, Fit, TrainedModel
 from tossctr.training.folder import AGAIN, FinishedFolder, TrainingFolder
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from tossctr.training.plan import MemoryPlan
 
 
-class Network:
+class Network(TrainedModel):
     """A trained network.
 
     Args:
@@ -57,6 +59,24 @@ class Network:
             for part in batch.split(limit):
                 logits[part.positions.numpy()] = module(part.to(device)).double().cpu().numpy()
         return logits
+
+    def attention(self, rows: EncodedRows, device: torch.device) -> AttentionByAge | None:
+        """As `training.family.TrainedModel.attention`, of FESeq with Transformer blocks."""
+        if not isinstance(self.module, FESeq):
+            return None
+        batch = RowsDataset(rows)[np.arange(len(rows))]
+        size = int(rows.event_counts().max())  # ages 0 (the target) to that of the oldest event
+        weight, uniform, events = (np.zeros(size) for _ in range(3))
+        for part in batch.split(default_micro_batch_events(device)):
+            found = explain(self.module.to(device), part.to(device))
+            if not found.attention:
+                return None
+            mean = torch.stack([block.mean(dim=1) for block in found.attention]).mean(dim=0)
+            age, row = found.events.age.cpu().numpy(), found.events.row.cpu().numpy()
+            weight += np.bincount(age, mean.double().cpu().numpy(), size)
+            uniform += np.bincount(age, 1 / np.bincount(row)[row], size)
+            events += np.bincount(age, minlength=size)
+        return AttentionByAge(weight, uniform, events)
 
 
 class Networks(Family):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
 from tossctr.files import whole_file
+from tossctr.training.family import TrainedModel
 from tossctr.trees.features import BLOCK_ROWS, TreeFeatures
 from tossctr.trees.model_text import check_model, without_tail
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-class LightGBM:
+class LightGBM(TrainedModel):
     """A trained booster with what makes its columns."""
 
     def __init__(self, features: TreeFeatures, booster: lgb.Booster) -> None:
