@@ -1,4 +1,4 @@
-"""The columns that trees see, against plain loops; and what a training row must not see."""
+"""Columns for trees against plain loops, and label leakage."""
 
 import math
 from itertools import pairwise
@@ -59,10 +59,10 @@ def history(rows, n, name="seq"):
     return ragged.values[ragged.offsets[n] : ragged.offsets[n + 1]].tolist()
 
 
-def test_counts_and_encodings_are_those_of_a_plain_loop():
+def test_counts_and_rates_match_a_plain_loop():
     rows = rows_of()
     features = TreeFeatures(rows.features, CONFIG).fit(rows, seed=1)
-    got = columns(features, features.transform(rows, 0, ROWS, trained=False))
+    got = columns(features, features.transform(rows, 0, ROWS, out_of_fold=False))
     prior = (rows.label.sum() + 0.5) / (ROWS + 1)
 
     def logodds(clicks, total):
@@ -109,54 +109,56 @@ def test_counts_and_encodings_are_those_of_a_plain_loop():
             assert got["rate[seq.last2]"][n] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_training_row_never_sees_its_own_label():
+def test_a_training_row_does_not_use_its_own_label():
     rows = rows_of()
     config = CONFIG.model_copy(update={"top_events": IDS})  # all: the choice cannot tell either
     before = TreeFeatures(rows.features, config).fit(rows, seed=1)
-    seen = before.transform(rows, 0, ROWS, trained=True)
+    seen = before.transform(rows, 0, ROWS, out_of_fold=True)
     for n in (0, 17, 250):
         changed = rows.label.copy()
         changed[n] = 1 - changed[n]
         other = EncodedRows(**{**vars(rows), "label": changed})
         after = TreeFeatures(rows.features, config).fit(other, seed=1)
-        np.testing.assert_array_equal(after.transform(other, n, n + 1, trained=True)[0], seen[n])
+        np.testing.assert_array_equal(
+            after.transform(other, n, n + 1, out_of_fold=True)[0], seen[n]
+        )
         # while rows of other folds, and rows to be scored, do see it
-        assert (after.transform(other, 0, ROWS, trained=True) != seen).any()
+        assert (after.transform(other, 0, ROWS, out_of_fold=True) != seen).any()
         assert not np.array_equal(
-            after.transform(rows, n, n + 1, trained=False),
-            before.transform(rows, n, n + 1, trained=False),
+            after.transform(rows, n, n + 1, out_of_fold=False),
+            before.transform(rows, n, n + 1, out_of_fold=False),
             equal_nan=True,
         )
 
 
-def test_out_of_fold_rates_of_pure_noise_do_not_tell_the_label():
+def test_out_of_fold_rates_of_noise_do_not_leak_the_label():
     rng = np.random.default_rng(4)
     rows = rows_of(3000, seed=4)
     rows = EncodedRows(**{**vars(rows), "label": (rng.random(3000) < 0.3).astype(np.float32)})
     # As many ids as rows have histories: seen in fold, each row's rate is its own label.
     features = TreeFeatures(rows.features, CONFIG).fit(rows, seed=1)
 
-    def r(trained):
-        made = columns(features, features.transform(rows, 0, 3000, trained=trained))
+    def r(out_of_fold):
+        made = columns(features, features.transform(rows, 0, 3000, out_of_fold=out_of_fold))
         return np.corrcoef(made["rate[seq.last1 x slot]"], rows.label)[0, 1]
 
-    assert r(trained=False) > 0.1  # what training would fall for
-    assert abs(r(trained=True)) < 0.06
+    assert r(out_of_fold=False) > 0.1  # leaks the label
+    assert abs(r(out_of_fold=True)) < 0.06
 
 
 def test_blocks_do_not_change_the_columns():
     rows = rows_of(BLOCK_ROWS + 50)
     features = TreeFeatures(rows.features, CONFIG).fit(rows, seed=1)
-    whole = features.transform(rows, 0, len(rows), trained=True)
-    parts = [features.transform(rows, a, a + 83, trained=True) for a in range(0, 83 * 49, 83)]
+    whole = features.transform(rows, 0, len(rows), out_of_fold=True)
+    parts = [features.transform(rows, a, a + 83, out_of_fold=True) for a in range(0, 83 * 49, 83)]
     np.testing.assert_array_equal(np.concatenate(parts), whole[: 83 * 49])
 
 
 @pytest.mark.parametrize("truncating", ["pre", "post"])
-def test_only_the_events_that_training_sees_count(truncating):
+def test_only_events_within_max_len_count(truncating):
     rows = rows_of(max_len=3, truncating=truncating)
     features = TreeFeatures(rows.features, CONFIG).fit(rows, seed=1)
-    got = columns(features, features.transform(rows, 0, ROWS, trained=False))
+    got = columns(features, features.transform(rows, 0, ROWS, out_of_fold=False))
     for n in range(ROWS):
         seq = history(rows, n)
         kept = seq[-3:] if truncating == "pre" else seq[:3]
@@ -164,22 +166,22 @@ def test_only_the_events_that_training_sees_count(truncating):
         assert got["seq.distinct"][n] == len(set(kept))
 
 
-def test_the_ids_that_tell_most_get_the_columns():
+def test_the_most_correlated_ids_get_columns():
     rows = rows_of(2000)
     features = TreeFeatures(rows.features, CONFIG).fit(rows, seed=1)
     assert {2, 5} <= set(features.state()["top/seq"].tolist())
 
 
-def test_state_makes_the_same_columns():
+def test_a_restored_state_gives_the_same_columns():
     rows = rows_of()
     features = TreeFeatures(rows.features, CONFIG).fit(rows, seed=1)
     again = TreeFeatures(rows.features, CONFIG).load_state(features.state())
     np.testing.assert_array_equal(
-        again.transform(rows, 0, ROWS, trained=False),
-        features.transform(rows, 0, ROWS, trained=False),
+        again.transform(rows, 0, ROWS, out_of_fold=False),
+        features.transform(rows, 0, ROWS, out_of_fold=False),
     )
 
 
-def test_a_slot_must_be_a_category():
+def test_target_field_must_be_categorical():
     with pytest.raises(UserError, match=r"target_field.*numeric"):
         TreeFeatures(rows_of().features, CONFIG.model_copy(update={"target_field": ("number",)}))

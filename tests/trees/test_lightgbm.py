@@ -1,4 +1,4 @@
-"""LightGBM through the commands' own functions: trained, kept, opened, scored, refused."""
+"""LightGBM through the functions of the commands: training, loading, predicting, refusing."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ def run(root):
     return train(experiment, prepare(experiment.dataset), CPU, root / "run")
 
 
-def test_learns_and_stops_at_the_best_round(run):
+def test_trains_and_keeps_the_best_round(run):
     best = run.metrics["best"]
     assert best["AUC"] > 0.65  # what the columns without histories attain with 1,000 times the rows
     assert best["monitor"] == max(row["monitor"] for row in run.metrics["history"])
@@ -62,7 +62,7 @@ def test_learns_and_stops_at_the_best_round(run):
     assert run.metrics["parameters"] > 0
 
 
-def test_the_opened_run_scores_as_it_was_validated(run, root):
+def test_a_loaded_run_predicts_as_in_validation(run, root):
     valid = prepare(run.experiment.dataset).valid
     logits = predict_rows(run, valid, device=CPU)
     assert evaluate(valid.label, logits)["AUC"] == pytest.approx(run.metrics["best"]["AUC"])
@@ -72,7 +72,7 @@ def test_the_opened_run_scores_as_it_was_validated(run, root):
     assert evaluate_run(run, None, device=CPU)["AUC"] == pytest.approx(run.metrics["best"]["AUC"])
 
 
-def test_a_raw_file_scores_as_its_stored_rows(run, root):
+def test_a_raw_file_is_predicted_like_its_stored_rows(run, root):
     data = prepare(run.experiment.dataset)
     label, logit, _ = gather(
         run.logits(root / "train.parquet", device=CPU, labelled=True, batch_rows=999),
@@ -91,7 +91,7 @@ def test_a_submission(run, root, tmp_path):
     assert rows == 500
 
 
-def test_the_same_seed_grows_the_same_trees(run, root, tmp_path):
+def test_the_same_seed_gives_the_same_trees(run, root, tmp_path):
     again = train(run.experiment, prepare(run.experiment.dataset), CPU, tmp_path / "again")
     for name in (BOOSTER, "model.safetensors"):
         assert sha256_of(again.folder / name) == sha256_of(run.folder / name)
@@ -107,7 +107,7 @@ def signed(folder):
 
 
 @pytest.mark.parametrize("keys", [{}, {"metrics": ["AUC"]}])
-def test_a_loss_is_minimised_and_every_metric_of_a_table_is_there(root, tmp_path, keys):
+def test_a_loss_is_minimised_and_all_metrics_are_reported(root, tmp_path, keys):
     written = [f"{key}={value}" for key, value in keys.items()]
     experiment = experiment_in(
         root, "monitor=logloss", "num_boost_round=25", "eval_rounds=1", "learning_rate=0.3",
@@ -137,7 +137,7 @@ def test_a_changed_run_is_refused(run, tmp_path, change, message):
         load_run(folder)
 
 
-def test_a_model_that_is_none_is_refused(run, tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(run, tmp_path):
     folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
     (folder / BOOSTER).write_text("no trees here\n")
     signed(folder)
@@ -158,14 +158,14 @@ def test_a_model_of_other_columns_is_refused(run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("top/seq", lambda a: a + 10_000, "no id"),
-        ("top/seq", lambda a: a * 0, "no id"),
-        ("top/seq", lambda a: a.flip(0), "no id|does not rise"),
-        ("prior", lambda a: a * float("nan"), "prior holds what are no counts"),
-        ("clicks/seq", lambda a: a.flip(-1), "clicks/seq holds what are no counts"),
+        ("top/seq", lambda a: a + 10_000, "invalid id"),
+        ("top/seq", lambda a: a * 0, "invalid id"),
+        ("top/seq", lambda a: a.flip(0), "invalid id|ascending order"),
+        ("prior", lambda a: a * float("nan"), "prior contains invalid counts"),
+        ("clicks/seq", lambda a: a.flip(-1), "clicks/seq contains invalid counts"),
     ],
 )
-def test_a_state_that_training_could_not_leave_is_refused(run, tmp_path, name, change, message):
+def test_an_impossible_state_is_refused(run, tmp_path, name, change, message):
     folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
     state = load_file(folder / "model.safetensors")
     save_file({**state, name: change(state[name]).contiguous()}, folder / "model.safetensors")
@@ -186,7 +186,7 @@ def test_a_state_that_training_could_not_leave_is_refused(run, tmp_path, name, c
         ("target_field=[seq]", "target_field.*sequence"),
     ],
 )
-def test_what_trees_do_not_do_is_refused_before_the_data(root, key, message):
+def test_unsupported_keys_are_refused_before_preparing(root, key, message):
     with pytest.raises(UserError, match=message):
         check_model(experiment_in(root, key))
 
@@ -201,7 +201,7 @@ def of_own(tmp_path, base, own=""):
     return tmp_path / "configs"
 
 
-def test_without_any_key_trees_learn(root, tmp_path):
+def test_trees_train_with_default_options(root, tmp_path):
     """The defaults are those of trees, whatever Base holds for networks."""
     base = "learning_rate: 1.e-3, epochs: 1, batch_size: 64, patience: 1, precision: bf16"
     given = [f"data_root={tmp_path}", f"train_data={root / 'train.parquet'}",
@@ -219,7 +219,7 @@ def test_without_any_key_trees_learn(root, tmp_path):
     assert best.keys() >= {"AUC", "logloss", "AP", "WLL", "competition_score"}
 
 
-def test_what_base_gives_to_networks_is_an_error_in_the_experiment_itself(tmp_path):
+def test_keys_of_networks_are_ignored_in_base_and_refused_in_the_experiment(tmp_path):
     config = of_own(tmp_path, "epochs: 1", ", learning_rate: 0.2, batch_size: 4")
     with pytest.raises(UserError, match=r"Mine.batch_size does not apply to LightGBM"):
         load_experiment(config, "Mine")
@@ -227,7 +227,7 @@ def test_what_base_gives_to_networks_is_an_error_in_the_experiment_itself(tmp_pa
         load_experiment(config, "Mine", ["epochs=2"])
 
 
-def test_overrides_of_several_experiments_go_where_the_key_is(tmp_path):
+def test_overrides_apply_to_the_experiments_that_have_the_key(tmp_path):
     config = of_own(tmp_path, "epochs: 9")
     given = ["epochs=1", "num_boost_round=7", "seed=3", "max_rows=50", "nothing=1"]
     found = overrides_by_experiment(config, ["Mine", "Net"], given)
@@ -241,7 +241,7 @@ def test_overrides_of_several_experiments_go_where_the_key_is(tmp_path):
         load_experiment(config, "Mine", found["Mine"])
 
 
-def test_rows_without_history_are_scored(run):
+def test_rows_without_history_are_predicted(run):
     data = prepare(run.experiment.dataset)
     none = data.valid.sequences["seq"].offsets[:1].repeat(3)
     rows = type(data.valid)(

@@ -143,7 +143,7 @@ def test_groups_are_the_users_of_the_raw_file(root, trees, capsys, expid):
     assert found["gAUC"] != pytest.approx(found["AUC"], abs=1e-3)
 
 
-def test_folds_and_blends_keep_the_users(root, trees):
+def test_folds_and_blends_group_by_user(root, trees):
     frame = pd.read_parquet(root / "train.parquet")
     data = prepare(trees.experiment.dataset)
     folds = train_folds(
@@ -169,7 +169,7 @@ def test_folds_and_blends_keep_the_users(root, trees):
         assert of_blend[name] == pytest.approx(blended[name], abs=1e-12), name
 
 
-def test_a_store_with_users_serves_experiments_without(root, trees, capsys):
+def test_data_with_users_serve_experiments_without_groups(root, trees, capsys):
     capsys.readouterr()
     without = load_experiment(root / "configs", "without")
     data = prepare(without.dataset)
@@ -194,7 +194,7 @@ def test_the_data_set_may_name_the_group(root, tmp_path):
     assert experiment.training.group_id == experiment.dataset.group_id == "user"
 
 
-def test_rows_without_a_group_are_folds_of_their_own():
+def test_rows_without_a_group_are_single_groups():
     group = np.array([7, 7, 7, 8, 8, *[NO_GROUP] * 15])
     label = np.arange(20) % 2
     fold = assign_folds("group", 4, label, group=group, seed=1)
@@ -202,7 +202,7 @@ def test_rows_without_a_group_are_folds_of_their_own():
     assert len(set(fold[:3])) == len(set(fold[3:5])) == 1
 
 
-def test_trees_see_missing_numbers_as_lightgbm_does(root, trees):
+def test_trees_pass_missing_numbers_to_lightgbm(root, trees):
     """The same columns made by pandas, boosted by LightGBM: the same predictions."""
     data = prepare(trees.experiment.dataset)
     age = data.train.features.names("numeric").index("age")
@@ -217,7 +217,7 @@ def test_trees_see_missing_numbers_as_lightgbm_does(root, trees):
 
     options = trees.experiment.hyperparameters
     features = TreeFeatures(data.train.features, options).fit(data.train, seed=3)
-    made = features.transform(data.train, 0, ROWS, trained=True).astype(np.float64)
+    made = features.transform(data.train, 0, ROWS, out_of_fold=True).astype(np.float64)
     mean, std = frame["age"].fillna(0).mean(), frame["age"].fillna(0).std(ddof=0)
     ours = made[:, features.names.index("age")]
     np.testing.assert_allclose(ours, (frame["age"] - mean) / std, rtol=1e-5)
@@ -231,14 +231,14 @@ def test_trees_see_missing_numbers_as_lightgbm_does(root, trees):
         lgb.Dataset(made, frame["click"], categorical_feature=features.categorical),
         int(trees.metrics["best"]["epoch"]),
     )  # fmt: skip
-    scored = features.transform(data.valid, 0, ROWS, trained=False).astype(np.float64)
+    scored = features.transform(data.valid, 0, ROWS, out_of_fold=False).astype(np.float64)
     np.testing.assert_allclose(
         plain.predict(scored, raw_score=True), predict_rows(trees, data.valid, device=CPU),
         rtol=1e-9,
     )  # fmt: skip
 
 
-def test_networks_take_a_missing_number_for_the_scaled_zero(root, trees):
+def test_networks_use_the_scaled_zero_for_missing_numbers(root, trees):
     data = prepare(trees.experiment.dataset)
     frame = pd.read_parquet(root / "train.parquet")
     batch = data.train.take(np.arange(ROWS))

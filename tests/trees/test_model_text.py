@@ -1,4 +1,4 @@
-"""The reader of LightGBM's text: what LightGBM wrote passes, what would crash it does not."""
+"""Validation of LightGBM's text: its own models pass, models that would crash it do not."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def text(booster):
     return without_tail(booster.model_to_string())
 
 
-def test_what_lightgbm_wrote_passes_and_predicts_the_same(booster, text):
+def test_a_model_of_lightgbm_passes_and_predicts_the_same(booster, text):
     assert check_model(text, COLUMNS) == 4
     for needed in (r"cat_boundaries=0 3", r"decision_type=.*\b(8|10)\b"):  # 70 ids; NaN apart
         assert re.search(needed, text)
@@ -69,7 +69,7 @@ def test_every_shape_of_tree_passes(options):
     np.testing.assert_array_equal(lgb.Booster(model_str=text).predict(x), booster.predict(x))
 
 
-def test_a_split_of_what_is_missing_from_all_numbers_passes():
+def test_a_split_of_missing_values_from_all_numbers_passes():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1000, 1))
     x[:400] = np.nan
@@ -105,28 +105,28 @@ def test_a_split_of_what_is_missing_from_all_numbers_passes():
         ("split_feature=3", "split_feature=5", "split_feature is not one of 5"),
         ("decision_type=9 ", "decision_type=13 ", "decision_type"),
         ("decision_type=9 ", "decision_type=3 3 ", "decision_type has 7"),
-        ("decision_type=9 ", "decision_type=8 ", "splits by category"),
-        ("threshold=0 ", "threshold=9 ", "splits by category"),
-        ("threshold=0 ", "threshold=nan ", "threshold holds what is no number"),
+        ("decision_type=9 ", "decision_type=8 ", "categorical splits"),
+        ("threshold=0 ", "threshold=9 ", "categorical splits"),
+        ("threshold=0 ", "threshold=nan ", "threshold contains an invalid number"),
         ("threshold=0 ", "threshold=1e999 ", "not finite"),
-        ("leaf_value=-", "leaf_value=--", "leaf_value holds what is no number"),
+        ("leaf_value=-", "leaf_value=--", "leaf_value contains an invalid number"),
         ("leaf_value=-", "leaf_value= -", "leaf_value has 8"),
-        ("left_child=2", "left_child=0", "do not make a tree"),
-        ("left_child=2", "left_child=-1", "do not make a tree"),
-        ("left_child=2", "left_child=6", "do not make a tree"),
+        ("left_child=2", "left_child=0", "do not form a tree"),
+        ("left_child=2", "left_child=-1", "do not form a tree"),
+        ("left_child=2", "left_child=6", "do not form a tree"),
         ("cat_boundaries=0 ", "cat_boundaries=1 ", "cat_boundaries"),
-        ("cat_threshold=", "cat_threshold=-", "32 bits"),
-        ("cat_threshold=", "cat_threshold=9", "32 bits"),
+        ("cat_threshold=", "cat_threshold=-", "32-bit"),
+        ("cat_threshold=", "cat_threshold=9", "32-bit"),
         ("cat_threshold=", "cat_threshold=1 ", "cat_boundaries"),
-        ("is_linear=0", "is_linear=1", "not those of a tree"),
-        ("shrinkage=1\n", "shrinkage=1\nleaf_const=1\n", "not those of a tree"),
+        ("is_linear=0", "is_linear=1", "missing or unknown lines"),
+        ("shrinkage=1\n", "shrinkage=1\nleaf_const=1\n", "missing or unknown lines"),
         ("Tree=0\n", "Tree=1\n", "does not begin"),
-        ("num_leaves=7\n", "num_leaves=7\r\n", "num_leaves holds"),
+        ("num_leaves=7\n", "num_leaves=7\r\n", "num_leaves contains"),
         ("end of trees\n", "end of trees\n\nparameters:\n", "tree_sizes"),
         ("Column_0", "Spälte_0", "ASCII"),
     ],
 )
-def test_what_lightgbm_would_not_write_is_refused(text, found, put, problem):
+def test_a_changed_model_is_refused(text, found, put, problem):
     assert found in text
     changed = text.replace(found, put, 1)
     with pytest.raises(MalformedModel, match=problem):
@@ -144,7 +144,7 @@ def with_sizes(changed):
     return f"{rest}{key}{sizes}{blank}{body}"
 
 
-def test_a_node_that_is_its_own_child_or_reached_by_nothing_is_refused(text):
+def test_a_cycle_or_an_unreachable_node_is_refused(text):
     # Of three nodes, the last two each other's child: each child is named once, in a circle.
     lines = {
         "num_leaves": "4", "num_cat": "0", "split_feature": "0 0 0", "split_gain": "1 1 1",
@@ -159,14 +159,14 @@ def test_a_node_that_is_its_own_child_or_reached_by_nothing_is_refused(text):
         head = text.partition("tree_sizes=")[0]
         return f"{head}tree_sizes={len(tree)}\n\n{tree}end of trees\n"
 
-    with pytest.raises(MalformedModel, match="do not make a tree"):
+    with pytest.raises(MalformedModel, match="do not form a tree"):
         check_model(model(), COLUMNS)
     assert check_model(model(left_child="1 2 -1", right_child="-2 -3 -4"), COLUMNS) == 1
     huge = model(left_child="1 2 -1", right_child="-2 -3 -4", leaf_value="1 1 1 1.7e308")
     check_model(huge, COLUMNS)
     head, _, tree = huge.removesuffix("end of trees\n").partition("\n\n")
     twice = f"{head} {len(tree)}\n\n{tree}{tree.replace('Tree=0', 'Tree=1')}end of trees\n"
-    with pytest.raises(MalformedModel, match="add up"):
+    with pytest.raises(MalformedModel, match="overflows float64"):
         check_model(twice, COLUMNS)
 
 

@@ -1,4 +1,4 @@
-"""LightGBM's options: what is derived from a row, how trees grow, and how many."""
+"""LightGBM's options: derived features, tree growth and boosting."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BOOSTER = "model.txt"  # the trees, in LightGBM's own text format
 
 
 class LightGBMConfig(ModelConfig):
-    """See `trees.features` for what the first group makes.
+    """The first group are options of `trees.features`; the others have LightGBM's names.
 
-    Of the keys of every experiment, those of its trees' own names and of networks' steps do not
-    apply (`without_effect`); a `learning_rate` in `Base` is for networks.
+    `without_effect` are keys of all experiments that do not apply to trees. A `learning_rate` in
+    `Base` applies to networks only.
     """
 
     without_effect: ClassVar[Mapping[str, str | None]] = {
@@ -35,24 +35,24 @@ class LightGBMConfig(ModelConfig):
         ),
     }  # fmt: skip
 
-    target_field: Names = ()  # the slot: categories and events are crossed with it
-    top_events: int = Field(64, ge=0)  # ids of each sequence that get columns of their own
+    target_field: Names = ()  # categories and events are crossed with these fields
+    top_events: int = Field(64, ge=0)  # ids of each sequence that get count columns
     half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (8.0, 64.0)  # events
-    last_events: int = Field(3, ge=0)  # newest ids whose click rates are columns
+    last_events: int = Field(3, ge=0)  # number of newest ids whose click rates are columns
     encoding_folds: int = Field(5, ge=2)
-    encoding_smoothing: float = Field(50.0, gt=0)  # rows at the mean click rate that each id gets
+    encoding_smoothing: float = Field(50.0, gt=0)  # pseudo-count of rows per id
 
     learning_rate: float = Field(0.05, gt=0)
-    num_boost_round: int = Field(2000, ge=1)  # trees at most; each takes one pass over all rows
-    eval_rounds: int = Field(10, ge=1)  # trees between two validations
-    early_stopping_rounds: int = Field(100, ge=1)  # trees without a better monitor that end it
+    num_boost_round: int = Field(2000, ge=1)  # maximum number of trees
+    eval_rounds: int = Field(10, ge=1)  # trees between validations
+    early_stopping_rounds: int = Field(100, ge=1)  # trees without improvement before stopping
 
     num_leaves: int = Field(31, ge=2, le=131_072)
     max_depth: int = Field(-1, ge=-1)  # -1: no limit
     min_data_in_leaf: int = Field(100, ge=1)
-    max_bin: int = Field(255, ge=2, le=255)  # one byte a value
-    feature_fraction: float = Field(0.5, gt=0, le=1)  # columns drawn for each tree
-    bagging_fraction: float = Field(0.8, gt=0, le=1)  # rows drawn for each tree
+    max_bin: int = Field(255, ge=2, le=255)  # one byte per value
+    feature_fraction: float = Field(0.5, gt=0, le=1)  # share of columns drawn per tree
+    bagging_fraction: float = Field(0.8, gt=0, le=1)  # share of rows drawn per tree
     lambda_l1: float = Field(0.0, ge=0)
     lambda_l2: float = Field(10.0, ge=0)
     min_gain_to_split: float = Field(0.0, ge=0)

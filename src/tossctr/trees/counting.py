@@ -1,7 +1,7 @@
-"""Compiled passes over the events of many rows; each looks at an event once.
+"""Compiled loops over the events of many rows; each visits an event once.
 
 Common arguments: `values` (M,) ids, row b being values[starts[b]:ends[b]], oldest first;
-`decay` (H,) what an event keeps of its weight per newer event, the first 1 (a plain count).
+`decay` (H,) factors by which an event's weight falls per newer event, the first 1 (plain counts).
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def add_moments(values, starts, ends, label, decay, sums):  # type: ignore[no-un
 
 @njit(nogil=True, cache=True)
 def count_events(values, starts, ends, decay, column, out):  # type: ignore[no-untyped-def]
-    """out (B, 2 + n H): length, distinct ids, then the weighted counts of the n ids e with
-    column[e] >= 0, H for each. `out` is zero at first."""
+    """out (B, 2 + n H), initially zero: length, distinct ids, then H weighted counts of each of
+    the n ids e with column[e] >= 0."""
     kinds = len(decay)
     seen = np.full(len(column), -1, np.int64)
     weight = np.empty(kinds)
@@ -77,8 +77,8 @@ def add_keys(keys, label, fold, sums):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def add_clicks(values, starts, ends, slot, slots, label, fold, sums):  # type: ignore[no-untyped-def]
-    """Add rows to sums (K, V x slots, 2): events and, of these, events of clicked rows, by the
-    row's fold, the event's id and the row's slot."""
+    """Add rows to sums (K, V x slots, 2): events, and events of clicked rows, by the row's fold,
+    the event's id and the row's slot."""
     for row in range(len(starts)):
         k, y, s = fold[row], label[row], slot[row]
         for i in range(starts[row], ends[row]):
@@ -89,8 +89,8 @@ def add_clicks(values, starts, ends, slot, slots, label, fold, sums):  # type: i
 
 @njit(nogil=True, cache=True)
 def mean_of_events(values, starts, ends, slot, slots, fold, table, decay, out):  # type: ignore[no-untyped-def]
-    """out (B, H): weighted means of table[fold, id x slots + slot] over a row's events; 0 without
-    events."""
+    """out (B, H): weighted means of table[fold, id x slots + slot] over a row's events; 0 for a row
+    without events."""
     kinds = len(decay)
     weight = np.empty(kinds)
     total = np.empty(kinds)

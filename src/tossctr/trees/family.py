@@ -23,7 +23,7 @@ _BOOSTER_BYTES = 2 << 30
 
 
 class Trees(Family):
-    """LightGBM, which is imported where a model is trained or loaded."""
+    """LightGBM, imported only when a model is trained or loaded."""
 
     files: ClassVar[tuple[str, ...]] = (BOOSTER,)
     uses_missing: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class Trees(Family):
                 "trees are trained by one process",
                 key="model",
                 value=experiment.model,
-                remedy="leave out --workers; LightGBM uses all cores by itself",
+                remedy="leave out --workers; LightGBM uses all cores anyway",
             )
         TreeFeatures(features, _options(experiment))
 
@@ -89,10 +89,10 @@ class Trees(Family):
         self, experiment: Experiment, data: Prepared, device: torch.device, memory: float | None
     ) -> NoReturn:
         raise UserError(
-            "a plan is of parts of batches, which trees do not have",
+            "trees are not trained in batches, so there is nothing to plan",
             key="model",
             value=experiment.model,
-            remedy="train it: memory does not depend on lengths",
+            remedy="train it: its memory does not depend on the lengths of histories",
         )
 
 

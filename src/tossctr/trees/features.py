@@ -1,19 +1,20 @@
-"""What trees see of a row: its columns, and what can be derived from its histories and ids.
+"""ColumnSequence for trees: those of the encoder, and features derived from histories and ids.
 
-For each categorical field c, each id sequence s and each slot t of `target_field`:
+For each categorical field c, each numeric field x, each id sequence s and each field t of
+`target_field`:
 
-    c, x                    ids and numbers as the encoder made them
-    s.length, s.distinct    of the events that training sees (`max_len`)
-    s.count[e], ~h          count and recency-weighted counts (half-lives h) of the most useful ids
-    rate[c], rate[c x t]    click log-odds of the id, and of its pair with the slot
-    rate[s.last1], ...      of the newest ids, and of their pairs with the slot: transitions into it
-    history[s], history[s x t]  mean over the events of the log-odds of the event's id (with t),
-                            plain and recency-weighted
+    c, x                    encoded ids and numbers
+    s.length, s.distinct    number of events, cut to `max_len`, and of distinct ids
+    s.count[e], ~h          plain and recency-weighted counts (half-life h) of the selected ids e
+    rate[c], rate[c x t]    click log-odds of the id, and of its pair with t
+    rate[s.last1], ...      the same for the newest ids of s
+    history[s], history[s x t]  mean log-odds of the events' ids (paired with t), plain and
+                            recency-weighted
 
-Log-odds are relative to the mean rate, smoothed towards it and estimated out of fold: a training
-row is in one of K folds by a hash of its number, and sees only the other folds' labels. Rows to be
-scored see all of them. The most useful ids are those whose counts correlate most with the label
-(by the t-statistic) on training rows.
+Log-odds are relative to the mean rate, smoothed towards it, and estimated out of fold: training
+rows are divided into K folds by a hash of the row number, and a row's rates come from the labels of
+the other folds. Rows to predict use the labels of all folds. The selected ids are those whose
+counts correlate most with the label (by the t-statistic) on training rows.
 """
 
 from __future__ import annotations
@@ -29,30 +30,32 @@ from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows
 from tossctr.models.fields import check_fields
 from tossctr.progress import say, track
-from tossctr.trees.block import Block, Rate, summary
+from tossctr.trees.block import Block, RateTable, summary
 from tossctr.trees.config import LightGBMConfig
 from tossctr.trees.counting import add_clicks, add_keys, add_moments, count_events, mean_of_events
 
 Array = NDArray[Any]
 
 BLOCK_ROWS = 4096
-MAX_KEYS = 1 << 22  # of one table of rates
-MAX_CATEGORIES = 32  # split as a set; ids of larger fields are ordered by how common they are
+MAX_KEYS = 1 << 22  # of one rate table
+MAX_CATEGORIES = (
+    32  # of a categorical column; larger fields are numeric, their ids ordered by count
+)
 
 
 class TreeFeatures:
-    """From encoded rows to float32 columns; `fit` first, on training rows.
+    """Transforms encoded rows to float32 columns, after `fit` on the training rows.
 
     Args:
         features: the fields, with the lengths chosen for training.
-        config: what to derive.
+        config: options of the derived features.
 
     Attributes:
         names: (F,) of the columns.
-        categorical: indices of the columns that are split by sets of ids.
+        categorical: indices of the columns that LightGBM splits as categories.
 
     Raises:
-        UserError: `target_field` names no categorical field.
+        UserError: `target_field` names a field that is not categorical.
     """
 
     def __init__(self, features: FeatureMap, config: LightGBMConfig) -> None:
@@ -82,7 +85,7 @@ class TreeFeatures:
         self._whole: dict[str, Array] = {}
 
     def fit(self, rows: EncodedRows, seed: int) -> TreeFeatures:
-        """Choose ids and estimate rates in one pass over labelled rows."""
+        """Select ids and estimate rates in one pass over labelled rows."""
         folds = self.config.encoding_folds
         self._seed = seed
         moments = {
@@ -106,26 +109,28 @@ class TreeFeatures:
                     add_clicks(*events, slot, rate.slots, label, fold, clicks[rate.name])
                 advance(len(label))
         for name, sums in moments.items():
-            useful = _usefulness(sums, total.sum(0))
-            useful[0] = -1.0  # padding
-            self._top[name] = np.sort(np.argsort(-useful, kind="stable")[: len(self._top[name])])
+            correlation = _correlation(sums, total.sum(0))
+            correlation[0] = -1.0  # padding
+            self._top[name] = np.sort(
+                np.argsort(-correlation, kind="stable")[: len(self._top[name])]
+            )
         self._out_of_fold = {
             name: self._table(sums.sum(0) - sums, total.sum(0) - total)
             for name, sums in clicks.items()
         }
         return self._scoring(total.sum(0), {n: s.sum(0, keepdims=True) for n, s in clicks.items()})
 
-    def transform(self, rows: EncodedRows, start: int, stop: int, *, trained: bool) -> Array:
-        """(stop - start, F) float32 of rows start..stop.
+    def transform(self, rows: EncodedRows, start: int, stop: int, *, out_of_fold: bool) -> Array:
+        """(stop - start, F) float32 columns of rows start..stop.
 
         Args:
-            rows: where they are.
-            start, stop: which.
-            trained: they are the rows of `fit`: each sees only the rates of the other folds.
+            rows: encoded rows.
+            start, stop: the range to transform.
+            out_of_fold: the rows are those of `fit`: use rates of the other folds only.
         """
         block = Block(rows, start, stop)
-        tables = self._out_of_fold if trained else self._whole
-        fold = self._fold(block) if trained else np.zeros(stop - start, np.int64)
+        tables = self._out_of_fold if out_of_fold else self._whole
+        fold = self._fold(block) if out_of_fold else np.zeros(stop - start, np.int64)
         kinds = len(self._decay)
         parts = [block.categorical.astype(np.float32), block.numeric]
         for name in self._sequences:
@@ -150,7 +155,7 @@ class TreeFeatures:
         return np.concatenate(parts, axis=1)
 
     def state(self) -> dict[str, Tensor]:
-        """What `fit` learnt, as scoring needs it."""
+        """The fitted state that predicting needs."""
         return {
             "prior": torch.from_numpy(self._prior),
             **{f"top/{name}": torch.from_numpy(ids) for name, ids in self._top.items()},
@@ -158,17 +163,17 @@ class TreeFeatures:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> TreeFeatures:
-        """Restore what `state` gave; its names and shapes are those of this object's own.
+        """Restore the result of `state`, which must have this object's names and shapes.
 
         Raises:
-            ValueError: ids that are no ids, or counts that are no counts.
+            ValueError: ids or counts are out of range.
         """
         self._top = {name: state[f"top/{name}"].numpy() for name in self._top}
         for name, ids in self._top.items():
             if len(ids) and (ids[0] < 1 or ids[-1] >= _size(self.features, name)):
-                raise ValueError(f"top/{name} holds what is no id")
+                raise ValueError(f"top/{name} contains an invalid id")
             if (np.diff(ids) <= 0).any():
-                raise ValueError(f"top/{name} does not rise")
+                raise ValueError(f"top/{name} is not in ascending order")
         clicks = {name: state[f"clicks/{name}"].numpy() for name in self._clicks}
         prior = state["prior"].numpy()
         for name, counts in {
@@ -176,9 +181,9 @@ class TreeFeatures:
             **{f"clicks/{n}": c for n, c in clicks.items()},
         }.items():
             shown, clicked = counts[..., 0], counts[..., 1]
-            # False for NaN, too.
+            # False for NaN too.
             if not ((clicked >= 0) & (clicked <= shown) & np.isfinite(shown)).all():
-                raise ValueError(f"{name} holds what are no counts of rows and clicks")
+                raise ValueError(f"{name} contains invalid counts of rows and clicks")
         return self._scoring(prior, clicks)
 
     def _scoring(self, prior: Array, clicks: dict[str, Array]) -> TreeFeatures:
@@ -186,10 +191,10 @@ class TreeFeatures:
         self._whole = {name: self._table(sums, prior[None]) for name, sums in clicks.items()}
         return self
 
-    def _all_rates(self) -> tuple[Rate, ...]:
+    def _all_rates(self) -> tuple[RateTable, ...]:
         return (*self._rates, *self._histories)
 
-    def _tables(self, sources: list[str]) -> tuple[Rate, ...]:
+    def _tables(self, sources: list[str]) -> tuple[RateTable, ...]:
         found = []
         for source in sources:
             size = self._sizes.get(source) or _size(self.features, source)
@@ -197,9 +202,9 @@ class TreeFeatures:
                 slots = 1 if slot is None else _size(self.features, slot)
                 if slot == source:
                     continue
-                rate = Rate(source, slot, size * slots, slots)
+                rate = RateTable(source, slot, size * slots, slots)
                 if rate.keys > MAX_KEYS:
-                    say(f"rate[{rate.name}] is left out: {rate.keys:,} pairs of ids")
+                    say(f"rate[{rate.name}] is omitted: {rate.keys:,} pairs of ids are too many")
                 else:
                     found.append(rate)
         return tuple(found)
@@ -218,8 +223,8 @@ class TreeFeatures:
         return tuple(names)
 
     def _table(self, sums: Array, total: Array) -> Array:
-        """Rows and clicks (K, keys, 2), and those of all keys (K, 2) -> log-odds (K, keys) relative
-        to the mean's."""
+        """Rows and clicks by key (K, keys, 2) and in total (K, 2) -> log-odds (K, keys) relative to
+        the mean rate's."""
         rate = ((total[:, 1] + 0.5) / (total[:, 0] + 1.0))[:, None]
         a = self.config.encoding_smoothing
         clicks = sums[..., 1] + a * rate
@@ -228,7 +233,7 @@ class TreeFeatures:
         return table
 
     def _fold(self, block: Block) -> Array:
-        """(B,) folds by a hash (splitmix64) of the row number and the seed."""
+        """(B,) fold numbers, a hash (splitmix64) of the row number and the seed."""
         x = np.arange(block.start, block.stop, dtype=np.uint64)
         with np.errstate(over="ignore"):
             x += np.uint64(self._seed + 1) * np.uint64(0x9E3779B97F4A7C15)
@@ -242,15 +247,15 @@ def _size(features: FeatureMap, name: str) -> int:
     return features[name].vocab_size or 0
 
 
-def _usefulness(sums: Array, total: Array) -> Array:
-    """(V,) largest |t| of the correlation between an id's counts and the label.
+def _correlation(sums: Array, total: Array) -> Array:
+    """(V,) largest correlation |r| between an id's counts and the label; |t| grows with |r|.
 
-    sums: (V, H, 3) as `add_moments` leaves them; total: rows and clicks.
+    sums: (V, H, 3) from `add_moments`; total: rows and clicks.
     """
     n, clicks = total
     x, squares, products = sums[..., 0], sums[..., 1], sums[..., 2]
     covariance = products - x * clicks / n
     variance = np.maximum(squares - x * x / n, 0.0) * (clicks - clicks * clicks / n)
     r = np.divide(covariance, np.sqrt(variance), out=np.zeros_like(x), where=variance > 0)
-    largest: Array = np.abs(r).max(1)  # t grows with |r| at equal n
+    largest: Array = np.abs(r).max(1)
     return largest

@@ -1,4 +1,4 @@
-"""LightGBM (Ke et al., NIPS 2017) on `TreeFeatures`: logits of encoded rows, blocks at a time."""
+"""LightGBM (Ke et al., NIPS 2017) on `TreeFeatures`: predicts encoded rows block by block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 
 class LightGBM(TrainedModel):
-    """A trained booster with what makes its columns."""
+    """A trained booster and the features that make its columns."""
 
     def __init__(self, features: TreeFeatures, booster: lgb.Booster) -> None:
         self.features, self.booster = features, booster
@@ -40,16 +40,16 @@ class LightGBM(TrainedModel):
         out = np.empty(len(rows), np.float64)
         for start in range(0, len(rows), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(rows))
-            columns = self.features.transform(rows, start, stop, trained=False)
+            columns = self.features.transform(rows, start, stop, out_of_fold=False)
             out[start:stop] = np.asarray(self.booster.predict(columns, raw_score=True))
         return out
 
     @classmethod
     def load(cls, features: TreeFeatures, file: Path) -> LightGBM:
-        """Read what `save_booster` wrote; LightGBM sees only what `check_model` passes.
+        """Read a file of `save_booster`, validated by `check_model` before LightGBM parses it.
 
         Raises:
-            UserError: no such model, one of other columns, or one that LightGBM did not write.
+            UserError: not a LightGBM model, or one of other columns.
         """
         try:
             text = file.read_bytes().decode("ascii")
@@ -65,19 +65,19 @@ class LightGBM(TrainedModel):
 
 
 def save_booster(booster: lgb.Booster, file: Path, rounds: int) -> None:
-    """Write the first `rounds` trees in LightGBM's text format, which `LightGBM.load` reads."""
+    """Write the first `rounds` trees in LightGBM's text format."""
     text = without_tail(booster.model_to_string(num_iteration=rounds))
     with whole_file(file) as temporary:
         temporary.write_text(text, encoding="ascii")
 
 
-class Columns(lgb.Sequence):
-    """The columns of stored rows as LightGBM asks for them: in blocks, or a sample row by row."""
+class ColumnSequence(lgb.Sequence):
+    """Columns of stored rows for `lgb.Dataset`, which reads blocks, and a sample row by row."""
 
     batch_size = BLOCK_ROWS
 
-    def __init__(self, features: TreeFeatures, rows: EncodedRows, *, trained: bool) -> None:
-        self._features, self._rows, self._trained = features, rows, trained
+    def __init__(self, features: TreeFeatures, rows: EncodedRows, *, out_of_fold: bool) -> None:
+        self._features, self._rows, self._out_of_fold = features, rows, out_of_fold
         self._start, self._block = -1, np.empty((0, 0), np.float32)
 
     def __len__(self) -> int:
@@ -85,13 +85,13 @@ class Columns(lgb.Sequence):
 
     def __getitem__(self, index: Any) -> Array:
         if isinstance(index, slice):
-            return self._made(index.start, index.stop)
+            return self._transform(index.start, index.stop)
         start = int(index) // BLOCK_ROWS * BLOCK_ROWS  # samples come in ascending order
         if start != self._start:
-            self._block = self._made(start, min(start + BLOCK_ROWS, len(self)))
+            self._block = self._transform(start, min(start + BLOCK_ROWS, len(self)))
             self._start = start
         row: Array = self._block[int(index) - start].astype(np.float64)
         return row
 
-    def _made(self, start: int, stop: int) -> Array:
-        return self._features.transform(self._rows, start, stop, trained=self._trained)
+    def _transform(self, start: int, stop: int) -> Array:
+        return self._features.transform(self._rows, start, stop, out_of_fold=self._out_of_fold)

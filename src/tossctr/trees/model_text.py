@@ -1,9 +1,9 @@
-"""A strict reader of LightGBM's text format, for LightGBM itself trusts what it reads.
+"""Strict validation of LightGBM's text format, because LightGBM does not validate it.
 
-A model whose counts, sizes or child indices are wrong makes LightGBM write beyond its arrays, walk
-in circles or divide by zero. What passes here has every line that LightGBM writes for one binary
-`gbdt` model, in its order, and no other; lengths, ranges and sizes that agree; and trees whose
-nodes and leaves are each the child of one earlier node.
+A model with wrong counts, sizes or child indices makes LightGBM write out of bounds, loop forever
+or divide by zero. A valid model has exactly the lines that LightGBM writes for one binary `gbdt`
+model, in their order; consistent lengths, ranges and sizes; and trees in which each node and leaf
+is the child of exactly one earlier node.
 """
 
 from __future__ import annotations
@@ -29,35 +29,34 @@ _WHOLE = {
     "leaf_count", "internal_count", *_SETS,
 }  # fmt: skip
 _MISSING_TYPES = 3  # none, zero, NaN: two bits of a decision type, above "category" and "go left"
-_MOST_LEAVES = 131_072  # LightGBM's own bound
+_MOST_LEAVES = 131_072  # LightGBM's limit
 
 
 class MalformedModel(ValueError):
-    """Where the text is not a model that LightGBM could have written."""
+    """The text is not a model that LightGBM could have written."""
 
 
 def without_tail(text: str) -> str:
-    """The model as LightGBM wrote it, without importances and parameters, which scoring does not
-    need."""
+    """LightGBM's text without importances and parameters, which predicting does not need."""
     return text[: text.index("\n" + END) + 1 + len(END)]
 
 
 def check_model(text: str, columns: int) -> int:
-    """Check a model of `columns` columns, cut by `without_tail`.
+    """Check a model of `columns` columns, shortened by `without_tail`.
 
     Returns:
         The number of trees.
 
     Raises:
-        MalformedModel: anything that LightGBM would not have written, by tree and key.
+        MalformedModel: LightGBM could not have written it; names tree and key.
     """
     if not text.isascii():
-        raise MalformedModel("holds more than ASCII")
+        raise MalformedModel("contains non-ASCII characters")
     head, blank, _ = text.partition("\n\n")
     sizes = _check_header(head, columns)
     start = len(head) + len(blank)
     if start + sum(sizes) + len(END) != len(text) or not text.endswith(END):
-        raise MalformedModel("tree_sizes are not the sizes of the trees")
+        raise MalformedModel("tree_sizes differ from the sizes of the trees")
     largest = 0.0
     for number, size in enumerate(sizes):
         try:
@@ -66,7 +65,7 @@ def check_model(text: str, columns: int) -> int:
             raise MalformedModel(f"tree {number}: {error}") from error
         start += size
     if not np.isfinite(largest):
-        raise MalformedModel("leaf values add up to more than float64 holds")
+        raise MalformedModel("the sum of leaf values overflows float64")
     return len(sizes)
 
 
@@ -79,7 +78,7 @@ def _check_header(head: str, columns: int) -> list[int]:
         f"max_feature_idx={columns - 1}", "objective=binary sigmoid:1", f"feature_names={names}",
     ]  # fmt: skip
     if len(lines) != len(fixed) + 2:
-        raise MalformedModel(f"a header of {len(lines)} lines, not {len(fixed) + 2}")
+        raise MalformedModel(f"the header has {len(lines)} lines, not {len(fixed) + 2}")
     for found, expected in zip(lines, fixed, strict=False):
         if found != expected:
             raise MalformedModel(f"{expected[:60]!r} expected, not {found[:60]!r}")
@@ -88,7 +87,7 @@ def _check_header(head: str, columns: int) -> list[int]:
         raise MalformedModel(f"feature_infos do not describe {columns} columns")
     sizes = _numbers(_value(lines[-1], "tree_sizes"), "tree_sizes", np.dtype(np.int64))
     if not len(sizes) or (sizes <= 0).any() or sizes.max() > np.iinfo(np.int32).max:
-        raise MalformedModel("tree_sizes are not sizes")
+        raise MalformedModel("tree_sizes are not positive numbers")
     return [int(size) for size in sizes]
 
 
@@ -96,7 +95,7 @@ def _check_tree(block: str, number: int, columns: int) -> float:
     """The largest magnitude of the leaves' values."""
     name, *lines = block.split("\n")
     if name != f"Tree={number}" or lines[-3:] != ["", "", ""]:
-        raise MalformedModel("does not begin and end where tree_sizes says")
+        raise MalformedModel("does not begin and end at its place by tree_sizes")
     del lines[-3:]
     leaves, sets = (
         _one(lines[place] if place < len(lines) else "", key)
@@ -110,11 +109,11 @@ def _check_tree(block: str, number: int, columns: int) -> float:
         **dict.fromkeys(_INNER, leaves - 1),
     }
     if leaves == 1:
-        lengths["leaf_weight"] = 0  # LightGBM gives a lone leaf none
+        lengths["leaf_weight"] = 0  # LightGBM writes none for a single leaf
     if sets:
         lengths |= {"cat_boundaries": sets + 1, "cat_threshold": None}
     if len(lines) != len(lengths) + 4 or lines[-2] != "is_linear=0":
-        raise MalformedModel("its lines are not those of a tree")
+        raise MalformedModel("has missing or unknown lines")
     values = {
         key: _array(line, key, length)
         for line, (key, length) in zip(lines[2:-2], lengths.items(), strict=True)
@@ -131,26 +130,26 @@ def _check_splits(values: dict[str, Array], leaves: int, columns: int) -> None:
     if feature.min() < 0 or feature.max() >= columns:
         raise MalformedModel(f"split_feature is not one of {columns} columns")
     if kind.min() < 0 or kind.max() >= _MISSING_TYPES << 2:
-        raise MalformedModel("a decision_type that LightGBM does not know")
+        raise MalformedModel("decision_type is out of range")
     children = np.concatenate([values["left_child"], values["right_child"]])
     parents = np.tile(np.arange(leaves - 1), 2)
     each_once = np.concatenate([np.arange(-leaves, 0), np.arange(1, leaves - 1)])
     inner = children >= 0
     if not np.array_equal(np.sort(children), each_once) or (children <= parents)[inner].any():
-        raise MalformedModel("left_child and right_child do not make a tree")
+        raise MalformedModel("left_child and right_child do not form a tree")
 
 
 def _check_sets(values: dict[str, Array], sets: int) -> None:
     chosen = values["threshold"][(values["decision_type"] & 1) == 1]
     if not np.array_equal(np.sort(chosen), np.arange(sets)):
-        raise MalformedModel(f"its splits by category are not those of num_cat={sets}")
+        raise MalformedModel(f"its categorical splits do not match num_cat={sets}")
     if not sets:
         return
     bounds, bits = values["cat_boundaries"], values["cat_threshold"]
     if bounds[0] != 0 or bounds[-1] != len(bits) or (np.diff(bounds) <= 0).any():
-        raise MalformedModel("cat_boundaries do not cut cat_threshold")
+        raise MalformedModel("cat_boundaries do not divide cat_threshold")
     if bits.min() < 0 or bits.max() > np.iinfo(np.uint32).max:
-        raise MalformedModel("cat_threshold is not of 32 bits")
+        raise MalformedModel("cat_threshold is not an unsigned 32-bit number")
 
 
 def _value(line: str, key: str) -> str:
@@ -173,14 +172,14 @@ def _numbers(text: str, key: str, dtype: np.dtype[Any], length: int | None = Non
     words = text.split(" ") if text else []
     if length is not None and len(words) != length:
         raise MalformedModel(f"{key} has {len(words)} numbers, not {length}")
-    # A threshold of inf parts what is missing from all numbers.
+    # A threshold of inf separates missing values from all numbers.
     finite = text.replace("inf", "0") if key == "threshold" else text
     if not _DIGITS.fullmatch(finite):  # Python also reads 1_0 and nan
-        raise MalformedModel(f"{key} holds what is no number")
+        raise MalformedModel(f"{key} contains an invalid number")
     try:
         values = np.array(list(map(int if dtype.kind == "i" else float, words)), dtype)
     except (ValueError, OverflowError) as error:
-        raise MalformedModel(f"{key} holds what is no number") from error
+        raise MalformedModel(f"{key} contains an invalid number") from error
     if not np.isfinite(values).all() and "inf" not in words:
-        raise MalformedModel(f"{key} holds a number that is not finite")
+        raise MalformedModel(f"{key} contains a number that is not finite")
     return values

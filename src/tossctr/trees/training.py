@@ -1,6 +1,6 @@
 """Boosting with early stopping on the experiment's monitor.
 
-Nothing is kept of a boosting that is cut short: the same command starts again, to the same trees.
+An interrupted training is not resumed; it restarts and gives the same trees.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tossctr.progress import say, track
 from tossctr.training.folder import TrainingFolder
 from tossctr.trees.config import BOOSTER, LightGBMConfig
 from tossctr.trees.features import TreeFeatures
-from tossctr.trees.lightgbm import Columns, save_booster
+from tossctr.trees.lightgbm import ColumnSequence, save_booster
 
-SAMPLED_ROWS = 100_000  # for the bounds of bins; held as float64
-IMPORTANT = 30  # columns that metrics.json names
+SAMPLED_ROWS = 100_000  # to choose the bins; in memory as float64
+IMPORTANT = 30  # columns with their importance in metrics.json
 
 
 def fit_trees(
@@ -39,10 +39,10 @@ def fit_trees(
     folder: TrainingFolder,
     after_validation: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Derive columns, boost until patience or rounds end, and keep the best round's trees.
+    """Derive columns, boost with early stopping, and save the trees of the best round.
 
-    Memory: LightGBM's bins (one byte a value or less), 30 bytes a row for labels, scores and
-    gradients, a sample for the bounds of bins, and a block of rows. Rows as floats are never held.
+    Memory: LightGBM's bins (at most one byte per value), 30 bytes per row for labels, scores and
+    gradients, the sample for the bins, and one block of rows as floats.
 
     Returns:
         The content of metrics.json.
@@ -52,13 +52,13 @@ def fit_trees(
     features = TreeFeatures(train_rows.features, options).fit(train_rows, config.seed)
     parameters = _parameters(options, config)
     train = lgb.Dataset(
-        Columns(features, train_rows, trained=True),
+        ColumnSequence(features, train_rows, out_of_fold=True),
         np.asarray(train_rows.labels),
         categorical_feature=features.categorical,
         params=parameters,
     ).construct()
     valid = lgb.Dataset(
-        Columns(features, valid_rows, trained=False),
+        ColumnSequence(features, valid_rows, out_of_fold=False),
         np.asarray(valid_rows.labels),
         reference=train,
         params=parameters,
@@ -72,41 +72,45 @@ def fit_trees(
     if config.group_id is not None:
         group = valid_rows.groups(config.group_id)
         warn_of_missing_groups(np.asarray(group), config.group_id)
-    seen = Validations(config.monitor, config.monitor_mode)
-    validated = 0.0
+    validations = Validations(config.monitor, config.monitor_mode)
+    validation_seconds = 0.0
     with track("boost (rows x rounds)", len(train_rows) * options.num_boost_round) as advance:
         for round_ in range(1, options.num_boost_round + 1):
-            grown = not booster.update()
+            finished = booster.update()  # no tree could be split
             advance(len(train_rows))
-            last = round_ == options.num_boost_round or not grown
+            last = round_ == options.num_boost_round or finished
             if round_ % options.eval_rounds == 0 or last:
                 before = time.monotonic()
                 metrics = _metrics(booster, valid_rows, group, config)
-                validated += time.monotonic() - before
+                validation_seconds += time.monotonic() - before
                 rate = options.learning_rate
-                seen.add(metrics, epoch=round_, step=round_, learning_rate=rate)
+                validations.add(metrics, epoch=round_, step=round_, learning_rate=rate)
                 if after_validation is not None:
-                    after_validation(len(seen.history) - 1, seen.history[-1]["monitor"])
-                without_gain = round_ - int(seen.best_row["epoch"] if seen.best_row else 0)
+                    after_validation(
+                        len(validations.history) - 1, validations.history[-1]["monitor"]
+                    )
+                without_gain = round_ - int(
+                    validations.best_row["epoch"] if validations.best_row else 0
+                )
                 if without_gain >= options.early_stopping_rounds:
-                    say(f"no gain in {without_gain} rounds: stopping")
+                    say(f"no improvement in {without_gain} rounds: stopping early")
                     break
                 if last:
                     break
-    if seen.best_row is None:
+    if validations.best_row is None:
         raise Untrainable(
             "no validation gave a usable monitor", key="monitor", value=dict(config.monitor),
-            remedy="look at the validation part: it needs clicks and non-clicks",
+            remedy="check the validation rows: they need clicks and non-clicks",
         )  # fmt: skip
-    best = int(seen.best_row["epoch"])
+    best = int(validations.best_row["epoch"])
     say(f"best in round {best}")
     folder.keep(features.state())
     save_booster(booster, folder.folder / BOOSTER, best)
-    seconds = time.monotonic() - started - validated
-    rounds = int(seen.history[-1]["epoch"])
+    seconds = time.monotonic() - started - validation_seconds
+    rounds = int(validations.history[-1]["epoch"])
     return {
-        "best": seen.best_row,
-        "history": seen.history,
+        "best": validations.best_row,
+        "history": validations.history,
         "parameters": _leaves(folder.folder / BOOSTER),
         "rows_per_s": len(train_rows) * rounds / seconds,
         "seconds": seconds,
@@ -121,15 +125,15 @@ def _metrics(
     group: NDArray[Any] | None,
     config: TrainingConfig,
 ) -> dict[str, float]:
-    taken: list[NDArray[np.float64]] = []
+    probabilities: list[NDArray[np.float64]] = []
 
-    def take(probability: NDArray[np.float64], _: lgb.Dataset) -> tuple[str, float, bool]:
-        taken.append(np.array(probability))
-        return "taken", 0.0, True
+    def record(probability: NDArray[np.float64], _: lgb.Dataset) -> tuple[str, float, bool]:
+        probabilities.append(np.array(probability))
+        return "unused", 0.0, True
 
-    booster.eval_valid(take)
+    booster.eval_valid(record)
     names = reported(config.metrics, config.monitor)
-    return evaluate(rows.labels, logit(taken[0]), names, group=group)
+    return evaluate(rows.labels, logit(probabilities[0]), names, group=group)
 
 
 def _parameters(options: LightGBMConfig, config: TrainingConfig) -> dict[str, Any]:
@@ -146,20 +150,20 @@ def _parameters(options: LightGBMConfig, config: TrainingConfig) -> dict[str, An
         "bin_construct_sample_cnt": SAMPLED_ROWS,
         "seed": config.seed,
         "deterministic": True,
-        "force_col_wise": True,  # or a timing would choose; row-wise holds the bins twice
+        "force_col_wise": True,  # else LightGBM chooses by timing; row-wise stores the bins twice
         "verbosity": -1,
     }
 
 
 def _leaves(file: Path) -> int:
-    """Numbers in the model: the leaves' values."""
+    """The number of leaves of all trees."""
     key = "num_leaves="
     with file.open(encoding="utf-8") as lines:
         return sum(int(line.removeprefix(key)) for line in lines if line.startswith(key))
 
 
 def _importance(booster: lgb.Booster, features: TreeFeatures, rounds: int) -> dict[str, float]:
-    """Share of the whole gain, for the columns with most of it."""
+    """Share of the total gain, for the columns with the largest."""
     gain = booster.feature_importance("gain", iteration=rounds)
     order = np.argsort(-gain, kind="stable")[:IMPORTANT]
     total = max(float(gain.sum()), 1e-300)
