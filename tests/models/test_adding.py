@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md promises: a pooling and a model are added in one place, here in a test."""
+"""A pooling and a model added in one file, as CONTRIBUTING.md describes."""
 
 from pathlib import Path
 

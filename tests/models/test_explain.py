@@ -29,7 +29,7 @@ def model_of(features, randomise):
     return make
 
 
-def test_attention_of_the_target_is_what_mixes_the_values(model_of, batch):
+def test_attention_weights_reproduce_the_output(model_of, batch):
     model = model_of(seq_pooling_type="target")
     given = {}
     block = model.transformer.blocks[0]
@@ -51,7 +51,7 @@ def test_attention_of_the_target_is_what_mixes_the_values(model_of, batch):
     torch.testing.assert_close(mixed_by_all[found.events.last], expected)
 
 
-def test_reading_leaves_the_model_as_it_was(model_of, batch):
+def test_explaining_does_not_change_the_model(model_of, batch):
     model = model_of(interaction_layer_name="autoint")
     found = explain(model, batch)
     assert model.training
@@ -62,7 +62,7 @@ def test_reading_leaves_the_model_as_it_was(model_of, batch):
 
 
 @pytest.mark.parametrize("name", ["autoint", "destine"])
-def test_fields_attend_to_fields(model_of, batch, name):
+def test_field_weights_have_one_entry_per_pair(model_of, batch, name):
     model = model_of(interaction_layer_name=name, seq_feature_interaction_layers=2)
     found = explain(model, batch)
     assert [w.shape for w in found.interaction] == [(25, 3, 3)] * 2
@@ -70,7 +70,7 @@ def test_fields_attend_to_fields(model_of, batch, name):
     torch.testing.assert_close(found.interaction[0].sum(2), torch.full((25, 3), float(total)))
 
 
-def test_items_that_interact_are_kept_apart_and_pooling_is_read(model_of, batch):
+def test_item_interaction_is_omitted_and_pooling_weights_are_returned(model_of, batch):
     model = model_of(
         interaction_layer_name="autoint",
         seq_pooling_type="weighted_sum",
@@ -83,7 +83,7 @@ def test_items_that_interact_are_kept_apart_and_pooling_is_read(model_of, batch)
     torch.testing.assert_close(torch.stack([r.sum() for r in rows]), torch.ones(7))
 
 
-def test_cross_matrix_shows_the_pairs_it_crosses(model_of, batch):
+def test_cross_matrix_norms_show_the_crossed_pairs(model_of, batch):
     model = model_of()
     with torch.no_grad():
         matrix = model.interaction.block.linears[0].weight.zero_()

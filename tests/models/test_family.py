@@ -1,4 +1,4 @@
-"""The models that FESeq is measured against, each by a plain computation of one row at a time."""
+"""Each baseline model against a plain computation, row by row."""
 
 from dataclasses import replace
 
@@ -250,7 +250,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c != "FESeq"])
-def test_logits_are_those_of_the_plain_computation(make, features, batch, case):
+def test_logits_match_the_plain_computation(make, features, batch, case):
     model = make(case)
     batch = replace(batch, numeric=batch.numeric.double())
     plain = PLAIN[CASES[case][0]]
@@ -259,7 +259,7 @@ def test_logits_are_those_of_the_plain_computation(make, features, batch, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_parameter_learns_and_company_does_not_matter(make, batch, case):
+def test_every_parameter_has_a_gradient_and_rows_are_independent(make, batch, case):
     model = make(case, torch.float32)
     logits = model(batch)
     assert logits.shape == (len(batch),)
@@ -275,7 +275,7 @@ def test_every_parameter_learns_and_company_does_not_matter(make, batch, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bf16_logits_rank_as_finely_as_those_of_float32(make, batch_of, case):
+def test_bf16_logits_have_as_many_distinct_values_as_float32(make, batch_of, case):
     model = make(case, torch.float32).eval()
     batch = batch_of(*[3, 0, 6, 1] * 200)
     with torch.no_grad():
@@ -327,7 +327,7 @@ def test_contradictions_are_refused(features, case, options, message):
 
 
 @pytest.mark.parametrize("name", ["DeepFM", "AutoInt"])
-def test_vector_wise_models_need_one_width(features, name):
+def test_vector_wise_models_need_equal_widths(features, name):
     fields = [features.fields[0].model_copy(update={"embedding_dim": 2}), *features.fields[1:]]
     uneven = features.model_copy(update={"fields": tuple(fields)})
     with pytest.raises(UserError, match=f"{name} needs fields of one embedding_dim"):
@@ -335,7 +335,7 @@ def test_vector_wise_models_need_one_width(features, name):
 
 
 @pytest.mark.parametrize("case", ["BST", "SASRec", "DCNv2Seq"])
-def test_positions_need_and_keep_to_max_len(make, features, batch_of, case):
+def test_positions_need_max_len_and_refuse_longer_histories(make, features, batch_of, case):
     with pytest.raises(UserError, match=r"has 7 events.*max_len 6"):
         make(case, torch.float32)(batch_of(1, 7))
     fields = [f.model_copy(update={"max_len": None}) for f in features.fields]
@@ -345,7 +345,7 @@ def test_positions_need_and_keep_to_max_len(make, features, batch_of, case):
         MODELS[name](endless, MODELS[name].Config(embedding_dim=4, **options))
 
 
-def test_a_sequence_is_summed_where_its_encoder_says_so(features, batch, randomise):
+def test_feature_encoder_selects_sum_pooling(features, batch, randomise):
     fields = [
         f.model_copy(update={"feature_encoder": "layers.MaskedSumPooling()"})
         if f.name == "shops"

@@ -1,4 +1,4 @@
-"""FESeq against a plain computation, one row at a time, that knows neither packing nor padding."""
+"""FESeq against a plain computation, row by row, without packing or padding."""
 
 from dataclasses import replace
 
@@ -169,7 +169,7 @@ def plain_weighted_sum(model, x, item):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_and_gradients_are_those_of_the_plain_computation(model_of, batch, variant):
+def test_logits_and_gradients_match_the_plain_computation(model_of, batch, variant):
     model, batch = model_of(variant), double(batch)
     weight = torch.linspace(-1, 1, len(batch), dtype=torch.float64)
     parameters = dict(model.named_parameters())
@@ -185,7 +185,7 @@ def test_logits_and_gradients_are_those_of_the_plain_computation(model_of, batch
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_order_and_company_of_rows_do_not_matter(model_of, batch, variant):
+def test_rows_are_independent_of_order_and_batch(model_of, batch, variant):
     model = model_of(variant, torch.float32).eval()
     logits = model(batch)
     order = torch.tensor([3, 1, 6, 0, 5, 2, 4])
@@ -196,7 +196,7 @@ def test_order_and_company_of_rows_do_not_matter(model_of, batch, variant):
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "concat"])
-def test_padded_execution_is_the_same(model_of, batch, features, variant):
+def test_padded_and_packed_execution_agree(model_of, batch, features, variant):
     model, batch = model_of(variant), double(batch)
     lengths = batch.sequences["items"].lengths
     padded = left_padded(batch, features["items"].max_len)
@@ -234,7 +234,7 @@ def left_padded(batch: Batch, length: int) -> Batch:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_parameter_learns(features, batch, variant):
+def test_every_parameter_has_a_gradient(features, batch, variant):
     options = {**BASE, **VARIANTS[variant], "net_dropout": 0.1, "attention_dropout": 0.1}
     model = build_model("FESeq", features, FESeqConfig(**options, fi_dropout=0.1), seed=0)
     logits = model.train()(batch)
@@ -245,14 +245,14 @@ def test_every_parameter_learns(features, batch, variant):
         assert torch.isfinite(parameter.grad).all(), name
 
 
-def test_a_batch_without_any_history(model_of, batch_of):
+def test_a_batch_without_histories(model_of, batch_of):
     model, batch = model_of("bilinear"), double(batch_of(0, 0))
     plain = torch.stack([row_logit(model, batch, b) for b in range(2)])
     torch.testing.assert_close(model(batch), plain)
 
 
 @pytest.mark.parametrize("variant", ["final", "din", "batch norm", "autoint items"])
-def test_one_row_trains(features, batch_of, variant):
+def test_a_batch_of_one_row_trains(features, batch_of, variant):
     options = {**BASE, **VARIANTS[variant]}
     if variant == "final":
         options |= WEIGHTED  # interacting items: one row there has no batch statistics
@@ -281,7 +281,7 @@ def test_contradictions_are_refused(features, options, message):
         FESeq(features, FESeqConfig(**{**BASE, **options}))
 
 
-def test_positions_need_a_longest_history(features):
+def test_positions_need_max_len(features):
     fields = [f.model_copy(update={"max_len": None}) for f in features.fields]
     endless = features.model_copy(update={"fields": tuple(fields)})
     with pytest.raises(UserError, match="max_len"):
@@ -298,12 +298,12 @@ def test_histories_of_unequal_lengths_are_refused(model_of, batch):
         model_of("mean", torch.float32)(replace(batch, sequences=wrong))
 
 
-def test_a_history_beyond_max_len_is_refused(model_of, batch_of):
+def test_a_history_longer_than_max_len_is_refused(model_of, batch_of):
     with pytest.raises(UserError, match=r"has 7 events.*max_len 6"):
         model_of("mean", torch.float32)(batch_of(2, 7))
 
 
-def test_regularised_parts_cover_the_model_once(features):
+def test_regularizers_cover_each_parameter_once(features):
     options = {**BASE, **VARIANTS["bilinear"], "use_time_emb": True}
     model = FESeq(features, FESeqConfig(**options))
     embedded = {id(p) for p in model.embedding_parameters()}
@@ -314,7 +314,7 @@ def test_regularised_parts_cover_the_model_once(features):
     assert embedded | others == {id(p) for p in model.parameters()}
 
 
-def test_first_weights_follow_the_seed_and_the_specification(features):
+def test_initial_weights_follow_the_seed_and_the_specification(features):
     config = FESeqConfig(**BASE)
     a, b = (build_model("FESeq", features, config, seed=s).state_dict() for s in (7, 7))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -327,7 +327,7 @@ def test_first_weights_follow_the_seed_and_the_specification(features):
     assert a["dnn.layers.0.bias"].eq(0).all()
 
 
-def test_the_defaults_weigh_events_by_the_targets_and_know_positions(features):
+def test_defaults_use_weighted_sum_and_positions(features):
     fields = {"target_field": ["item", "shop.id"], "sequence_field": ["items", "shops"]}
     left_out = build_model("FESeq", features, FESeqConfig(**fields, num_heads=1), seed=3)
     said = FESeqConfig(
@@ -339,11 +339,11 @@ def test_the_defaults_weigh_events_by_the_targets_and_know_positions(features):
         torch.testing.assert_close(tensor, written[name], rtol=0, atol=0)
 
 
-def test_registry_builds_what_it_names():
+def test_the_registry_has_feseq():
     assert MODELS["FESeq"].Config is FESeqConfig
 
 
-def test_positions_that_start_as_sines_tell_events_apart_at_once(features) -> None:
+def test_sinusoidal_positions_distinguish_events_initially(features) -> None:
     told = FESeq(features, FESeqConfig(**{**BASE, "position_init": "sinusoidal"})).position.weight
     drawn = FESeq(features, FESeqConfig(**BASE)).position.weight
     assert told.shape == drawn.shape  # the same weights can be loaded into both

@@ -1,4 +1,4 @@
-"""What FESeq_medium keeps of a full-length row, and that no T x T matrix ever exists."""
+"""The size of tensors that FESeq_medium saves for a full-length row; no T x T matrix is made."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def full_rows():
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("pooling", ["mean", "target"])
-def test_saved_for_backward_is_within_the_promise(pooling, dropout):
+def test_saved_tensors_are_within_the_documented_size(pooling, dropout):
     model = medium(seq_pooling_type=pooling, net_dropout=dropout)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
@@ -77,7 +77,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-def test_no_matrix_of_events_by_events():
+def test_no_tensor_of_events_by_events():
     model = medium()
     with LargestTensor() as largest:
         model(full_rows()).sum().backward()

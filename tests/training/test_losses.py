@@ -1,4 +1,4 @@
-"""Losses for rare clicks: their optimum, their formula, and pairs across the parts of a batch."""
+"""Losses for rare clicks: optimum, formula, and pairs across micro-batches."""
 
 import lightning.pytorch as pl
 import numpy as np
@@ -50,7 +50,7 @@ def loss_of(name, **keys):
         ("focal", {"focal_gamma": 0.0}),
     ],
 )
-def test_the_best_constant_is_the_natural_log_odds(name, keys):
+def test_the_optimal_constant_is_the_log_odds(name, keys):
     label = torch.zeros(1000, dtype=torch.float64)
     label[:30] = 1
     z = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
@@ -69,7 +69,7 @@ def test_the_best_constant_is_the_natural_log_odds(name, keys):
     assert z.item() == pytest.approx(logit(0.03), abs=1e-3)
 
 
-def test_a_click_weighs_as_much_as_so_many_rows():
+def test_a_weighted_click_equals_repeated_rows():
     z, label = torch.tensor([0.3, -2.0]), torch.tensor([1.0, 0.0])
     loss = loss_of("weighted_bce", positive_weight=3.0)
     shifted = z + np.log(3)
@@ -77,7 +77,7 @@ def test_a_click_weighs_as_much_as_so_many_rows():
     assert loss.row_loss(z, label).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_focal_is_its_formula():
+def test_focal_matches_its_formula():
     z, label = torch.tensor([0.3, -2.0, 4.0]), torch.tensor([1.0, 0.0, 0.0])
     own = torch.where(label > 0.5, torch.sigmoid(z), 1 - torch.sigmoid(z))
     expected = (-((1 - own) ** 1.5) * torch.log(own)).sum()
@@ -85,7 +85,7 @@ def test_focal_is_its_formula():
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_pairs_are_every_click_with_every_non_click():
+def test_pair_loss_covers_every_click_and_non_click():
     z, label = torch.tensor([0.3, -2.0, 4.0, 1.0]), torch.tensor([1.0, 0.0, 0.0, 1.0])
     pairs = [(p, n) for p in (0, 3) for n in (1, 2)]
     expected = np.mean([np.log1p(np.exp(z[n] - z[p])) for p, n in pairs])
@@ -112,13 +112,13 @@ def trained(name, micro, dropout=0.5, **keys):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def test_pairs_span_the_parts_of_a_batch():
+def test_pairs_span_micro_batches():
     whole = trained("pairwise", 10**6, dropout=0.0)
     torch.testing.assert_close(trained("pairwise", 1, dropout=0.0), whole, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(trained("pairwise", 1, dropout=0.0, pairwise_weight=0.0), whole)
 
 
-def test_dropout_falls_alike_in_both_passes_over_a_batch():
+def test_both_passes_of_the_pairwise_loss_have_the_same_dropout():
     # Without pairs' weight only the second pass counts: it draws what a single pass draws.
     plain = trained("binary_crossentropy", 16)
     torch.testing.assert_close(trained("pairwise", 16, pairwise_weight=0.0), plain)

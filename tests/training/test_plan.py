@@ -11,7 +11,7 @@ from tossctr.training.plan import parse_bytes
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "plan.py"
 
 
-def test_planned_memory_is_near_what_training_takes():
+def test_planned_memory_is_close_to_measured_memory():
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a part of a process can be read on Linux only")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What makes training cheap leaves what is learnt as it is."""
+"""Optimisations of speed and memory do not change the quality of training."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "quality.py"
 
 
-def test_devices_of_speed_and_memory_change_no_result():
+def test_optimisations_do_not_change_quality():
     # Without dropout, whose draws differ, nothing but rounding does.
     command = [sys.executable, BENCHMARK, "--quick", "--json", "--set", "net_dropout=0"]
     command += ["--set", "batch_size=100"]

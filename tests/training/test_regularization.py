@@ -27,7 +27,7 @@ def test_other_text_is_refused(text):
         Penalty.parse(text, "net_regularizer")
 
 
-def test_gradient_is_that_of_the_written_loss():
+def test_gradient_matches_the_explicit_penalty():
     p = nn.Parameter(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
     untouched = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
     penalty = Penalty(l1=0.3, l2=0.7)

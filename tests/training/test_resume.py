@@ -1,4 +1,4 @@
-"""A training that was cut short ends as if it had not been, bit for bit."""
+"""An interrupted training resumes to the same weights, bit for bit."""
 
 import multiprocessing
 import os
@@ -109,7 +109,7 @@ def killed_at(monkeypatch, hook, at):
         ("on_validation_batch_start", 4),
     ],
 )
-def test_a_killed_training_ends_as_if_it_had_not_been(
+def test_a_killed_training_resumes_to_the_same_weights(
     data_root, tmp_path, monkeypatch, reference, hook, at
 ):
     with monkeypatch.context() as patch:
@@ -123,9 +123,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize(("hook", "at"), [("on_train_batch_end", 5), ("on_validation_end", 1)])
-def test_validations_inside_an_epoch_and_loader_processes(
-    data_root, tmp_path, monkeypatch, hook, at
-):
+def test_resuming_with_eval_steps_and_loader_processes(data_root, tmp_path, monkeypatch, hook, at):
     keys = ["eval_steps=3", "num_workers=1"]
     whole = outcome(fit(data_root, tmp_path / "whole", *keys))
     with monkeypatch.context() as patch:
@@ -137,7 +135,7 @@ def test_validations_inside_an_epoch_and_loader_processes(
     assert_same(fit(data_root, tmp_path / "run", *keys), whole)
 
 
-def test_killed_again_and_again(data_root, tmp_path, monkeypatch, reference):
+def test_resuming_after_several_kills(data_root, tmp_path, monkeypatch, reference):
     kills = 0
     for _ in range(9):
         with monkeypatch.context() as patch:
@@ -151,7 +149,7 @@ def test_killed_again_and_again(data_root, tmp_path, monkeypatch, reference):
     assert_same(run, reference)
 
 
-def test_a_torn_checkpoint_falls_back_to_the_one_before(
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(
     data_root, tmp_path, monkeypatch, reference, capsys
 ):
     with monkeypatch.context() as patch:
@@ -165,7 +163,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
     assert "trying the previous one" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_checkpoint_of_another_seed_is_passed_over(data_root, tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_of_another_seed_is_skipped(data_root, tmp_path, monkeypatch, capsys):
     """It was resumed in silence: the rows of one seed, the weights of another."""
     for name, seed in (("one", 1), ("two", 2)):
         with monkeypatch.context() as patch:
@@ -184,9 +182,7 @@ def test_a_checkpoint_of_another_seed_is_passed_over(data_root, tmp_path, monkey
 
 
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_start"])
-def test_a_signal_is_heeded_at_the_next_safe_point(
-    data_root, tmp_path, monkeypatch, reference, hook
-):
+def test_a_signal_stops_at_the_next_safe_point(data_root, tmp_path, monkeypatch, reference, hook):
     class Asking(StopSignal):
         pass
 
@@ -209,9 +205,7 @@ def test_a_signal_is_heeded_at_the_next_safe_point(
     assert_same(run, reference)
 
 
-def test_a_training_goes_on_where_the_project_has_been_moved(
-    data_root, tmp_path, monkeypatch, reference
-):
+def test_a_training_resumes_after_the_project_moved(data_root, tmp_path, monkeypatch, reference):
     """As where a notebook's disk is mounted somewhere else the next time."""
     started = []
     loaded = Checkpoints.on_load_checkpoint
@@ -231,7 +225,7 @@ def test_a_training_goes_on_where_the_project_has_been_moved(
     assert run.experiment.dataset.test_data == after / "test.parquet"
 
 
-def test_fresh_or_another_config_begins_anew(data_root, tmp_path, monkeypatch, reference):
+def test_fresh_or_another_config_starts_over(data_root, tmp_path, monkeypatch, reference):
     started = []
     loaded = Checkpoints.on_load_checkpoint
     monkeypatch.setattr(
@@ -253,7 +247,7 @@ def test_fresh_or_another_config_begins_anew(data_root, tmp_path, monkeypatch, r
     assert load_run(tmp_path / "a.1").experiment.training.seed != 3
 
 
-def test_a_finished_training_is_not_repeated_and_another_keeps_it(
+def test_a_finished_run_is_reused_and_kept_by_another_training(
     data_root, tmp_path, monkeypatch, capsys
 ):
     first = fit(data_root, tmp_path / "run", "epochs=1")
@@ -284,7 +278,7 @@ def test_a_changed_run_is_trained_again(data_root, tmp_path):
     assert (tmp_path / "run.1" / "model.safetensors").read_bytes() == b"damaged"
 
 
-def test_a_run_that_says_another_training_than_its_own_is_trained_again(data_root, tmp_path):
+def test_a_run_with_a_changed_fingerprint_is_trained_again(data_root, tmp_path):
     run = fit(data_root, tmp_path / "run", "epochs=1")
     file = run.folder / "made_from.json"
     text = file.read_text()
@@ -293,7 +287,7 @@ def test_a_run_that_says_another_training_than_its_own_is_trained_again(data_roo
     assert len(fit(data_root, tmp_path / "run", "epochs=2").metrics["history"]) == 2
 
 
-def test_folders_that_are_no_run_are_not_touched(data_root, tmp_path):
+def test_folders_that_are_not_runs_are_not_touched(data_root, tmp_path):
     def own(name):
         file = tmp_path / name / "thesis" / "draft.tex"
         file.parent.mkdir(parents=True)
@@ -338,7 +332,7 @@ class Steps:
         return step
 
 
-def test_killed_at_any_step_of_placing_a_run_nothing_is_lost(data_root, tmp_path, monkeypatch):
+def test_a_kill_while_a_run_is_placed_loses_nothing(data_root, tmp_path, monkeypatch):
     """From the last validation of a run over an earlier one."""
     fit(data_root, tmp_path / "before" / "run", "epochs=1")
     begun = []
@@ -392,7 +386,7 @@ def test_killed_at_any_step_of_placing_a_run_nothing_is_lost(data_root, tmp_path
     assert kill_at > 20
 
 
-def test_what_is_in_a_checkpoint_comes_back(tmp_path):
+def test_a_checkpoint_round_trips(tmp_path):
     tied = torch.arange(6.0)
     state = {
         "training": "this",
@@ -422,7 +416,7 @@ def test_a_changed_checkpoint_is_refused(tmp_path, at):
     assert newest_checkpoint(tmp_path, "this") is None
 
 
-def test_a_checkpoint_holds_no_objects(tmp_path):
+def test_a_checkpoint_refuses_arbitrary_objects(tmp_path):
     with pytest.raises(TypeError):
         write_checkpoint(tmp_path / "x", {"o": object()})
     assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def plain_attention(q, k, v, lengths, heads, causal):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_packed_is_plain_attention_within_rows(case, heads, causal):
+def test_packed_attention_matches_plain_attention_per_row(case, heads, causal):
     lengths = CASES[case]
     events = events_of(lengths)
     qkv = draw(events.count)
@@ -72,7 +72,7 @@ def test_gradients(causal):
     assert gradcheck(lambda q, k, v: packed_attention(q, k, v, slots, 2, causal=causal), qkv)
 
 
-def test_groups_hold_similar_lengths_and_bounded_scores(monkeypatch):
+def test_groups_have_similar_lengths_and_bounded_scores(monkeypatch):
     lengths = [1, 64, 60, 30, 29, 2, 64]
     events = events_of(lengths)
     shapes = [(g.rows, g.length, g.filled is None) for g in pad_in_groups(events, 2).groups]
@@ -85,7 +85,7 @@ def test_groups_hold_similar_lengths_and_bounded_scores(monkeypatch):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_padded_matches_plain_where_events_are_real(causal):
+def test_padded_attention_matches_plain_attention_for_real_events(causal):
     history = torch.tensor([0, 4, 2, 1])
     length = 5
     real = torch.arange(length) >= length - 1 - history[:, None]
@@ -102,7 +102,7 @@ def test_padded_matches_plain_where_events_are_real(causal):
         torch.testing.assert_close(found[0], qkv[2][0])
 
 
-def test_dropout_drops_weights_and_keeps_their_mean():
+def test_dropout_preserves_the_mean_weight():
     events = events_of([300, 300])
     q = torch.zeros(600, 2)
     v = torch.ones(600, 2)

@@ -1,4 +1,4 @@
-"""The CPU's own attention, in float32, against a plain softmax in float64, row by row."""
+"""The CPU kernel in float32 against a plain softmax in float64, row by row."""
 
 import pytest
 import torch
@@ -46,12 +46,12 @@ def test_any_head_width(heads, head_width, causal):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_lengths_around_the_blocks_borders(causal):
+def test_lengths_around_block_boundaries(causal):
     lengths = [n + d for n in (16, QUERIES, KEYS, 2 * KEYS) for d in (-1, 0, 1)] + [1, 501]
     check(*packed(lengths, 2, 24), lengths, 2, causal)
 
 
-def test_scores_far_from_zero_neither_overflow_nor_vanish():
+def test_large_scores_do_not_overflow():
     lengths = [130, 3]
     qkv, offsets = packed(lengths, 1, 8, factor=1.0)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_scores_far_from_zero_neither_overflow_nor_vanish():
     check(qkv, offsets, lengths, 1, causal=False, atol=1e-3)
 
 
-def test_threads_change_no_bit(monkeypatch):
+def test_results_do_not_depend_on_threads(monkeypatch):
     lengths = [40, 3, 200, 1, 1, 77, 90, 12, 64]
     qkv, offsets = packed(lengths, 2, 24)
     results = []

@@ -31,7 +31,7 @@ BATCH = Batch(
 ALL = ("a", "x", "y.z", "w", "items", "h", "xs")
 
 
-def test_columns_side_by_side_in_the_order_named():
+def test_columns_are_concatenated_in_the_order_named():
     e = FieldEmbedding(FEATURES, ALL, 4)
     names = ("w", "items", "y.z", "x", "a")
     assert e.widths(names) == [2, 3, 4, 4, 4]
@@ -45,7 +45,7 @@ def test_columns_side_by_side_in_the_order_named():
     assert e.rows(BATCH, ()).shape == (2, 0)
 
 
-def test_sequences_share_the_table_or_vector_they_name():
+def test_sequences_use_the_shared_table_or_vector():
     e = FieldEmbedding(FEATURES, ALL, 4)
     h, xs = e.events(BATCH, ("h", "xs")).split(4, dim=1)
     torch.testing.assert_close(h, e.table("a").weight[[4, 0, 1]])
@@ -56,7 +56,7 @@ def test_sequences_share_the_table_or_vector_they_name():
     assert apart.table("h") is not apart.table("a")
 
 
-def test_padding_row_is_zero_and_stays_so():
+def test_the_padding_row_stays_zero():
     e = FieldEmbedding(FEATURES, ALL, 4)
     (e.events(BATCH, ("h",)).sum() + e.rows(BATCH, ("a",)).sum()).backward()
     assert e.table("a").weight[0].eq(0).all()
@@ -74,7 +74,7 @@ def test_padding_row_is_zero_and_stays_so():
         (Field(name="h", type="sequence", vocab_size=5, share_embedding="t"), "cannot share"),
     ],
 )
-def test_sharing_that_does_not_fit_is_refused(field, message):
+def test_invalid_sharing_is_refused(field, message):
     first = Field(name="a", type="categorical", vocab_size=5)
     features = feature_map(first, Field(name="t", type="time"), field)
     with pytest.raises(UserError, match=message):

@@ -86,13 +86,13 @@ def final(block, x):
     [crossnet, crossnetv2, crossnet_mix, autoint, destine, final],
     ids=lambda f: f.__name__,
 )
-def test_block_is_its_formula(block_of, x, formula):
+def test_blocks_match_their_formula(block_of, x, formula):
     interaction = block_of(formula.__name__).eval()
     expected = torch.stack([formula(interaction.block, event) for event in x])
     torch.testing.assert_close(interaction(x), expected)
 
 
-def test_none_leaves_events_alone(block_of, x):
+def test_none_is_the_identity(block_of, x):
     assert torch.equal(block_of("none")(x), x)
 
 
@@ -101,7 +101,7 @@ def test_attention_over_fields_needs_equal_widths():
         Interaction("autoint", [4, 2], 1, 0.0)
 
 
-def test_autoint_with_more_heads_keeps_them_apart(randomise):
+def test_autoint_heads_are_independent(randomise):
     layer = AutoIntLayer(WIDTH, 6, num_heads=2, layer_norm=False).double()
     randomise(layer)
     x = torch.randn(FIELDS, WIDTH, dtype=torch.float64)
@@ -113,7 +113,7 @@ def test_autoint_with_more_heads_keeps_them_apart(randomise):
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
 @pytest.mark.parametrize("name", ["crossnetv2", "crossnet", "autoint", "none"])
-def test_what_events_share_is_crossed_once_a_row(block_of, name, layers):
+def test_forward_shared_matches_forward(block_of, name, layers):
     interaction = block_of(name, layers)
     events = Events(torch.tensor([0, 2, 3, 7]), 7, 4)
     generator = torch.Generator().manual_seed(0)

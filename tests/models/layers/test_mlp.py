@@ -26,7 +26,7 @@ def test_one_activation_for_each_layer():
         MLP(3, (4, 2), activations=("tanh",))
 
 
-def test_dice_by_its_formula():
+def test_dice_matches_its_formula():
     x = torch.randn(50, 3, dtype=torch.float64)
     dice = Dice(3).double()
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_dice_by_its_formula():
     torch.testing.assert_close(dice(x), p * x + dice.alpha * (1 - p) * x)
 
 
-def test_batch_norm_copes_with_one_row_and_none():
+def test_batch_norm_accepts_one_row_and_none():
     norm = BatchNorm(3)
     many = torch.randn(20, 3) * 3 + 1
     expected = (many - many.mean(0)) / (many.var(0, unbiased=False) + norm.eps).sqrt()

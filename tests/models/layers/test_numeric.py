@@ -1,4 +1,4 @@
-"""Embeddings of numbers against a plain loop, and in each model that has numbers."""
+"""Embeddings of numbers against a plain loop, and in each model."""
 
 import math
 from pathlib import Path
@@ -29,7 +29,7 @@ def come_through(x, t):
     return (x - low) / (high - low)
 
 
-def test_piecewise_is_the_papers():
+def test_piecewise_matches_the_paper():
     module = PiecewiseLinear(3, 5)
     got = module(X, [2, 0])
     for b in range(3):
@@ -39,7 +39,7 @@ def test_piecewise_is_the_papers():
             torch.testing.assert_close(got[b, m], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_periodic_is_the_papers():
+def test_periodic_matches_the_paper():
     module = Periodic(3, 5)
     got = module(X, [2, 0])
     for b in range(3):
@@ -51,7 +51,7 @@ def test_periodic_is_the_papers():
 
 
 @pytest.mark.parametrize("numeric", ["linear", "piecewise", "periodic"])
-def test_fields_and_events_that_share_have_one_curve(numeric):
+def test_shared_fields_and_sequences_have_one_embedding(numeric):
     features = FeatureMap(
         dataset_id="d",
         label="y",
@@ -81,7 +81,7 @@ def test_fields_and_events_that_share_have_one_curve(numeric):
 @pytest.mark.parametrize(
     "expid", ["FESeq", "BST", "DIN", "SASRec", "DeepFM", "DCNv2", "DCNv2Seq", "AutoInt"]
 )
-def test_every_model_takes_it(expid, numeric):
+def test_every_model_accepts_numeric_embeddings(expid, numeric):
     plain, other = (
         load_experiment(CONFIGS, f"{expid}_toy", [f"numeric_embedding={kind}"])
         for kind in ("linear", numeric)

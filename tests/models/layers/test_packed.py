@@ -22,12 +22,12 @@ def packed(width=3):
     return x.requires_grad_()
 
 
-def test_age_counts_the_events_that_follow():
+def test_age_counts_later_events():
     assert EVENTS.age.tolist() == [1, 0, 0, 3, 2, 1, 0]
     assert EVENTS.row.tolist() == [0, 0, 1, 2, 2, 2, 2]
 
 
-def test_target_comes_last_in_each_row():
+def test_the_target_is_appended_to_each_row():
     history = Ragged(torch.tensor([10, 20, 21, 22]), torch.tensor([0, 1, 1, 4]), 3)
     events = with_target(history)
     target = torch.tensor([1, 2, 3])
@@ -65,14 +65,14 @@ def test_sum_of_scalars():
     torch.testing.assert_close(segment_sum(x, EVENTS), expected)
 
 
-def test_softmax_per_row_even_of_huge_scores():
+def test_softmax_per_row_of_large_scores():
     scores = torch.tensor([800.0, 801, -900, 1, 2, 3, 4], dtype=torch.float64)
     expected = torch.cat([r.softmax(0) for r in scores.split(LENGTHS)])
     torch.testing.assert_close(segment_softmax(scores, EVENTS), expected)
     assert gradcheck(lambda s: segment_softmax(s, EVENTS), packed()[:, 0])
 
 
-def test_padding_has_no_part_in_mean_and_softmax():
+def test_mean_and_softmax_ignore_padding():
     real = torch.tensor([False, True, True, False, False, True, True])
     events = Events(EVENTS.offsets, 7, 4, real)
     x = packed()

@@ -1,4 +1,4 @@
-"""Every way to run a Transformer block gives the same events and the same gradients."""
+"""All execution modes of a Transformer give the same output and gradients."""
 
 import copy
 
@@ -48,7 +48,7 @@ def assert_same(found, expected, **tolerance):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_fused_block_is_its_modules(causal, dropout):
+def test_the_fused_block_matches_its_modules(causal, dropout):
     block = TransformerBlock(12, 2, causal=causal, net_dropout=dropout)
     x = draw(block)
     modules = copy.deepcopy(block)
@@ -64,7 +64,7 @@ def test_the_fused_block_is_its_modules(causal, dropout):
     assert_same(found, by_module, atol=2e-5, rtol=1e-4)
 
 
-def test_fused_blocks_are_those_in_double_precision():
+def test_fused_blocks_match_double_precision():
     fused = Transformer(12, 2, layers=2)
     x = draw(fused)
     exact = copy.deepcopy(fused).double()
@@ -78,7 +78,7 @@ def test_fused_blocks_are_those_in_double_precision():
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
 @pytest.mark.parametrize("options", [{}, {"causal": True}, {"layer_norm": False}])
-def test_the_last_events_alone_are_those_of_all(options, layers):
+def test_last_only_matches_the_full_output(options, layers):
     transformer = Transformer(12, 3, layers=layers, **options).double()
     x = draw(transformer).double()
     assert_same(
@@ -89,7 +89,7 @@ def test_the_last_events_alone_are_those_of_all(options, layers):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("last_only", [False, True])
-def test_checkpointing_changes_nothing(dtype, last_only):
+def test_checkpointing_does_not_change_gradients(dtype, last_only):
     transformer = Transformer(12, 2, layers=2, net_dropout=0.3).to(dtype)
     x = draw(transformer).to(dtype)
     results = []
