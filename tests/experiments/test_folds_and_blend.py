@@ -28,6 +28,7 @@ from tossctr.experiments.train import train_in_folds, train_recipe
 from tossctr.inference.calibrator import calibrator_of
 from tossctr.inference.predict import predict_rows
 from tossctr.metrics.registry import evaluate
+from tossctr.metrics.uncertainty import MeanStd
 from tossctr.pipeline.submit import submit
 from tossctr.pipeline.train import train_experiment
 from tossctr.training.networks import Networks
@@ -53,16 +54,21 @@ def blended(folds, data):
 
 
 def test_every_row_is_predicted_by_the_run_that_held_it_out(folds, experiment):
-    scorer = folds["DCNv2_toy"]
-    held = scorer.held_out(CPU)
+    predictor = folds["DCNv2_toy"]
+    held = predictor.held_out(CPU)
     rows = prepare(experiment("DCNv2_toy").dataset).train
     np.testing.assert_array_equal(held.label, rows.label)
     np.testing.assert_array_equal(held.row, np.arange(len(rows)))
-    ours = [predict_rows(run, rows, device=CPU) for run in scorer.members[0]]
+    ours = [predict_rows(run, rows, device=CPU) for run in predictor.members[0]]
     for k, of_run in enumerate(ours):
         np.testing.assert_allclose(held.logit[held.fold == k], of_run[held.fold == k], rtol=1e-5)
         assert not np.allclose(held.logit[held.fold != k], of_run[held.fold != k])
-    assert pq.read_schema(scorer.folder / "oof.parquet").names == ["row", "label", "logit", "fold"]
+    assert pq.read_schema(predictor.folder / "oof.parquet").names == [
+        "row",
+        "label",
+        "logit",
+        "fold",
+    ]
 
 
 def test_finished_folds_are_reused_and_missing_ones_trained(folds, experiment, monkeypatch):
@@ -183,15 +189,15 @@ def test_a_recipe_blends_folds_and_reuses_finished_ones(
     recipe = Recipe("mix", tuple(map(experiment, MODELS)), 2, "stratified", (1,))
     trained = []
     monkeypatch.setattr(folding, "train", lambda *a, **k: trained.append(1))
-    scorer = train_recipe(recipe, CPU)  # reuses the folds
+    predictor = train_recipe(recipe, CPU)  # reuses the folds
     assert not trained
-    assert scorer.folder == data / "runs" / "mix"
-    assert len(scorer.members) == len(MODELS)
+    assert predictor.folder == data / "runs" / "mix"
+    assert len(predictor.members) == len(MODELS)
     by_hand = blend(folds, tmp_path / "by_hand", CPU)
-    assert scorer.held_out_metrics == evaluate(*_held(tmp_path / "by_hand"))
-    assert by_hand.combination == scorer.combination
-    assert (scorer.folder / "calibration_competition_score.json").is_file()
-    shutil.rmtree(scorer.folder)  # other tests count the folders
+    assert predictor.held_out_metrics == evaluate(*_held(tmp_path / "by_hand"))
+    assert by_hand.combination == predictor.combination
+    assert (predictor.folder / "calibration_competition_score.json").is_file()
+    shutil.rmtree(predictor.folder)  # other tests count the folders
 
 
 def _held(folder):
@@ -200,21 +206,22 @@ def _held(folder):
 
 
 def test_predictions_of_folds_are_the_mean_of_their_logits(folds, data):
-    scorer = folds["DCNv2_toy"]
+    predictor = folds["DCNv2_toy"]
     test = data / "test.parquet"
-    whole = np.concatenate([p.logit for p in scorer.logits(test, device=CPU)])
+    whole = np.concatenate([p.logit for p in predictor.logits(test, device=CPU)])
     each = [
-        np.concatenate([p.logit for p in run.logits(test, device=CPU)]) for run in scorer.members[0]
+        np.concatenate([p.logit for p in run.logits(test, device=CPU)])
+        for run in predictor.members[0]
     ]
     np.testing.assert_allclose(whole, np.mean(each, axis=0), rtol=1e-6)
 
 
 def test_a_blend_combines_the_predictions_of_its_members(blended, folds, data, tmp_path):
     folder, result = blended
-    scorer = load_predictor(folder)
+    predictor = load_predictor(folder)
     output = tmp_path / "out.csv"
-    chosen = calibrator_of(scorer, "competition_score", CPU)
-    submit(scorer, data=None, sample=None, output=output, device=CPU)
+    chosen = calibrator_of(predictor, "competition_score", CPU)
+    submit(predictor, data=None, sample=None, output=output, device=CPU)
     test = data / "test.parquet"
     each = [np.concatenate([p.logit for p in f.logits(test, device=CPU)]) for f in folds.values()]
     expected = expit(chosen(np.array(result.combination.weights) @ np.stack(each)))
@@ -225,19 +232,19 @@ def test_a_blend_combines_the_predictions_of_its_members(blended, folds, data, t
 def test_a_calibration_that_was_tampered_with_is_fit_again(blended, capsys):
     """A shift of -30 would make every probability 1."""
     folder, _ = blended
-    scorer = load_predictor(folder)
-    chosen = calibrator_of(scorer, "competition_score", CPU)
+    predictor = load_predictor(folder)
+    chosen = calibrator_of(predictor, "competition_score", CPU)
     file = folder / "calibration_competition_score.json"
     written = file.read_text()
     capsys.readouterr()
-    assert calibrator_of(scorer, "competition_score", CPU) == chosen
+    assert calibrator_of(predictor, "competition_score", CPU) == chosen
     assert "again" not in capsys.readouterr().err
     content = json.loads(written)
     del content["sha256"]
     content["calibrator"]["shift"] = -30.0
     for changed in (json.dumps(sealed(content)), "[]", "[" * 100_000, '{"version": 1}'):
         file.write_text(changed)
-        assert calibrator_of(scorer, "competition_score", CPU) == chosen
+        assert calibrator_of(predictor, "competition_score", CPU) == chosen
         assert json.loads(file.read_text()) == json.loads(written)
 
 
@@ -269,7 +276,7 @@ def test_the_leaderboard_lists_all_and_leaves_out_damaged_folders(blended, folds
     assert fold.megabytes == pytest.approx(2 * single.megabytes, rel=0.01)
     assert single.score > single.metrics["competition_score"]  # WLL at the natural prior is bad
     about = json.loads((root / "DCNv2_toy.folds" / "folds.json").read_text())
-    assert fold.cross_validated["AUC"] == about["cross_validated"]["AUC"]
+    assert fold.cross_validated["AUC"] == MeanStd(**about["cross_validated"]["AUC"])
     kept = root / "DCNv2_toy" / "calibration_competition_score.json"
     text, digits = kept.read_text(), str(single.score)
     assert text.count(digits) == 1
@@ -351,20 +358,23 @@ def test_the_gain_of_a_blend_is_out_of_fold(tmp_path, folds):
     rng = np.random.default_rng(0)
     label = (rng.random(20_000) < 0.05).astype(np.float32)
     logits = members_of(rng, label, [2.0, 2.0])
-    scorers = {}
+    predictors = {}
     for name, z in (("a", logits[0]), ("b", logits[1]), ("copy", logits[0])):
         shutil.copytree(folds["DCNv2_toy"].folder, tmp_path / name)
         held = HeldOut(
             np.arange(len(z)), label, z, 0.05, "train", (np.arange(len(z)) % 4).astype(np.int16)
         )
         write_held_out(tmp_path / name / "oof.parquet", held)
-        scorers[name] = Folds(tmp_path / name, folds["DCNv2_toy"].runs, {})
+        predictors[name] = Folds(tmp_path / name, folds["DCNv2_toy"].runs, {})
     gain = blend(
-        {n: scorers[n] for n in "ab"}, tmp_path / "x", CPU, objective="competition_score"
+        {n: predictors[n] for n in "ab"}, tmp_path / "x", CPU, objective="competition_score"
     ).gain["competition_score"]
     assert gain.mean > 4 * gain.error > 0
     same = blend(
-        {n: scorers[n] for n in ("a", "copy")}, tmp_path / "y", CPU, objective="competition_score"
+        {n: predictors[n] for n in ("a", "copy")},
+        tmp_path / "y",
+        CPU,
+        objective="competition_score",
     )
     assert abs(same.gain["competition_score"].mean) < 1e-6
 

@@ -50,13 +50,13 @@ FOLDS = {
 
 def changed(content, path, value):
     content = copy.deepcopy(content)
-    place = content
+    parent = content
     for key in path[:-1]:
-        place = place[key]
+        parent = parent[key]
     if value is None:
-        del place[path[-1]]
+        del parent[path[-1]]
     else:
-        place[path[-1]] = value
+        parent[path[-1]] = value
     return content
 
 

@@ -103,7 +103,7 @@ def leaderboard(root: Root = ROOT, as_json: AsJson = False) -> None:
             e.name, e.kind, e.model, e.config, e.data, ",".join(map(str, e.seeds)),
             AIMS[e.objective].metric, "-" if e.score is None else f"{e.score:.6f}",
             f"{e.metrics['AUC']:.6f}", f"{e.metrics['AP']:.6f}",
-            "-" if ap is None else f"{ap['mean']:.4f} ± {ap['std']:.4f}",
+            "-" if ap is None else f"{ap.mean:.4f} ± {ap.std:.4f}",
             "-" if e.rows_per_s is None else f"{e.rows_per_s:,.0f}", f"{e.megabytes:.1f}",
         )  # fmt: skip
     print_table(table)

@@ -92,6 +92,7 @@ def compare(
     for expid in {e.dataset.dataset_id: expid for expid, e in experiments.items()}.values():
         run_command("prepare", "--expid", expid, "--config", str(config), *_set(given[expid]))
 
+    gpu_option = [] if gpu is None else ["--gpu", str(gpu)]
     runs: dict[str, list[Path]] = {expid: [] for expid in experiments}
     for seed in seeds:
         root = folder.resolve() / f"seed_{seed}"
@@ -102,7 +103,7 @@ def compare(
             if not _is_finished(root / expid, wanted):
                 say(f"{expid}, seed {seed}")
                 run_command(
-                    "train", "--expid", expid, "--config", str(config), *_set(chosen), *_gpu(gpu)
+                    "train", "--expid", expid, "--config", str(config), *_set(chosen), *gpu_option
                 )
             runs[expid].append(root / expid)
 
@@ -220,10 +221,6 @@ def run_command(*arguments: str) -> None:
     )
     if done.returncode:
         raise UserError(f"tossctr {' '.join(arguments[:3])} failed", remedy="see the lines above")
-
-
-def _gpu(gpu: int | None) -> list[str]:
-    return [] if gpu is None else ["--gpu", str(gpu)]
 
 
 def _set(overrides: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import os
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from tossctr.experiments.marker import BLEND_MARKER, FOLDS_MARKER, read_blend, r
 from tossctr.folders import is_made, is_unfinished
 from tossctr.location import resolved
 from tossctr.metrics.registry import default_metrics
+from tossctr.metrics.uncertainty import MeanStd
 from tossctr.progress import say
 from tossctr.runs.marker import RunMarker, TrainingMetrics
 
@@ -57,8 +58,8 @@ class Entry:
         metrics: before calibration: of a run on its validation split, else out of fold.
         objective: of the data set, or of the blend.
         score: the objective's metric after cross-fitted calibration; None if not calibrated.
-        cross_validated: of folds, mean and standard deviation of the metrics over folds; of a
-            blend, of its scores after calibration; None for a run.
+        cross_validated: of folds, the metrics over folds; of a blend, its scores after calibration
+            over folds; None for a run.
         rows_per_s: training throughput, mean over folds; None for a blend.
         megabytes: size of all weights.
     """
@@ -72,7 +73,7 @@ class Entry:
     metrics: Mapping[str, float]
     objective: Objective
     score: float | None
-    cross_validated: Mapping[str, Mapping[str, float]] | None
+    cross_validated: Mapping[str, MeanStd] | None
     rows_per_s: float | None
     megabytes: float
 
@@ -115,7 +116,6 @@ def _of_blend(marker: Path, name: str) -> Entry:
     # A member is never a blend, which could contain itself.
     paths = [verified(resolved(marker.parent / m.marker), m.sha256) for m in about.members]
     members = [_entry(path, Path("/")) for path in paths]
-    scores = about.methods[about.combination.method]
     return Entry(
         name=name,
         kind="blend",
@@ -126,7 +126,7 @@ def _of_blend(marker: Path, name: str) -> Entry:
         metrics=about.metrics,
         objective=about.objective,
         score=_score(marker.parent, OUT_OF_FOLD, about.objective, about.metrics),
-        cross_validated={key: asdict(found) for key, found in scores.items()},
+        cross_validated=about.methods[about.combination.method],
         rows_per_s=None,
         megabytes=sum(m.megabytes for m in members),
     )
@@ -145,7 +145,7 @@ def _of_folds(marker: Path, name: str) -> Entry:
         seeds=about.seeds,
         metrics=about.metrics,
         score=_score(marker.parent, OUT_OF_FOLD, runs[0].objective, about.metrics),
-        cross_validated={key: asdict(found) for key, found in about.cross_validated.items()},
+        cross_validated=about.cross_validated,
         rows_per_s=statistics.fmean(run.rows_per_s or 0.0 for run in runs),
         megabytes=sum(run.megabytes for run in runs),
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from tossctr.families.registry import family_of
 from tossctr.inference.predict import FittedModel
-from tossctr.metrics.registry import METRICS, default_metrics, find_metric, is_metric
+from tossctr.metrics.registry import METRICS, default_metrics
 from tossctr.report.distributions import Distributions
 from tossctr.report.run_report import RunReport
 from tossctr.training.folder import WEIGHTS
@@ -64,7 +64,7 @@ def metrics_of(report: RunReport) -> dict[str, str]:
 
 def _concerns(report: RunReport, name: str) -> bool:
     """Whether a metric is shown: class-balanced ones only if the objective is one of them."""
-    return report.aim.balanced or not (is_metric(name) and find_metric(name).class_balanced)
+    return report.aim.balanced or not (name in METRICS and METRICS[name].class_balanced)
 
 
 def history(report: RunReport) -> Table:
