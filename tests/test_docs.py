@@ -250,7 +250,9 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
         name: (site / name / "index.html").read_text("utf-8")
         for name in ("configuration", "commands", "api")
     }
-    assert "share of non-clicks drawn each epoch" in page["configuration"]  # a comment of a field
+    assert (
+        "share of non-clicks sampled in each epoch" in page["configuration"]
+    )  # a comment of a field
     assert all(f"tossctr {name}" in page["commands"] for name in EXAMPLES)
     assert "load_experiment" in page["api"]
 

@@ -128,14 +128,14 @@ MODEL_MISTAKES = [
     (
         "epochs: 5",
         "feature_specs: {city: {}}",
-        "model_config.yaml: small.feature_specs has no counterpart here (found {'city': {}}); "
-        "declare the columns under feature_cols, with active: false for those to leave out",
+        "model_config.yaml: small.feature_specs is not supported (found {'city': {}}); "
+        "declare the columns under feature_cols, and unused ones with active: false",
     ),
     (
         "epochs: 5",
         "every_x_epochs: 0.5",
-        "model_config.yaml: small.every_x_epochs has no counterpart here (found 0.5); give "
-        "eval_steps, the optimiser steps between two validations",
+        "model_config.yaml: small.every_x_epochs is not supported (found 0.5); give "
+        "eval_steps, the optimizer steps between two validations",
     ),
     (
         "epochs: 5",
@@ -146,8 +146,8 @@ MODEL_MISTAKES = [
     (
         "    epochs: 5\n",
         "    epochs: 5\n    target_field: city\n",
-        "model_config.yaml: line 11: target_field is given twice (first on line 8); keep one of "
-        "the two",
+        "model_config.yaml: line 11: target_field occurs twice (first on line 8); keep one of the "
+        "two",
     ),
     (
         "epochs: 5",
@@ -262,8 +262,8 @@ DATASET_MISTAKES = [
     (
         "name: history,",
         "name: history, preprocess: f(x),",
-        "dataset_config.yaml: shop.feature_cols[history].preprocess has no counterpart here "
-        "(found 'f(x)'); write the wanted value into a column of the file",
+        "dataset_config.yaml: shop.feature_cols[history].preprocess is not supported "
+        "(found 'f(x)'); write the preprocessed value to a column of the file",
     ),
     (
         "shop:\n",
@@ -298,7 +298,7 @@ def test_a_mistake_in_dataset_config(
         ),
         (  # found there too: it overflowed in the first table
             f"max_len={10**20}",
-            f"model_config.yaml: small is not valid: max_len is larger than any size: {10**20}",
+            f"model_config.yaml: small is not valid: max_len is too large: {10**20}",
         ),
         (
             "valid_split.fractoin=0.2",
@@ -307,7 +307,7 @@ def test_a_mistake_in_dataset_config(
         ),
         (
             "epochs.first=1",
-            "--set: small.epochs has no part first (found 5); set epochs as a whole",
+            "--set: small.epochs has no key first (found 5); set epochs itself",
         ),
         (
             "metrics=[AUC",
@@ -331,9 +331,7 @@ def test_an_unknown_experiment(config_dir: Path) -> None:
 
 def test_a_missing_file(config_dir: Path) -> None:
     (config_dir / "dataset_config.yaml").unlink()
-    assert line(config_dir) == (
-        "dataset_config.yaml: no such file; name the folder that holds it with --config"
-    )
+    assert line(config_dir) == ("dataset_config.yaml: no such file; give its folder with --config")
 
 
 def test_an_id_in_two_files(config_dir: Path) -> None:

@@ -51,18 +51,18 @@ def test_the_directions_are_those_of_better_predictions(name):
     [
         (
             ["monitor={AUC: 1, logloss: 1}"],
-            "--set: small.monitor is not valid: adds metrics that are better large to ones that "
-            "are better small (found {'AUC': 1.0, 'logloss': 1.0}); write {AUC: 1, logloss: -1}",
+            "--set: small.monitor is not valid: mixes metrics to maximize and metrics to "
+            "minimize (found {'AUC': 1.0, 'logloss': 1.0}); write {AUC: 1, logloss: -1}",
         ),
         (
             ["monitor=logloss", "monitor_mode=max"],
-            "--set: small.monitor_mode is not valid: contradicts monitor, which is better small: "
-            "logloss (found 'max'); leave monitor_mode out: the metrics say which way is better",
+            "--set: small.monitor_mode is not valid: contradicts monitor, which is better if "
+            "small: logloss (found 'max'); remove monitor_mode: the metrics determine it",
         ),
         (
             ["monitor={AUC: 0}"],
-            "--set: small.monitor is not valid: weighs no metric (found {'AUC': 0.0}); give a "
-            "metric the weight 1",
+            "--set: small.monitor is not valid: is empty or has only zero weights (found "
+            "{'AUC': 0.0}); give a metric the weight 1",
         ),
         (["monitor=3"], "--set: small.monitor must be a mapping (found 3)"),
     ],

@@ -34,7 +34,7 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(
         ("small: {learning_rate: 1." + "0" * 5_000 + "}", "a number of 5,002 characters"),
         ("small: &a [*a]", "line 1: *a contains itself"),
         ("small: &a {<<: *a}", "*a contains itself"),
-        ("#" * (MAX_BYTES + 1), "is larger than the 2,097,152 bytes"),
+        ("#" * (MAX_BYTES + 1), "is larger than 2,097,152 bytes"),
     ],
 )
 def test_a_bomb_is_one_line(tmp_path: Path, text: str, problem: str) -> None:
@@ -82,7 +82,7 @@ def test_keys_are_names_as_they_are_written(tmp_path: Path) -> None:
     [
         ("14", 'must be text (found 14); put it in quotes: "14"'),
         ("2024-01-01", "must be text (found '2024-01-01'); put it in quotes: \"2024-01-01\""),
-        ("on", "must be text (found True); put it in quotes: without them yes, no, on, off"),
+        ("on", "must be text (found True); put it in quotes: unquoted yes, no, on, off"),
         ("1.5", 'must be text (found 1.5); put it in quotes: "1.5"'),
     ],
 )
@@ -108,7 +108,7 @@ def test_other_libraries_names_are_understood(config_dir: Path, given: str, mean
 
 
 def test_a_key_like_none_is_not_to_be_removed(config_dir: Path) -> None:
-    with pytest.raises(UserError, match=r"--set: qqq is not a known key.*see the keys in"):
+    with pytest.raises(UserError, match=r"--set: qqq is not a known key.*see model_config"):
         load_experiment(config_dir, "small", ["qqq=1"])
 
 

@@ -429,7 +429,7 @@ def test_what_an_encoded_data_set_lacks_is_named(
 
     pretrained = {**TWO, "features": [{"item": {"type": "embedding", "pretrain_dim": 2}}]}
     (folder / "feature_map.json").write_text(json.dumps(pretrained))
-    assert "has no counterpart" in failing()
+    assert "is not supported" in failing()
     (folder / "feature_map.json").write_text("[]")
     assert "feature_map.json" in failing()
     (folder / "feature_map.json").unlink()
@@ -502,7 +502,7 @@ def test_an_export_replaces_only_exports(
         assert export(data, dataset, folder, form) == rows
     vocabulary = folder / "feature_vocab.json"
     vocabulary.write_text("{}")  # beside files of an export, and yet the user's
-    with pytest.raises(UserError, match=r"feature_vocab\.json: is there, and not as TossCTR"):
+    with pytest.raises(UserError, match=r"feature_vocab\.json: exists, and TossCTR did not"):
         export(data, dataset, folder, form)
     assert vocabulary.read_text() == "{}"
 

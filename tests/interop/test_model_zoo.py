@@ -251,13 +251,13 @@ def test_keys_that_would_do_nothing_are_named_once(zoo, tmp_path, capsys):
     ("changed", "said"),
     [
         ({"metrics": ["gAUC"]}, "is not valid: names gAUC, which needs groups; give group_id"),
-        ({"task": "regression"}, "x.task has no counterpart here (found 'regression'); models"),
+        ({"task": "regression"}, "x.task is not supported (found 'regression'); models"),
         ({"monitor": "logloss", "monitor_mode": "max"}, "x.monitor_mode is not valid: contradicts"),
         ({"metrics": ["NDCG(k=0)"]}, "names an unknown metric"),
         ({"group_id": "price"}, "group_id is not a feature of type meta or categorical"),
-        ({"use_features": ["item"]}, "use_features has no counterpart here"),
-        ({"feature_specs": [{"name": "item"}]}, "feature_specs has no counterpart here"),
-        ({"every_x_epochs": 2}, "every_x_epochs has no counterpart here"),
+        ({"use_features": ["item"]}, "use_features is not supported"),
+        ({"feature_specs": [{"name": "item"}]}, "feature_specs is not supported"),
+        ({"every_x_epochs": 2}, "every_x_epochs is not supported"),
         ({"embedding_dropout": 0.1}, "embedding_dropout is not a known key"),
     ],
 )

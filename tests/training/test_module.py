@@ -314,5 +314,7 @@ def test_adamw_decays_as_configured(given, decay):
 
 
 def test_weight_decay_without_adamw_is_refused():
-    with pytest.raises(UserError, match="weight_decay: is adamw's, and the optimizer is adam"):
+    with pytest.raises(
+        UserError, match="weight_decay: is only for adamw, and the optimizer is adam"
+    ):
         TrainingConfig(weight_decay=0.1)

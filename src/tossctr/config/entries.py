@@ -1,4 +1,4 @@
-"""Entries of the YAML files by id, and what experiments and data sets share in reading them."""
+"""Read entries of the YAML files by id: experiments and data sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tossctr.config.fuxictr import Dialect
-from tossctr.config.messages import Place, refuse_unknown, suggestion
+from tossctr.config.messages import ErrorContext, refuse_unknown, suggestion
 from tossctr.config.yaml_file import read_mapping
 from tossctr.errors import UserError
 from tossctr.location import Location
@@ -17,15 +17,18 @@ from tossctr.progress import say
 def read_entry(
     config_dir: Path, name: str, entry_id: str
 ) -> tuple[Path, dict[str, Any], frozenset[str]]:
-    """The file that holds an entry, the entry's keys over those of `Base`, and which are its own.
+    """Read an entry, with the keys of `Base` as defaults.
 
     Args:
         config_dir: folder of `<name>.yaml`, of `<name>/*.yaml`, or of both.
         name: model_config or dataset_config.
-        entry_id: a key at the top level of one of these files.
+        entry_id: a top-level key of one of these files.
+
+    Returns:
+        Its file, its keys and values, and the keys that are not from `Base`.
 
     Raises:
-        UserError: no such file or entry, the same id in two files, not a mapping.
+        UserError: no such file or entry, the same id twice, or not a mapping.
     """
     files, found = _entries(config_dir, name)
     base = found.pop("Base", (files[0], None))
@@ -42,7 +45,7 @@ def read_entry(
 
 
 def entry_ids(config_dir: Path, name: str) -> list[str]:
-    """Every id that `read_entry` knows, file by file in the order written."""
+    """All ids, in the order of the files."""
     return [key for key in _entries(config_dir, name)[1] if key != "Base"]
 
 
@@ -50,9 +53,7 @@ def _entries(config_dir: Path, name: str) -> tuple[list[Path], dict[str, tuple[P
     single, folder = config_dir / f"{name}.yaml", config_dir / name
     files = [single] * single.is_file() + sorted(folder.glob("*.yaml"))
     if not files:
-        raise UserError(
-            "no such file", file=single, remedy="name the folder that holds it with --config"
-        )
+        raise UserError("no such file", file=single, remedy="give its folder with --config")
     found: dict[str, tuple[Path, Any]] = {}
     for file in files:
         for key, value in read_mapping(file).items():
@@ -68,25 +69,26 @@ def _mapping(key: str, file: Path, value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise Place(file, key).error("", "must be a mapping of keys to values", value=value)
+        raise ErrorContext(file, key).error("", "must be a mapping of keys to values", value=value)
     return {str(k): v for k, v in value.items()}
 
 
 def own_keys(
-    values: Mapping[str, Any], dialect: Dialect, own: Collection[str], place: Place
+    values: Mapping[str, Any], dialect: Dialect, own: Collection[str], context: ErrorContext
 ) -> dict[str, Any]:
-    """`values` with FuxiCTR's keys translated; those without effect are named to the user.
+    """Translate FuxiCTR's keys to TossCTR's, with a message for keys without effect.
 
     Raises:
-        UserError: a key that cannot be honoured, or an unknown one.
+        UserError: an unknown or unsupported key.
     """
-    translated, dropped = dialect.translate(values, own, place)
-    refuse_unknown(translated, own, place)
+    translated, dropped = dialect.translate(values, own, context)
+    refuse_unknown(translated, own, context)
     for key in dropped:
-        say(f"{place.file}: {place.entry}.{key} has no effect: {dialect.without_effect[key]}")
+        say(f"{context.file}: {context.entry}.{key} has no effect: {dialect.without_effect[key]}")
     return translated
 
 
 def absolute(path: Location, config_dir: Path) -> Location:
-    """`path` relative to the project's root, the folder above `config_dir`; a URL as it is."""
+    """A path relative to the project's root (the parent of `config_dir`) as absolute; a URL
+    unchanged."""
     return path if isinstance(path, str) else config_dir.resolve().parent / path

@@ -1,4 +1,4 @@
-"""FuxiCTR's keys that TossCTR spells differently, has no use for, or cannot honour."""
+"""FuxiCTR's config keys that have another name, no effect or no support in TossCTR."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tossctr.config.messages import Place
+from tossctr.config.messages import ErrorContext
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What becomes of the keys of one level that are not the schema's own.
-
-    A key that is null says nothing and is dropped, whichever table it is in.
+    """How to translate FuxiCTR's keys on one level of a config. A key with the value null is
+    dropped.
 
     Attributes:
-        renamed: same meaning, another name here.
-        without_effect: accepted; the text says why there is nothing to do.
-        refused: asks for something that is not done; the text says what to do instead.
-        accepted_value: of a refused key, the value that asks for what is done anyway.
+        renamed: new name by FuxiCTR's name.
+        without_effect: accepted keys, with the reason why they do nothing.
+        refused: unsupported keys, with a remedy.
+        accepted_value: the value of a refused key that TossCTR does support.
     """
 
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -29,18 +28,24 @@ class Dialect:
 
     @property
     def keys(self) -> set[str]:
-        """Every key that `translate` deals with."""
+        """All keys that `translate` changes."""
         return {*self.renamed, *self.without_effect, *self.refused}
 
     def translate(
-        self, values: Mapping[str, Any], own: Collection[str], place: Place
+        self, values: Mapping[str, Any], own: Collection[str], context: ErrorContext
     ) -> tuple[dict[str, Any], list[str]]:
-        """`values` in our own keys, and the keys dropped that deserve a notice.
+        """Translate the keys of an entry.
 
-        `own` are the schema's keys, which go through as they are.
+        Args:
+            values: the entry.
+            own: keys of the schema, which stay as they are.
+            context: for errors.
+
+        Returns:
+            The translated entry, and the keys without effect.
 
         Raises:
-            UserError: a key that cannot be honoured, or one given under both of its names.
+            UserError: an unsupported key, or one given under both of its names.
         """
         translated: dict[str, Any] = {}
         dropped: list[str] = []
@@ -52,7 +57,7 @@ class Dialect:
             elif key in self.renamed:
                 new = self.renamed[key]
                 if values.get(new) is not None:
-                    raise place.error(
+                    raise context.error(
                         key, f"is another name of {new}, which is also given", value=value,
                         remedy=f"keep {new} only",
                     )  # fmt: skip
@@ -60,16 +65,14 @@ class Dialect:
             elif key in self.without_effect:
                 dropped.append(key)
             elif key not in self.accepted_value or value != self.accepted_value[key]:
-                raise place.error(
-                    key, "has no counterpart here", value=value, remedy=self.refused[key]
-                )
+                raise context.error(key, "is not supported", value=value, remedy=self.refused[key])
         return translated, dropped
 
 
 _STORE = "the store is memory-mapped: there are no blocks or formats to choose"
 _JSON = "vocabularies are always written as JSON"
-_DEBUG = "every run is checked alike"
-_DECLARE = "declare the columns under feature_cols, with active: false for those to leave out"
+_DEBUG = "there is no debug mode"
+_DECLARE = "declare the columns under feature_cols, and unused ones with active: false"
 
 EXPERIMENT = Dialect(
     renamed={
@@ -81,9 +84,9 @@ EXPERIMENT = Dialect(
         "use_hdf5": _STORE,
         "partition_block_size": _STORE,
         "data_block_size": _STORE,
-        "gpu": "the device is chosen with --gpu",
-        "model_id": "an experiment is known by its id in this file",
-        "save_best_only": "the best weights are kept, and the newest in checkpoints until the end",
+        "gpu": "choose the device with --gpu",
+        "model_id": "the id in this file names the experiment",
+        "save_best_only": "the best weights are kept; the newest ones only until training ends",
         "debug_mode": _DEBUG,
         "debug": _DEBUG,
     },
@@ -92,9 +95,9 @@ EXPERIMENT = Dialect(
         "feature_config": _DECLARE,
         "use_features": _DECLARE,
         "ordered_features": _DECLARE,
-        "every_x_epochs": "give eval_steps, the optimiser steps between two validations",
-        "version": "models here are PyTorch's: remove the key",
-        "task": "models here predict clicks, which is binary_classification",
+        "every_x_epochs": "give eval_steps, the optimizer steps between two validations",
+        "version": "models are PyTorch's: remove the key",
+        "task": "models predict clicks, which is binary_classification",
     },
     accepted_value={
         "every_x_epochs": 1,
@@ -115,22 +118,22 @@ DATASET = Dialect(
         "feature_config": _DECLARE,
         "use_features": _DECLARE,
         "valid_size": "give valid_split: {method: ..., fraction: ...}",
-        "test_size": "give a file of its own as test_data",
+        "test_size": "give a separate file as test_data",
         "split_type": "give valid_split: {method: time, random or stratified}",
     },
 )
 
-_PRETRAINED = "embeddings are learnt from the data: remove the key"
-_BUCKET = "write the bucket into a column of the file and declare it as categorical"
+_PRETRAINED = "embeddings are trained from scratch: remove the key"
+_BUCKET = "write the bucket to a column of the file and declare it as categorical"
 
 FEATURE = Dialect(
     renamed={
         "encoder": "feature_encoder",
         "na_value": "fill_na",
-        "padding": "truncating",  # ragged sequences need no padding; FuxiCTR cuts at the same end
+        "padding": "truncating",  # sequences are cut, not padded, at the same end
     },
     refused={
-        "preprocess": "write the wanted value into a column of the file",
+        "preprocess": "write the preprocessed value to a column of the file",
         "category_processor": _BUCKET,
         "num_buckets": _BUCKET,
         "pretrained_emb": _PRETRAINED,

@@ -1,4 +1,4 @@
-"""When two trainings are the same: what of a config weights depend on."""
+"""The part of a config that the weights depend on, which tells trainings apart."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 from tossctr.config.schema import Experiment
 
-# Where files lie; which rows are in them is told by hashes of what was prepared.
+# Paths. The prepared data's hashes tell the content of the files.
 PLACES = {"data_root", "train_data", "valid_data", "test_data", "sample_submission"}
-# What is made of predictions afterwards.
+# Applied to predictions after training.
 AFTERWARDS = {"objective"}
-# How a training is carried out and told of.
+# How training runs and is logged.
 MANNER = {
     "model_root", "num_workers", "verbose", "checkpoint_minutes", "mlflow_uri",
 }  # fmt: skip
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
-    """The config without what changes no weight, as JSON: equal wherever the project lies, so that
-    a training goes on where a disk has been mounted somewhere else."""
+    """The config without keys that do not affect weights, as JSON. It does not depend on the
+    project's folder, so that training can resume after the project has moved."""
     return experiment.model_dump(
         mode="json",
         serialize_as_any=True,

@@ -1,4 +1,4 @@
-"""What is wrong with a config entry, in one line: file, key, value found, nearest valid name."""
+"""Errors in config files as one line: file, key, value found, nearest valid name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tossctr.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_LISTED = 12  # as many valid names as a line holds
+_LISTED = 12  # most valid names in one line
 
 _KINDS = {
     "int_parsing": "a whole number",
@@ -36,7 +36,7 @@ _KINDS = {
     "too_short": "a longer list",
     "too_long": "a shorter list",
 }
-# What PyTorch, scikit-learn, LightGBM and CTR libraries call our keys, where spelling is no help.
+# Names of our keys in PyTorch, scikit-learn, LightGBM and CTR libraries that are not spelled alike.
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("lr", "eta", "step_size", "lr_rate"), ("learning_rate",)),
     **dict.fromkeys(("bs", "batch"), ("batch_size",)),
@@ -75,7 +75,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("test", "test_path", "test_file"), ("test_data",)),
     **dict.fromkeys(("valid", "val_data", "valid_path"), ("valid_data",)),
 }  # fmt: skip
-_QUOTED_BOOL = "put it in quotes: without them yes, no, on, off, true and false are no text"
+_QUOTED_BOOL = "put it in quotes: unquoted yes, no, on, off, true and false are not text"
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
@@ -85,22 +85,29 @@ _BOUNDS = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an entry's keys were written: its file, id, and the keys that `--set` gave."""
+class ErrorContext:
+    """Where the keys of a config entry come from, for errors.
+
+    Attributes:
+        file: the YAML file.
+        entry: id of the experiment or data set.
+        overridden: top-level keys that `--set` gave.
+        prefix: of nested keys, with a dot at the end.
+    """
 
     file: Path
     entry: str
     overridden: frozenset[str] = frozenset()
     prefix: str = ""
 
-    def inside(self, key: str) -> Place:
-        """The mapping under `key`."""
+    def inside(self, key: str) -> ErrorContext:
+        """The context of the mapping under `key`."""
         return replace(self, prefix=f"{self.prefix}{key}.")
 
     def error(
         self, key: str, problem: str, *, value: object = None, remedy: str | None = None
     ) -> UserError:
-        """The line for `key` (dotted; empty for the entry itself)."""
+        """The error for `key` (dotted; empty for the entry itself)."""
         path = (self.prefix + key).rstrip(".")
         overridden = re.split(r"[.\[]", path)[0] in self.overridden
         return UserError(
@@ -112,15 +119,15 @@ class Place:
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate most like `name`, letter case aside; None where none is close."""
+    """The candidate most similar to `name`, ignoring case; None if none is similar."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     found = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 
 
 def suggestion(name: str, candidates: Iterable[str], otherwise: str = "remove it") -> str:
-    """A remedy: what other libraries call a valid name, or the nearest, else all of them if a line
-    holds them, else `otherwise`."""
+    """A remedy for an unknown name: the candidate that other libraries call so, or the most similar
+    one; else all candidates if they are few; else `otherwise`."""
     candidates = sorted(candidates)
     others = OTHER_NAMES.get(name.lower().replace("-", "_"), ())
     close = next((known for known in others if known in candidates), nearest(name, candidates))
@@ -131,39 +138,41 @@ def suggestion(name: str, candidates: Iterable[str], otherwise: str = "remove it
     return otherwise
 
 
-def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], place: Place) -> None:
-    """Raises:
-    UserError: a key that is not in `known`.
+def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], context: ErrorContext) -> None:
+    """Check that all keys are known.
+
+    Raises:
+        UserError: a key is not in `known`.
     """
     known = set(known)
     for key, value in values.items():
         if key not in known:
-            raise place.error(
+            raise context.error(
                 str(key), "is not a known key", value=value, remedy=suggestion(str(key), known)
             )
 
 
-def validated(model: type[Model], values: Any, place: Place) -> Model:
-    """`values` as a `model`.
+def validated(model: type[Model], values: Any, context: ErrorContext) -> Model:
+    """Validate `values` as a `model`.
 
     Raises:
-        UserError: the first thing wrong with them, and how many more there are.
+        UserError: the first problem, and the number of others.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _translated(error, model, values, place) from error
-    except UserError as error:  # from a model's own check of its options, which knows no file
-        raise place.error(
+        raise _translated(error, model, values, context) from error
+    except UserError as error:  # raised by a validator of the model, which has no context
+        raise context.error(
             error.key or "", f"is not valid: {error.problem}", value=error.value,
             remedy=error.remedy,
         ) from error  # fmt: skip
 
 
 def _translated(
-    error: ValidationError, model: type[BaseModel], values: Any, place: Place
+    error: ValidationError, model: type[BaseModel], values: Any, context: ErrorContext
 ) -> UserError:
-    # A misspelt key is often also a missing one; the misspelling is what helps.
+    # A misspelled key is often also reported as missing: report the misspelling.
     details = sorted(
         (d for d in error.errors() if d["type"] != "default_factory_not_called"),
         key=lambda d: d["type"] != "extra_forbidden",
@@ -171,16 +180,16 @@ def _translated(
     paths = [_path(values, detail) for detail in details]
     first = paths[0]
     more = len({*paths} - {first})
-    problem, value, remedy = _said(
+    problem, value, remedy = _described(
         [detail for detail, path in zip(details, paths, strict=True) if path == first], model
     )
     if more:
         problem += f" ({more} more after this)"
-    return place.error(".".join(map(str, first)), problem, value=value, remedy=remedy)
+    return context.error(".".join(map(str, first)), problem, value=value, remedy=remedy)
 
 
 def _path(values: Any, detail: ErrorDetails) -> tuple[int | str, ...]:
-    """The part of a location that is in the file; pydantic adds the union's branch to it."""
+    """The path of the key in the file: pydantic's location without the branches of unions."""
     path: list[int | str] = []
     for part in detail["loc"]:
         try:
@@ -191,8 +200,10 @@ def _path(values: Any, detail: ErrorDetails) -> tuple[int | str, ...]:
     return tuple(path)
 
 
-def _said(details: list[ErrorDetails], model: type[BaseModel]) -> tuple[str, object, str | None]:
-    """Problem, value found and remedy for the errors of one key (several for a union)."""
+def _described(
+    details: list[ErrorDetails], model: type[BaseModel]
+) -> tuple[str, object, str | None]:
+    """Problem, value found and remedy of one key's errors (several for a union)."""
     first = details[0]
     match first["type"]:
         case "missing":
@@ -210,7 +221,7 @@ def _said(details: list[ErrorDetails], model: type[BaseModel]) -> tuple[str, obj
         case bound if bound in _BOUNDS:
             name, words = _BOUNDS[bound]
             return f"must be {words} {first['ctx'][name]:g}", first["input"], None
-        case "value_error":  # raised by a validator of ours
+        case "value_error":  # raised by a validator
             return f"is not valid: {first['ctx']['error']}", None, None
     kinds = dict.fromkeys(_KINDS[d["type"]] for d in details if d["type"] in _KINDS)
     text = f"must be {' or '.join(kinds)}" if kinds else f"is not valid: {first['msg']}"
@@ -219,7 +230,7 @@ def _said(details: list[ErrorDetails], model: type[BaseModel]) -> tuple[str, obj
         return text, "null" if found is None else found, None
     if isinstance(found, bool):
         return text, found, _QUOTED_BOOL
-    shown = found if isinstance(found, int | float) else str(found)  # a date as it was written
+    shown = found if isinstance(found, int | float) else str(found)  # a date
     return text, shown, f'put it in quotes: "{found}"'
 
 

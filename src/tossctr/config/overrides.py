@@ -1,4 +1,4 @@
-"""`--set key=value`: single values of a config changed from the command line."""
+"""`--set key=value`: change single values of a config from the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tossctr.config.messages import Place, suggestion
+from tossctr.config.messages import ErrorContext, suggestion
 from tossctr.config.yaml_file import parse_value
 from tossctr.errors import UserError
 
@@ -21,8 +21,10 @@ class Override:
 
     @classmethod
     def parse(cls, text: str) -> Override:
-        """Raises:
-        UserError: not `key=value`, or a value that is not YAML.
+        """Parse `key=value`.
+
+        Raises:
+            UserError: not `key=value`, or the value is not YAML.
         """
         key, equals, value = text.partition("=")
         path = tuple(part.strip() for part in key.split("."))
@@ -33,8 +35,10 @@ class Override:
         return cls(path, parse_value(value, f"--set {text}"), text)
 
     def refuse_unknown(self, known: Collection[str], legacy: Collection[str]) -> None:
-        """Raises:
-        UserError: the key is in neither; only `known` ones are suggested.
+        """Check that the key is in `known` or `legacy`.
+
+        Raises:
+            UserError: it is in neither; a key of `known` is suggested.
         """
         key = self.path[0]
         if key not in known and key not in legacy:
@@ -42,34 +46,34 @@ class Override:
                 f"{key} is not a known key",
                 file="--set",
                 value=self.written,
-                remedy=suggestion(key, known, "see the keys in model_config and dataset_config"),
+                remedy=suggestion(key, known, "see model_config.yaml and dataset_config.yaml"),
             )
 
 
 def apply_overrides(
-    values: Mapping[str, Any], overrides: Sequence[Override], place: Place
+    values: Mapping[str, Any], overrides: Sequence[Override], context: ErrorContext
 ) -> dict[str, Any]:
-    """`values` with the overrides, in their order; `values` itself stays as it is.
+    """A copy of `values` with the overrides applied in order.
 
     Raises:
-        UserError: a dotted path into something that is not a mapping.
+        UserError: a dotted path leads into a value that is not a mapping.
     """
     result = dict(values)
     for override in overrides:
-        result = _assign(result, override.path, override.value, place)
+        result = _assign(result, override.path, override.value, context)
     return result
 
 
 def _assign(
-    values: Mapping[str, Any], path: Sequence[str], value: Any, place: Place
+    values: Mapping[str, Any], path: Sequence[str], value: Any, context: ErrorContext
 ) -> dict[str, Any]:
-    # Copies on the way down: YAML aliases share their mappings between entries.
+    # Copies each level, as YAML aliases share mappings between entries.
     key, *rest = path
     if rest:
         inner = values.get(key)
         if inner is not None and not isinstance(inner, Mapping):
-            raise place.error(
-                key, f"has no part {rest[0]}", value=inner, remedy=f"set {key} as a whole"
+            raise context.error(
+                key, f"has no key {rest[0]}", value=inner, remedy=f"set {key} itself"
             )
-        value = _assign(inner or {}, rest, value, place.inside(key))
+        value = _assign(inner or {}, rest, value, context.inside(key))
     return {**values, key: value}

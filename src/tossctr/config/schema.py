@@ -1,7 +1,7 @@
-"""The typed config: what FuxiCTR's YAML dialect says, validated and immutable.
+"""Schemas of FuxiCTR's YAML dialect: validated, typed and immutable.
 
-Reading the files, `Base` inheritance and `--set` are in `config.loader`; a model's own
-hyperparameters are a subclass of `ModelConfig` that stands beside the model.
+`config.entries` reads the files; each model defines its hyperparameters as a subclass of
+`ModelConfig`.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ Normalizer = Literal["MinMaxScaler", "StandardScaler", "quantile", "signed_log"]
 
 NumericEmbedding = Literal["linear", "piecewise", "periodic"]
 
-_FOLDER_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of one folder, not . or ..
+_FOLDER_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # a single folder name, not . or ..
 _MOST_LAYERS = 1000
-_LARGEST = 2**31 - 1  # of a count: more overflows where counts are multiplied
-_WIDEST = 2**16  # of a layer: a square map of that width takes 17 GB
+_LARGEST = 2**31 - 1  # for any count, as products of counts must not overflow
+_WIDEST = 2**16  # for a layer: its square weight matrix takes 17 GB
 _MOST_PROCESSES = 1024
 
-Seed = Annotated[int, Field(ge=0, le=_LARGEST)]  # what numpy, torch and LightGBM all take
+Seed = Annotated[int, Field(ge=0, le=_LARGEST)]  # accepted by numpy, torch and LightGBM
 Width = Annotated[int, Field(ge=1, le=_WIDEST)]
 HiddenUnits = Annotated[tuple[Width, ...], Field(max_length=_MOST_LAYERS)]
 
 
 class _Frozen(BaseModel):
-    """Immutable and finite (JSON has no NaN); an unknown key is an error, not a swallowed typo."""
+    """Immutable, without unknown keys, NaN or infinity."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
@@ -59,16 +59,16 @@ class _Frozen(BaseModel):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if type(value) is int and abs(value) > _LARGEST and name != "fill_na":
-                raise ValueError(f"{name} is larger than any size: {value}")
+                raise ValueError(f"{name} is too large: {value}")
         return self
 
 
 class FeatureConfig(_Frozen):
     """One input column, as declared under `feature_cols` (a list of names is expanded).
 
-    `type: sequence` with `dtype: str|int` is a sequence of ids, with `dtype: float` one of numbers.
-    `type: time` is a time stamp kept as a number (never through a vocabulary); with a `splitter`
-    it is the times of a history. `type: meta` is carried but never a model input (a group id).
+    `type: sequence` with `dtype: str` or `int` is a sequence of ids, with `dtype: float` of
+    numbers. `type: time` is a timestamp as a number; with a `splitter` it is a sequence of
+    timestamps. `type: meta` is not a model input (a group id).
     """
 
     name: str
@@ -78,19 +78,19 @@ class FeatureConfig(_Frozen):
     source: str = ""
     # categorical and sequence
     min_categr_count: int | None = Field(None, ge=1)  # None: the data set's
-    remap: bool = True  # False: tokens are already indices
-    share_embedding: str | None = None  # use that feature's vocabulary and table
+    remap: bool = True  # False: values are indices already
+    share_embedding: str | None = None  # feature whose vocabulary and embedding table to use
     vocab_size: int | None = Field(None, ge=2)  # only with remap: false
-    fill_na: str | int | float | None = None  # categorical: None sends missing to OOV; numeric: 0
+    fill_na: str | int | float | None = None  # None: OOV for categorical, 0 for numeric
     # sequence and time
     splitter: str | None = None
-    max_len: int | None = Field(None, ge=1)  # events kept in training; None: all
-    truncating: Literal["pre", "post"] = "pre"  # pre drops the oldest
+    max_len: int | None = Field(None, ge=1)  # most events of a history; None: all
+    truncating: Literal["pre", "post"] = "pre"  # pre: cut the oldest events
     # numeric
     normalizer: Normalizer | None = None
-    # model side
+    # model
     embedding_dim: Width | None = None
-    feature_encoder: str | None = None  # pooling of a sequence in models without attention
+    feature_encoder: str | None = None  # pooling of a sequence, in models without attention
 
     @property
     def is_sequence(self) -> bool:
@@ -98,17 +98,17 @@ class FeatureConfig(_Frozen):
 
 
 class LabelSpec(_Frozen):
-    """The column to predict: 1 for a click, 0 for none."""
+    """The label column: 1 for a click, 0 otherwise."""
 
     name: str
     dtype: Literal["int", "float"] = "float"
 
 
 class ValidSplit(_Frozen):
-    """How validation rows are taken from `train_data` where `valid_data` is not given.
+    """How validation rows are split off `train_data` if there is no `valid_data`.
 
-    `time`: the last part of the file (rows are in time order); `random`: each row by itself;
-    `stratified`: random, with the same share of each label.
+    `time`: the last rows of the file, which is in time order; `random`: each row independently;
+    `stratified`: at random, with the same share of each label.
     """
 
     method: Literal["time", "random", "stratified"] = "time"
@@ -117,7 +117,7 @@ class ValidSplit(_Frozen):
 
 
 def _only_one(value: Any) -> Any:
-    # FuxiCTR also writes a list of labels, of which a model here has one.
+    # FuxiCTR also accepts a list of labels.
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
@@ -127,32 +127,32 @@ class DatasetConfig(_Frozen):
     dataset_id: str = Field(pattern=_FOLDER_NAME)
     data_root: Path = Path("data")
     data_format: str | None = None  # csv, parquet or h5; None: by the names of the files
-    train_data: Location  # a file, a folder of Parquet or CSV files, or the URL of one
+    train_data: Location  # a file, a folder of files, or a URL
     valid_data: Location | None = None
     test_data: Location | None = None
     sample_submission: Path | None = None
-    rebuild_dataset: bool = True  # False: files of FuxiCTR's indices, with its feature_map.json
-    vocabulary: str | None = None  # of such files: the hash that each must carry, found on loading
-    id_col: str | None = None  # names the rows of test_data, as in sample_submission
-    max_rows: int | None = Field(None, ge=1)  # only the first rows of train_data
-    group_id: str | None = None  # of its experiments that give none, see there
+    rebuild_dataset: bool = True  # False: files hold indices of FuxiCTR's feature_map.json
+    vocabulary: str | None = None  # hash of that vocabulary, set on loading
+    id_col: str | None = None  # ids of test_data's rows, as in sample_submission
+    max_rows: int | None = Field(None, ge=1)  # of train_data, from its start
+    group_id: str | None = None  # default for experiments, see TrainingConfig
     min_categr_count: int = Field(1, ge=1)
-    # Texts that mean a missing value in any column, beside the empty one; default: pandas' list
+    # Texts that mean a missing value, as empty text does; default: pandas' list
     na_values: Annotated[tuple[str, ...], BeforeValidator(as_na_values)] = NA_VALUES
-    drop_redundant: bool = False  # constant columns, and those that repeat an earlier one
+    drop_redundant: bool = False  # drop constant and duplicate columns
     valid_split: ValidSplit = ValidSplit()
     label_col: Annotated[LabelSpec, BeforeValidator(_only_one)]
-    objective: Objective = "logloss"  # what predictions are calibrated for; changes no weight
+    objective: Objective = "logloss"  # what predictions are calibrated for, after training
     feature_cols: tuple[FeatureConfig, ...]
 
     @property
     def encoded(self) -> bool:
-        """Whether the files hold indices, not raw values."""
+        """Whether the files hold indices instead of raw values."""
         return self.vocabulary is not None
 
     @property
     def files(self) -> list[Location]:
-        """The raw files that it names."""
+        """All raw files."""
         return [path for key in _FILES if (path := getattr(self, key)) is not None]
 
     @property
@@ -161,7 +161,7 @@ class DatasetConfig(_Frozen):
         return tuple(f for f in self.feature_cols if f.active)
 
     def rows_differ(self, other: DatasetConfig) -> str | None:
-        """The first key by which two data sets are not of the same rows, in the same parts."""
+        """The first key by which two data sets differ in rows or in splits."""
         return next((key for key in _OF_ROWS if self._differs(other, key)), None)
 
     def _differs(self, other: DatasetConfig, key: str) -> bool:
@@ -171,18 +171,18 @@ class DatasetConfig(_Frozen):
         return bool(mine != theirs)
 
 
-# Which rows a data set has, and what they are called; all else is what is made of them.
+# Keys that determine the rows and splits of a data set.
 _FILES = ("train_data", "valid_data", "test_data", "sample_submission")
 _OF_ROWS = (*_FILES, "id_col", "label_col", "max_rows", "valid_split")
 
 
 def _as_metric_weights(value: Any) -> Any:
-    # FuxiCTR writes either `monitor: AUC` or `monitor: {AUC: 1, logloss: -1}`.
+    # FuxiCTR accepts `monitor: AUC` and `monitor: {AUC: 1, logloss: -1}`.
     return {value: 1.0} if isinstance(value, str) else value
 
 
 def _number_as_text(value: Any) -> Any:
-    # YAML reads 16 as a number.
+    # YAML reads 16 as an integer.
     return str(value) if type(value) is int else value
 
 
@@ -192,55 +192,55 @@ def _on_or_off(value: Any) -> Any:
 
 
 class TrainingConfig(_Frozen):
-    """The keys of a model_config.yaml experiment that any model shares."""
+    """Keys of an experiment in model_config.yaml that all models share."""
 
     epochs: int = Field(100, ge=1)
-    batch_size: int = Field(2048, ge=1)  # rows per optimiser step
-    micro_batch_events: int | None = Field(None, ge=1)  # executed at once; None: what fits a GPU
+    batch_size: int = Field(2048, ge=1)  # rows per optimizer step
+    micro_batch_events: int | None = Field(None, ge=1)  # events per forward pass; None: auto
     gradient_checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = (
-        "auto"  # run Transformer blocks again in the backward pass; auto: where nothing else fits
+        "auto"  # recompute Transformer blocks in the backward pass; auto: only if memory is short
     )
     precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(_number_as_text)] = (
-        "32"  # of the products; weights stay in 32 bits
+        "32"  # of matrix products; weights are float32
     )
-    negative_sampling: float = Field(1.0, gt=0, le=1)  # share of non-clicks drawn each epoch
+    negative_sampling: float = Field(1.0, gt=0, le=1)  # share of non-clicks sampled in each epoch
     shuffle: bool = True
     seed: Seed = 2024
     loss: Literal["binary_crossentropy", "weighted_bce", "focal", "pairwise"] = (
         "binary_crossentropy"
     )
-    positive_weight: float = Field(10.0, gt=0)  # weighted_bce: of a click, a non-click's is 1
+    positive_weight: float = Field(10.0, gt=0)  # weighted_bce: weight of a click; 1 for a non-click
     focal_gamma: float = Field(2.0, ge=0)
-    pairwise_weight: float = Field(1.0, ge=0)  # of the pairs' term beside the cross entropy
+    pairwise_weight: float = Field(1.0, ge=0)  # pairwise: weight of that term
     optimizer: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float | None = Field(None, ge=0)  # of adamw alone, per step; None: 0.01
+    weight_decay: float | None = Field(None, ge=0)  # adamw only; None: 0.01
     max_gradient_norm: float = Field(10.0, gt=0)
     embedding_regularizer: float | str | None = None
     net_regularizer: float | str | None = None
     metrics: tuple[str, ...] = ("AUC", "logloss")
-    group_id: str | None = None  # the feature whose value groups rows, for gAUC and its like
+    group_id: str | None = None  # feature that groups rows, for gAUC and other grouped metrics
     monitor: Annotated[dict[str, float], BeforeValidator(_as_metric_weights)] = {"AUC": 1.0}
     monitor_mode: Mode = Field(
-        default_factory=lambda given: mode_of(given["monitor"])  # given, it must agree with that
+        default_factory=lambda given: mode_of(given["monitor"])  # an explicit value must agree
     )
     early_stop_patience: int = Field(2, ge=1)
     reduce_lr_on_plateau: bool = True
-    eval_steps: int | None = Field(None, ge=1)  # optimiser steps between validations; None: epoch
-    max_len: int | None = Field(None, ge=1)  # overrides the data set's, for every sequence
-    on_nonfinite: Literal["stop", "skip"] = "stop"  # at a batch whose loss or gradient is not
-    checkpoint_minutes: float = Field(10, gt=0)  # between two from which training can go on
+    eval_steps: int | None = Field(None, ge=1)  # steps between validations; None: one epoch
+    max_len: int | None = Field(None, ge=1)  # overrides the data set's for all sequences
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # if a loss or gradient is not finite
+    checkpoint_minutes: float = Field(10, gt=0)  # minutes between checkpoints to resume from
     num_workers: int = Field(1, ge=0, le=_MOST_PROCESSES)
     model_root: Path = Path("checkpoints")
     mlflow_uri: Annotated[
         str | None, PlainSerializer(lambda uri: uri and redacted(uri), when_used="json")
-    ] = None  # a tracking server, or sqlite:///runs.db; None: not logged there
-    verbose: Literal[0, 1, 2] = 1  # 0: only errors; 2: the resolved config too
+    ] = None  # tracking server or sqlite:///runs.db; None: no MLflow
+    verbose: Literal[0, 1, 2] = 1  # 0: errors only; 2: also the resolved config
 
     @model_validator(mode="before")
     @classmethod
     def _none_means_default(cls, values: Any) -> Any:
-        # FuxiCTR's files spell "not set" as null for any key.
+        # In FuxiCTR's files, null means the default.
         return (
             {k: v for k, v in values.items() if v is not None}
             if isinstance(values, dict)
@@ -251,7 +251,7 @@ class TrainingConfig(_Frozen):
     def _decay_of_adamw(self) -> Self:
         if self.weight_decay is not None and self.optimizer != "adamw":
             raise UserError(
-                f"is adamw's, and the optimizer is {self.optimizer}", key="weight_decay",
+                f"is only for adamw, and the optimizer is {self.optimizer}", key="weight_decay",
                 value=self.weight_decay, remedy="give net_regularizer and embedding_regularizer",
             )  # fmt: skip
         return self
@@ -277,7 +277,7 @@ class TrainingConfig(_Frozen):
         modes = modes_of(self.monitor)
         if not modes:
             raise UserError(
-                "weighs no metric", key="monitor", value=self.monitor,
+                "is empty or has only zero weights", key="monitor", value=self.monitor,
                 remedy="give a metric the weight 1",
             )  # fmt: skip
         if len(modes) == 2:
@@ -287,26 +287,25 @@ class TrainingConfig(_Frozen):
                 for n, w in self.monitor.items()
             )
             raise UserError(
-                "adds metrics that are better large to ones that are better small", key="monitor",
+                "mixes metrics to maximize and metrics to minimize", key="monitor",
                 value=self.monitor, remedy=f"write {{{', '.join(right)}}}",
             )  # fmt: skip
         if self.monitor_mode not in modes:
             small = "small" if "min" in modes else "large"
             raise UserError(
-                f"contradicts monitor, which is better {small}: {', '.join(self.monitor)}",
+                f"contradicts monitor, which is better if {small}: {', '.join(self.monitor)}",
                 key="monitor_mode", value=self.monitor_mode,
-                remedy="leave monitor_mode out: the metrics say which way is better",
+                remedy="remove monitor_mode: the metrics determine it",
             )  # fmt: skip
         return self
 
 
 class ModelConfig(_Frozen):
-    """Base of each model's own hyperparameters.
+    """Base class of the models' hyperparameters.
 
     Attributes:
-        without_effect: keys of every experiment that this model has no use for, and which of its
-            own to give instead (None: none). In `Base`, which is for all models, they are left
-            aside; given for the experiment itself they are an error.
+        without_effect: keys of `TrainingConfig` that this model does not use, and its own key to
+            give instead (None: none). They are ignored in `Base`, and an error in an experiment.
     """
 
     without_effect: ClassVar[Mapping[str, str | None]] = {}
@@ -316,7 +315,7 @@ class ModelConfig(_Frozen):
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
-        # Each layer is an object: a million take minutes, before any check of memory.
+        # A million layers would take minutes to construct, before any check of memory.
         for name in type(self).model_fields:
             if name.endswith("layers") and getattr(self, name) > _MOST_LAYERS:
                 raise ValueError(f"{name} is more than {_MOST_LAYERS}: {getattr(self, name)}")
@@ -324,7 +323,7 @@ class ModelConfig(_Frozen):
 
 
 class Experiment(_Frozen):
-    """One experiment id: what to train, on what, how."""
+    """An experiment: model, data set, training and hyperparameters."""
 
     expid: str = Field(pattern=_FOLDER_NAME)
     model: str

@@ -1,4 +1,4 @@
-"""YAML as configs need it: plain values only, each key once, `1e-3` a number."""
+"""Read YAML configs: plain values only, unique keys, `1e-3` as a number, bounded size."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import yaml
 from tossctr.errors import UserError
 from tossctr.location import require_readable
 
-MAX_BYTES = 2 << 20  # of a file
-MAX_DEPTH = 50  # of brackets and indentation
-MAX_NODES = 100_000  # with what each alias stands for
-MAX_DIGITS = 100  # of a number
+MAX_BYTES = 2 << 20  # per file
+MAX_DEPTH = 50  # of nested values
+MAX_NODES = 100_000  # with aliases expanded
+MAX_DIGITS = 100  # per number
 _STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Refused(Exception):
-    """What plain YAML would take: a key twice, or more than fits."""
+    """YAML that PyYAML accepts and we do not: duplicate keys, or more than the limits."""
 
     def __init__(self, node: yaml.Event | yaml.Node, problem: str, remedy: str) -> None:
         mark = node.start_mark
@@ -29,19 +29,19 @@ class _Refused(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Nodes are bounded while they are read, before any value is built from them."""
+    """Checks the limits while nodes are parsed, before any value is constructed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._nodes = 0
-        self._sizes: dict[str, int] = {}  # of each anchor that has ended, aliases in it written out
+        self._sizes: dict[str, int] = {}  # nodes of each complete anchor, aliases expanded
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         is_alias = self.check_event(yaml.AliasEvent)
-        event: yaml.NodeEvent = self.current_event  # which check_event has read
+        event: yaml.NodeEvent = self.current_event  # set by check_event
         if is_alias and event.anchor is not None:
             if event.anchor in self.anchors and event.anchor not in self._sizes:
-                raise _Refused(event, f"*{event.anchor} contains itself", "write it out")
+                raise _Refused(event, f"*{event.anchor} contains itself", "write its content")
             self._count(self._sizes.get(event.anchor, 1), event)
             return super().compose_node(parent, index)
         before = self._nodes
@@ -64,12 +64,12 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_scalar_node(anchor)
         if node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
             raise _Refused(
-                node, f"a number of {len(node.value):,} characters", "give one that is in range"
+                node, f"a number of {len(node.value):,} characters", "give a shorter one"
             )
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Looked at before `<<` is merged, where an entry may well repeat a key to override it.
+        # Before `<<` is merged: an entry may repeat a merged key to override it.
         node = super().compose_mapping_node(anchor)
         seen: dict[str, int] = {}
         for key, _ in node.value:
@@ -78,16 +78,16 @@ class _Loader(yaml.SafeLoader):
             if key.value in seen:
                 raise _Refused(
                     key,
-                    f"{key.value} is given twice (first on line {seen[key.value]})",
+                    f"{key.value} occurs twice (first on line {seen[key.value]})",
                     "keep one of the two",
                 )
             seen[key.value] = key.start_mark.line + 1
             if key.tag != _MERGE:
-                key.tag = _STR  # `on:` and `14:` are names as they are written
+                key.tag = _STR  # `on:` and `14:` are text
         return node
 
 
-# YAML 1.1 reads 1e-3 and 1.0e3 as text, for want of a point or a sign.
+# YAML 1.1 reads 1e-3 and 1.0e3 as text, because the point or the sign is missing.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
@@ -96,19 +96,19 @@ _Loader.add_implicit_resolver(
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """The top level of a YAML file, id -> entry.
+    """Read the top level of a YAML file: entries by id.
 
     Raises:
-        UserError: unreadable, not UTF-8, not YAML (with the line), a key twice, not a mapping, too
-            large, nested too deeply, or with too many values.
+        UserError: the file is unreadable, not UTF-8, not YAML (with the line), not a mapping,
+            repeats a key, or exceeds a limit.
     """
     try:
         require_readable(file)
         if file.stat().st_size > MAX_BYTES:
             raise UserError(
-                f"is larger than the {MAX_BYTES:,} bytes that a config may have",
+                f"is larger than {MAX_BYTES:,} bytes",
                 file=file,
-                remedy="name the config's file or folder",
+                remedy="give a config file or its folder",
             )
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -129,7 +129,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str, written: str) -> Any:
-    """The value of one `--set key=value`, as YAML; `written` is shown in messages.
+    """Parse the value of `--set key=value` as YAML; `written` is for errors.
 
     Raises:
         UserError: not YAML.
@@ -139,7 +139,7 @@ def parse_value(text: str, written: str) -> Any:
 
 def _load(text: str, file: Path | str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader: plain values only
+        return yaml.load(text, _Loader)  # derived from SafeLoader: plain values only
     except _Refused as error:
         raise UserError(str(error), file=file, remedy=error.remedy) from error
     except yaml.MarkedYAMLError as error:
@@ -151,5 +151,5 @@ def _load(text: str, file: Path | str) -> Any:
             remedy="check indentation, brackets and quotes there",
         ) from error
     except (yaml.YAMLError, ValueError) as error:
-        # ValueError: a value that looks like a date but is none, such as 2024-13-01.
+        # ValueError: an invalid date such as 2024-13-01.
         raise UserError(f"not valid YAML: {error}", file=file) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from tossctr.config import fuxictr
 from tossctr.config.entries import absolute, own_keys, read_entry
-from tossctr.config.messages import Place, suggestion, validated
+from tossctr.config.messages import ErrorContext, suggestion, validated
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import DatasetConfig, FeatureConfig
 from tossctr.data.sources.registry import FORMATS, format_of
@@ -25,20 +25,20 @@ def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override
         UserError: anything wrong, naming file, key and value found.
     """
     file, values, _ = read_entry(config_dir, "dataset_config", dataset_id)
-    place = Place(file, dataset_id, frozenset(o.path[0] for o in overrides))
-    values = apply_overrides(values, overrides, place)
-    values = own_keys(values, fuxictr.DATASET, DATASET_KEYS, place)
+    context = ErrorContext(file, dataset_id, frozenset(o.path[0] for o in overrides))
+    values = apply_overrides(values, overrides, context)
+    values = own_keys(values, fuxictr.DATASET, DATASET_KEYS, context)
     if "feature_cols" in values:
-        values["feature_cols"] = _features(values["feature_cols"], place)
+        values["feature_cols"] = _features(values["feature_cols"], context)
     if _is_encoded(values) and values.get("train_data") is not None:
         # Imported here: reading it takes the encoder, and with it torch, which takes seconds.
         from tossctr.data.encoded.dataset import completed
 
         train = absolute(located(str(values["train_data"])), config_dir)
-        values = completed(values, train, place)
-    dataset = validated(DatasetConfig, {**values, "dataset_id": dataset_id}, place)
-    _check_features(dataset, place)
-    _check_format(dataset, place)
+        values = completed(values, train, context)
+    dataset = validated(DatasetConfig, {**values, "dataset_id": dataset_id}, context)
+    _check_features(dataset, context)
+    _check_format(dataset, context)
     paths = {key: getattr(dataset, key) for key in _PATHS}
     return dataset.model_copy(
         update={k: absolute(v, config_dir) for k, v in paths.items() if v is not None}
@@ -53,18 +53,18 @@ def _is_encoded(values: Mapping[str, Any]) -> bool:
     return any(key in FORMATS and FORMATS[key].encoded for key in keys)
 
 
-def _check_format(dataset: DatasetConfig, place: Place) -> None:
+def _check_format(dataset: DatasetConfig, context: ErrorContext) -> None:
     """Check `data_format` against the names of files; folders are checked when they are read."""
     known = dataset.data_format
     if known is not None and known not in FORMATS:
-        raise place.error(
+        raise context.error(
             "data_format", "is not a known format", value=known, remedy=suggestion(known, FORMATS)
         )
     for key in ("train_data", "valid_data", "test_data"):
         path = getattr(dataset, key)
         form = None if path is None else format_of(path)
         if form is not None and known not in (None, form):
-            raise place.error(
+            raise context.error(
                 "data_format",
                 f"is {known}, but {key} is {form} by its name",
                 value=str(path),
@@ -72,30 +72,30 @@ def _check_format(dataset: DatasetConfig, place: Place) -> None:
             )
 
 
-def _features(entries: Any, place: Place) -> list[FeatureConfig]:
+def _features(entries: Any, context: ErrorContext) -> list[FeatureConfig]:
     """`feature_cols`, an entry with a list of names as one feature for each."""
     if not isinstance(entries, list):
-        raise place.error("feature_cols", "must be a list of features", value=entries)
+        raise context.error("feature_cols", "must be a list of features", value=entries)
     features: list[FeatureConfig] = []
     for index, entry in enumerate(entries):
-        inside = place.inside(f"feature_cols[{index}]")
+        inside = context.inside(f"feature_cols[{index}]")
         if not isinstance(entry, Mapping):
             raise inside.error("", "must be a mapping of keys to values", value=entry)
         names = entry.get("name")
         for name in names if isinstance(names, list) else [names]:
             if name is not None:
-                inside = place.inside(f"feature_cols[{name}]")
+                inside = context.inside(f"feature_cols[{name}]")
             spec = {**entry, "name": name} if name is not None else entry
             translated, _ = fuxictr.FEATURE.translate(spec, FeatureConfig.model_fields, inside)
             features.append(validated(FeatureConfig, translated, inside))
     return features
 
 
-def _check_features(dataset: DatasetConfig, place: Place) -> None:
+def _check_features(dataset: DatasetConfig, context: ErrorContext) -> None:
     features: dict[str, FeatureConfig] = {}
     for feature in dataset.features:
         if feature.name in features:
-            raise place.error(
+            raise context.error(
                 "feature_cols",
                 "names a feature twice",
                 value=feature.name,
@@ -103,7 +103,7 @@ def _check_features(dataset: DatasetConfig, place: Place) -> None:
             )
         features[feature.name] = feature
     if dataset.label_col.name in features:
-        raise place.error(
+        raise context.error(
             f"feature_cols[{dataset.label_col.name}]",
             "is the label",
             remedy="a model must not see the label: remove the feature",
@@ -115,12 +115,12 @@ def _check_features(dataset: DatasetConfig, place: Place) -> None:
         key = f"feature_cols[{feature.name}].share_embedding"
         others = features.keys() - {feature.name}
         if target not in others:
-            raise place.error(
+            raise context.error(
                 key, "names no other feature", value=target, remedy=suggestion(target, others)
             )
         end = features[target].share_embedding
         if end is not None:
-            raise place.error(
+            raise context.error(
                 key,
                 f"names a feature that itself shares {end}",
                 value=target,

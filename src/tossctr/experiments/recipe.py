@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from tossctr.config.choices import FoldMethod
-from tossctr.config.messages import Place, suggestion, validated
+from tossctr.config.messages import ErrorContext, suggestion, validated
 from tossctr.config.schema import Experiment
 from tossctr.config.yaml_file import read_mapping
 from tossctr.errors import UserError
@@ -61,12 +61,12 @@ def load_recipe(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> R
         raise UserError(
             f"no recipe {name!r}", file=file, remedy=suggestion(name, entries, "add it there")
         )
-    place = Place(file, name)
-    entry = validated(_Entry, entries[name], place)
+    context = ErrorContext(file, name)
+    entry = validated(_Entry, entries[name], context)
     repeated = [e for n, e in enumerate(entry.experiments) if e in entry.experiments[:n]]
     if repeated or name in entry.experiments:
         value = repeated[0] if repeated else name
-        raise place.error(
+        raise context.error(
             "experiments", "has a repeated name", value=value, remedy="name each experiment once"
         )
     given = overrides_by_experiment(config_dir, entry.experiments, overrides)
@@ -75,7 +75,7 @@ def load_recipe(config_dir: Path, name: str, overrides: Sequence[str] = ()) -> R
     for other in experiments[1:]:
         key = first.dataset.rows_differ(other.dataset)
         if key is not None:
-            raise place.error(
+            raise context.error(
                 "experiments",
                 f"do not share {key}: {other.expid} and {first.expid} differ",
                 value=getattr(other.dataset, key),

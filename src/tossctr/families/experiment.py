@@ -9,7 +9,7 @@ from typing import Any
 from tossctr.artefact import read_json
 from tossctr.config import fuxictr
 from tossctr.config.entries import absolute, own_keys, read_entry
-from tossctr.config.messages import Place, suggestion, validated
+from tossctr.config.messages import ErrorContext, suggestion, validated
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import DatasetConfig, Experiment, ModelConfig, TrainingConfig
 from tossctr.data.dataset import DATASET_KEYS, read_dataset
@@ -37,13 +37,13 @@ def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ())
     """
     given = [Override.parse(text) for text in overrides]
     file, values, own_of_entry = read_entry(config_dir, "model_config", expid)
-    place = Place(file, expid, frozenset(o.path[0] for o in given))
+    context = ErrorContext(file, expid, frozenset(o.path[0] for o in given))
 
     # Which keys an experiment has depends on its model, so that is settled first.
     identity = [o for o in given if o.path[0] in _IDENTITY]
-    values = apply_overrides(values, identity, place)
-    model, dataset_id = _text(values, "model", place), _text(values, "dataset_id", place)
-    config_class = _config_class(model, place)
+    values = apply_overrides(values, identity, context)
+    model, dataset_id = _text(values, "model", context), _text(values, "dataset_id", context)
+    config_class = _config_class(model, context)
     own = _IDENTITY | TrainingConfig.model_fields.keys() | config_class.model_fields.keys()
 
     for_experiment = [o for o in given if o.path[0] in own | fuxictr.EXPERIMENT.keys]
@@ -51,21 +51,21 @@ def load_experiment(config_dir: Path, expid: str, overrides: Sequence[str] = ())
     for override in for_dataset:
         override.refuse_unknown(own | DATASET_KEYS, fuxictr.DATASET.keys)
 
-    values = apply_overrides(values, for_experiment, place)
+    values = apply_overrides(values, for_experiment, context)
     for key in values.keys() & DATASET_KEYS - own:
-        raise place.error(
+        raise context.error(
             key, "belongs to a data set", remedy=f"move it to {dataset_id} in dataset_config.yaml"
         )
-    values = own_keys(values, fuxictr.EXPERIMENT, own, place)
-    values = _effective(values, config_class, model, own_of_entry | place.overridden, place)
+    values = own_keys(values, fuxictr.EXPERIMENT, own, context)
+    values = _effective(values, config_class, model, own_of_entry | context.overridden, context)
     dataset = read_dataset(config_dir, dataset_id, for_dataset)
     if values.get("group_id") is None:
         values["group_id"] = dataset.group_id
-    training = validated(TrainingConfig, _only(values, TrainingConfig), place)
+    training = validated(TrainingConfig, _only(values, TrainingConfig), context)
     dataset = dataset.model_copy(update={"group_id": training.group_id})
     model_root = absolute(training.model_root, config_dir)
-    _check_group(training, dataset, place)
-    hyperparameters = validated(config_class, _only(values, config_class), place)
+    _check_group(training, dataset, context)
+    hyperparameters = validated(config_class, _only(values, config_class), context)
     shared = TrainingConfig.model_fields.keys() & config_class.model_fields.keys()
     chosen = {key: getattr(hyperparameters, key) for key in shared} | {"model_root": model_root}
     return Experiment(
@@ -99,9 +99,9 @@ def overrides_by_experiment(
 def _known(config_dir: Path, expid: str, overrides: Sequence[Override]) -> frozenset[str]:
     """The keys that can be overridden in an experiment."""
     file, values, _ = read_entry(config_dir, "model_config", expid)
-    place = Place(file, expid)
-    values = apply_overrides(values, [o for o in overrides if o.path[0] in _IDENTITY], place)
-    config_class = _config_class(_text(values, "model", place), place)
+    context = ErrorContext(file, expid)
+    values = apply_overrides(values, [o for o in overrides if o.path[0] in _IDENTITY], context)
+    config_class = _config_class(_text(values, "model", context), context)
     own = {*TrainingConfig.model_fields, *config_class.model_fields}
     legacy = fuxictr.EXPERIMENT.keys | fuxictr.DATASET.keys
     return frozenset({*_IDENTITY, *own, *DATASET_KEYS, *legacy} - {*config_class.without_effect})
@@ -135,12 +135,12 @@ def read_experiment(path: Path) -> Experiment:
         raise UserError(
             f"is not an experiment of version {_VERSION}", file=path, remedy="train again"
         )
-    place = Place(path, "experiment")
-    config_class = _config_class(_text(content, "model", place), place)
+    context = ErrorContext(path, "experiment")
+    config_class = _config_class(_text(content, "model", context), context)
     hyperparameters = validated(
-        config_class, content.pop("hyperparameters", None), place.inside("hyperparameters")
+        config_class, content.pop("hyperparameters", None), context.inside("hyperparameters")
     )
-    return validated(Experiment, {**content, "hyperparameters": hyperparameters}, place)
+    return validated(Experiment, {**content, "hyperparameters": hyperparameters}, context)
 
 
 def _effective(
@@ -148,7 +148,7 @@ def _effective(
     config_class: type[ModelConfig],
     model: str,
     given: Collection[str],
-    place: Place,
+    context: ErrorContext,
 ) -> dict[str, Any]:
     """`values` without the keys of `Base` that the model has no use for, or its own default of.
 
@@ -159,7 +159,7 @@ def _effective(
     for key, instead in config_class.without_effect.items():
         found = {key, fuxictr_names.get(key, key)} & set(given)
         if found and values.get(key) is not None:
-            raise place.error(
+            raise context.error(
                 found.pop(), f"does not apply to {model}", value=values[key],
                 remedy="remove it" if instead is None else f"give {instead}",
             )  # fmt: skip
@@ -172,30 +172,30 @@ def _only(values: Mapping[str, Any], model: type[TrainingConfig | ModelConfig]) 
     return {key: value for key, value in values.items() if key in model.model_fields}
 
 
-def _text(values: Mapping[str, Any], key: str, place: Place) -> str:
+def _text(values: Mapping[str, Any], key: str, context: ErrorContext) -> str:
     value = values.get(key)
     if value is None:
-        raise place.error(key, "is missing", remedy="add it")
+        raise context.error(key, "is missing", remedy="add it")
     if not isinstance(value, str):
-        raise place.error(key, "must be text", value=value, remedy="put it in quotes")
+        raise context.error(key, "must be text", value=value, remedy="put it in quotes")
     return value
 
 
-def _config_class(model: str, place: Place) -> type[ModelConfig]:
+def _config_class(model: str, context: ErrorContext) -> type[ModelConfig]:
     try:
         return config_class_of(model)
     except KeyError as error:
-        raise place.error(
+        raise context.error(
             "model", "is not a known model", value=model, remedy=suggestion(model, known_models())
         ) from error
 
 
-def _check_group(training: TrainingConfig, dataset: DatasetConfig, place: Place) -> None:
+def _check_group(training: TrainingConfig, dataset: DatasetConfig, context: ErrorContext) -> None:
     kinds = {feature.name: feature.type for feature in dataset.features}
     name = training.group_id
     if name is not None and kinds.get(name) not in ("meta", "categorical"):
         candidates = [n for n, kind in kinds.items() if kind in ("meta", "categorical")]
-        raise place.error(
+        raise context.error(
             "group_id",
             "is not a feature of type meta or categorical",
             value=name,

@@ -12,7 +12,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from tossctr.config.entries import read_entry
-from tossctr.config.messages import Place
+from tossctr.config.messages import ErrorContext
 from tossctr.config.overrides import Override, apply_overrides
 from tossctr.config.schema import TrainingConfig
 from tossctr.folders import keep_earlier
@@ -91,7 +91,7 @@ def _write_experiment(search: Search, best: FrozenTrial, *, force: bool) -> Path
     given = [Override.parse(text) for text in [*search.overrides, *chosen]]
     values = {key: value for key, value in merged.items() if key in own_of_entry}
     values = apply_overrides(
-        values, [o for o in given if o.path[0] in own], Place(file, search.expid)
+        values, [o for o in given if o.path[0] in own], ErrorContext(file, search.expid)
     )
     # A key with a secret given by --set is left out.
     values = {k: v for k, v in values.items() if not isinstance(v, str) or redacted(v) == v}

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tossctr.config.messages import Place, suggestion, validated
+from tossctr.config.messages import ErrorContext, suggestion, validated
 from tossctr.config.schema import Experiment
 from tossctr.config.yaml_file import read_mapping
 from tossctr.errors import UserError
@@ -84,7 +84,7 @@ def read_space(file: Path, experiment: Experiment) -> dict[str, Dimension]:
                 file=file,
                 remedy=suggestion(key, known),
             )
-        space[key] = validated(Dimension, value, Place(file, key))
+        space[key] = validated(Dimension, value, ErrorContext(file, key))
     if not space:
         raise UserError("the search space is empty", file=file)
     return space

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tossctr.config.messages import Place, suggestion, validated
+from tossctr.config.messages import ErrorContext, suggestion, validated
 from tossctr.config.schema import FeatureConfig
 from tossctr.data.encoded.feature_map import MAP, FuxiFeature, FuxiMap
 from tossctr.data.encoded.source import vocab_size
@@ -23,7 +23,9 @@ _DTYPES = {"categorical": "int", "sequence": "int", "meta": "int", "numeric": "f
 _CHOSEN = ("active", "source", "max_len", "truncating", "embedding_dim", "feature_encoder")
 
 
-def completed(values: Mapping[str, Any], train_data: Location, place: Place) -> dict[str, Any]:
+def completed(
+    values: Mapping[str, Any], train_data: Location, context: ErrorContext
+) -> dict[str, Any]:
     """A data set's config with features, label and vocabulary of the map beside `train_data`.
 
     Features that the config declares are those used, in its order; without any, all of the map.
@@ -33,15 +35,15 @@ def completed(values: Mapping[str, Any], train_data: Location, place: Place) -> 
             without counterpart; a URL.
     """
     if not isinstance(train_data, Path):
-        raise place.error(
+        raise context.error(
             "train_data", "indices in an object store are not read", remedy="copy them here"
         )
     fuxi = FuxiMap.read(train_data.parent / MAP)
     declared: list[FeatureConfig] = values.get("feature_cols") or []
     if declared:
-        features = [_declared(spec, fuxi, place) for spec in declared]
+        features = [_declared(spec, fuxi, context) for spec in declared]
     else:
-        features = [_of_map(name, feature, place) for name, feature in fuxi.features.items()]
+        features = [_of_map(name, feature, context) for name, feature in fuxi.features.items()]
     label = {"label_col": {"name": fuxi.labels[0]}} if fuxi.labels else {}
     return {
         **label,
@@ -51,7 +53,7 @@ def completed(values: Mapping[str, Any], train_data: Location, place: Place) -> 
     }
 
 
-def _declared(spec: FeatureConfig, fuxi: FuxiMap, place: Place) -> FeatureConfig:
+def _declared(spec: FeatureConfig, fuxi: FuxiMap, context: ErrorContext) -> FeatureConfig:
     """What the map says of a declared feature, with what the config chooses of it."""
     key = f"feature_cols[{spec.name}]"
     feature = fuxi.features.get(spec.name)
@@ -61,18 +63,18 @@ def _declared(spec: FeatureConfig, fuxi: FuxiMap, place: Place) -> FeatureConfig
         if spec.type == "time" or (spec.type == "sequence" and spec.dtype == "float"):
             # FuxiCTR has no such features, but our own files hold them, scaled already.
             return spec.model_copy(update={"normalizer": None, "fill_na": None})
-        raise place.error(key, f"is not in {MAP}", remedy=suggestion(spec.name, fuxi.features))
+        raise context.error(key, f"is not in {MAP}", remedy=suggestion(spec.name, fuxi.features))
     if spec.type != feature.type:
-        raise place.error(
+        raise context.error(
             f"{key}.type", f"is {feature.type} in {MAP}", value=spec.type, remedy="correct it"
         )
     chosen = {name: getattr(spec, name) for name in _CHOSEN if name in spec.model_fields_set}
-    return _of_map(spec.name, feature, place).model_copy(update=chosen)
+    return _of_map(spec.name, feature, context).model_copy(update=chosen)
 
 
-def _of_map(name: str, feature: FuxiFeature, place: Place) -> FeatureConfig:
+def _of_map(name: str, feature: FuxiFeature, context: ErrorContext) -> FeatureConfig:
     if feature.type not in _DTYPES:
-        raise place.error(
+        raise context.error(
             f"feature_cols[{name}].type",
             f"has no counterpart here (in {MAP})",
             value=feature.type,
@@ -94,4 +96,4 @@ def _of_map(name: str, feature: FuxiFeature, place: Place) -> FeatureConfig:
             "share_embedding": feature.share_embedding,
             "max_len": feature.max_len,
         }
-    return validated(FeatureConfig, spec, place.inside(f"feature_cols[{name}]"))
+    return validated(FeatureConfig, spec, context.inside(f"feature_cols[{name}]"))
