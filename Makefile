@@ -1,11 +1,11 @@
-# make demo    from nothing to data/output/submission.csv, on synthetic data
+# make demo    install, then run all steps on synthetic data: data/output/submission.csv
 # make test    the tests; ARGS goes to pytest (make test ARGS="tests/data -x")
 # make test-cluster  training and preparing on Ray, torchrun and two hosts, with kills (minutes)
 # make test-fuxictr  files, feature maps and metrics against the released FuxiCTR (Linux, minutes)
-# make docs    the documentation's site, into site/; warnings are errors
+# make docs    build the documentation into site/; warnings are errors
 # make lint    ruff and mypy
 # make format  ruff's formatter and its safe fixes
-# make clean   caches and the environment; data and checkpoints stay
+# make clean   remove caches and the environment, not data or checkpoints
 
 PYTHON ?= python3
 ARGS ?=
@@ -23,7 +23,7 @@ demo: $(READY)
 test: $(DEV_READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
-# One at a time: each starts processes of its own.
+# Not in parallel: each test starts processes.
 test-cluster: $(DEV_READY)
 	$(BIN)/python -m pytest -m cluster $(ARGS)
 
@@ -46,7 +46,7 @@ clean:
 	rm -rf $(VENV) $(FUXICTR) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# Installed again only when what is to be installed has changed. The demo needs no test tools.
+# Reinstalled only if pyproject.toml or constraints.txt has changed. The demo needs no test tools.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
@@ -56,8 +56,8 @@ $(DEV_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# FuxiCTR in an environment of its own, over the packages of ours that both can use (torch is large).
-# It asks for any polars, but calls what polars 2 has removed.
+# FuxiCTR in a separate environment that shares installed packages (torch is large). It does not pin
+# polars, but needs functions that polars 2 has removed.
 PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 $(FUXICTR)/.ready: $(DEV_READY)
 	$(PYTHON) -m venv $(FUXICTR)

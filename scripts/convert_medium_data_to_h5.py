@@ -2,9 +2,9 @@
 
 python scripts/convert_medium_data_to_h5.py
 
-Writes data/tossctr_medium/train.h5 and valid.h5 (450,000 and 50,000 rows where the raw file has
-them), feature_map.json and feature_vocab.json. Vocabularies are those of the medium data set: they
-are made anew whenever the raw file or the config has changed, and each H5 file carries their hash.
+Writes data/tossctr_medium/train.h5 and valid.h5 (up to 450,000 and 50,000 rows), feature_map.json
+and feature_vocab.json. Vocabularies are those of the medium data set, fit again whenever the raw file or
+the config has changed; each H5 file contains their hash.
 """
 
 import argparse

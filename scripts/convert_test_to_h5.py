@@ -2,8 +2,8 @@
 
 python scripts/convert_test_to_h5.py --expid FESeq_full --output data/full/test_full.h5
 
-The file carries the hash of that vocabulary, and only runs that were trained with it score the
-file: one made for FESeq_toy is refused by FESeq_full.
+The file contains the hash of that vocabulary, and only runs with the same vocabulary accept it:
+FESeq_full refuses one made for FESeq_toy.
 """
 
 import argparse

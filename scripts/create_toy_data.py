@@ -1,10 +1,10 @@
-"""Toy data: the first rows of the raw files, or synthetic ones where there are none.
+"""Toy data: the first rows of the raw files, or synthetic ones if there are none.
 
 python scripts/create_toy_data.py
 
 Writes into data/toy:
-    train_toy.csv                      1,000 rows, to look at
-    train.parquet, test.parquet,       what the data set tossctr_toy is made from,
+    train_toy.csv                      1,000 rows for inspection
+    train.parquet, test.parquet,       the files of the data set tossctr_toy,
     sample_submission.csv              up to 60,000 and 6,000 rows
 """
 
@@ -35,7 +35,7 @@ def first_rows(path: Path, rows: int) -> pa.Table:
 
 def cut_raw() -> None:
     """Toy files from the raw ones."""
-    (TOY / "truth.parquet").unlink(missing_ok=True)  # of synthetic files that were here before
+    (TOY / "truth.parquet").unlink(missing_ok=True)  # of earlier synthetic files
     for name, rows in (("train", TRAIN_ROWS), ("test", TEST_ROWS)):
         table = first_rows(RAW / f"{name}.parquet", rows)
         with whole_file(TOY / f"{name}.parquet") as temporary:

@@ -5,13 +5,13 @@
 KuaiRand (Gao et al., CIKM 2022, https://kuairand.com) logs short videos shown to the users of an
 app; it is licensed CC BY-SA 4.0. The file is tab-separated and has the columns of `COLUMNS`.
 
-One row for each impression. Its history is every impression of the same user that came strictly
-before it (equal times are left out: one request shows several videos), oldest first, with what
-came of each: `skip`, `click` or `long_view`. That of the target itself is `unknown`, so that
-targets and events have the same fields. The label is `long_view` rather than `is_click`: users of
-a feed that plays by itself choose by staying, and its classes are nearly even.
+Each row is an impression. Its history is all strictly earlier impressions of the same user (not
+those of equal time: one request shows several videos), oldest first, with the outcome of each:
+`skip`, `click` or `long_view`. The target's outcome is `unknown`, so that targets and events have
+the same fields. The label is `long_view` rather than `is_click`: in an autoplay feed users choose
+by staying, and its classes are nearly balanced.
 
-The rows are split 8:1:1 by time; histories reach back across the splits, as they would in use.
+The rows are split 8:1:1 by time; histories cross the splits, as in production.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read(path: Path) -> dict[str, Array]:
 
 
 def features(rows: Mapping[str, Array]) -> dict[str, Array]:
-    """What is known of each impression, and what came of it.
+    """Features and outcome of each impression.
 
     `duration` counts half octaves of the video's seconds (0: a picture, 8: 15 s, 12: 63 s);
     `time` is in seconds.

@@ -1,9 +1,9 @@
-"""Score a test file with a trained run.
+"""Predict a test file with a trained run.
 
 python scripts/predict.py --model checkpoints/FESeq_full/model.ckpt \
     --test_data data/raw/test.parquet --output data/output/submission.csv
 
-`--model` is a run's folder, or the name of a file in it. Paths start at the project's root.
+`--model` is a run's folder, or the name of a file in it. Paths are relative to the project's root.
 """
 
 import sys

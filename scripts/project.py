@@ -1,4 +1,4 @@
-"""What the scripts share: paths start at the project's root, whatever the current folder is."""
+"""Shared by the scripts; makes the project's root the current folder."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Train an experiment, or what follows.
+"""Train, evaluate or predict with an experiment.
 
 python scripts/train.py --config configs/ --expid FESeq_toy --gpu 0 --mode train
 
---mode train    train it (the default)
---mode test     metrics of the trained experiment
---mode predict  score the data set's test file
---mode all      from raw files to a submission
+--mode train    train the experiment (default)
+--mode test     print metrics of the trained experiment
+--mode predict  predict the data set's test file
+--mode all      run all steps from raw files to a submission
 
-`--gpu -1` is the CPU. Any other option of the command goes through, e.g. `--set epochs=2`. Paths
-start at the project's root.
+`--gpu -1` is the CPU. Other options of the command are passed on, e.g. `--set epochs=2`. Paths
+are relative to the project's root.
 """
 
 import argparse
