@@ -22,19 +22,12 @@ from tossctr.config.names import Names
 from tossctr.config.schema import Width
 from tossctr.data.batch import Batch
 from tossctr.data.features import FeatureMap
-from tossctr.models.base import CTRModel
 from tossctr.models.dcnv2 import CrossAndDeep, DCNv2Config
-from tossctr.models.fields import (
-    COLUMNS,
-    SEQUENCES,
-    check_fields,
-    check_heads,
-    check_histories,
-    max_len_of,
-)
-from tossctr.models.layers.embedding import FieldEmbedding, new_table
+from tossctr.models.fields import check_heads, check_histories, max_len_of
+from tossctr.models.layers.embedding import new_table
 from tossctr.models.layers.packed import without_target
 from tossctr.models.layers.target_attention import MultiHeadTargetAttention
+from tossctr.models.target_history import TargetHistoryModel
 
 
 class DCNv2SeqConfig(DCNv2Config):
@@ -48,7 +41,7 @@ class DCNv2SeqConfig(DCNv2Config):
     attention_dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class DCNv2Seq(CTRModel):
+class DCNv2Seq(TargetHistoryModel):
     """See the module's docstring.
 
     Raises:
@@ -59,18 +52,9 @@ class DCNv2Seq(CTRModel):
     config: DCNv2SeqConfig
 
     def __init__(self, features: FeatureMap, config: DCNv2SeqConfig) -> None:
-        super().__init__(features, config)
         c = config
-        check_fields(features, "target_field", c.target_field, COLUMNS)
-        check_fields(features, "sequence_field", c.sequence_field, SEQUENCES)
-        self.columns = features.names(*COLUMNS)
-        self.embedding = FieldEmbedding(
-            features,
-            (*self.columns, *c.sequence_field),
-            c.embedding_dim,
-            numeric=c.numeric_embedding,
-        )
-        width = sum(self.embedding.widths(c.sequence_field))
+        super().__init__(features, c, (c.target_field,), (c.sequence_field,), paired=False)
+        width = self.width(c.sequence_field)
         self.max_len: int | None
         if c.use_position_emb:
             self.max_len = length = max_len_of(features, c.sequence_field, "use_position_emb")
@@ -81,12 +65,12 @@ class DCNv2Seq(CTRModel):
         check_heads(c.attention_dim, c.num_heads, "attention_dim")
         self.attention = MultiHeadTargetAttention(
             width,
-            sum(self.embedding.widths(c.target_field)),
+            self.width(c.target_field),
             c.attention_dim,
             c.num_heads,
             c.attention_dropout,
         )
-        self.head = CrossAndDeep(sum(self.embedding.widths(self.columns)) + width, c)
+        self.head = CrossAndDeep(self.width(self.columns) + width, c)
         self.initialise()
 
     def forward(self, batch: Batch) -> Tensor:

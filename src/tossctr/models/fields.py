@@ -33,11 +33,7 @@ Activations = Annotated[str | tuple[str, ...], AfterValidator(_known_activations
 def check_fields(
     features: FeatureMap, option: str, names: Iterable[str], types: tuple[FieldType, ...]
 ) -> None:
-    """Check that an option names fields of certain types.
-
-    Raises:
-        UserError: a name is unknown or of another type.
-    """
+    """Raise `UserError` if an option names a field that is unknown or not of these types."""
     for name in names:
         if name not in features or features[name].type not in types:
             problem = (
@@ -54,11 +50,7 @@ def check_fields(
 
 
 def check_groups(targets: Groups, sequences: Groups, option: str) -> None:
-    """Check that each group of target fields is as long as its group of sequence fields.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Raise `UserError` unless each group of target fields has one for each sequence field."""
     if not targets or [len(t) for t in targets] != [len(s) for s in sequences]:
         raise UserError(
             "must have one field for each sequence field, group by group",
@@ -70,11 +62,7 @@ def check_groups(targets: Groups, sequences: Groups, option: str) -> None:
 def check_pairs(
     embedding: FieldEmbedding, targets: Sequence[str], sequences: Sequence[str], option: str
 ) -> None:
-    """Check that each target field has the `embedding_dim` of its sequence field.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Raise `UserError` unless each target field has the `embedding_dim` of its sequence field."""
     for target, sequence in zip(targets, sequences, strict=True):
         widths = embedding.widths((target, sequence))
         if len(set(widths)) > 1:
@@ -84,11 +72,7 @@ def check_pairs(
 
 
 def check_heads(width: int, num_heads: int, what: str = "the model width") -> None:
-    """Check that `num_heads` divides a width.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Raise `UserError` unless `num_heads` divides a width."""
     if width % num_heads:
         raise UserError(
             f"{what} {width} is not divisible by num_heads",
@@ -153,11 +137,7 @@ def max_len_of(
 
 
 def check_histories(batch: Batch, names: Sequence[str], max_len: int | None) -> None:
-    """Check that the named histories have equal lengths row by row, at most `max_len`.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Raise `UserError` unless the histories have equal lengths row by row, at most `max_len`."""
     histories = {**batch.sequences, **batch.time_sequences}
     first = histories[names[0]]
     if max_len is not None and first.max_length > max_len:

@@ -1,4 +1,4 @@
-"""Base of the models of a target and its history: BST, DIN and SASRec."""
+"""Base of the models of a target and its history: BST, DIN, SASRec and DCNv2Seq."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tossctr.models.layers.packed import Events, append_target, with_target
 
 
 class TargetHistoryModel(CTRModel):
-    """Embeds all columns and the sequences paired with target fields; ends in an MLP.
+    """Embeds all columns, and sequences in groups that belong to groups of target fields.
 
-    A subclass assigns `dnn`.
+    A subclass that calls `score` assigns `dnn`.
 
     Args:
         features: the fields, with the lengths chosen for training.
@@ -29,6 +29,7 @@ class TargetHistoryModel(CTRModel):
         targets: groups of target fields.
         sequences: for each of them, the group of sequence fields that it continues.
         prefix: of the option names `target_field` and `sequence_field`, for messages.
+        paired: target field i must be as wide as sequence field i of its group.
 
     Raises:
         UserError: fields that are unknown, of another type, or differ in width from their pair.
@@ -43,6 +44,7 @@ class TargetHistoryModel(CTRModel):
         targets: Groups,
         sequences: Groups,
         prefix: str = "",
+        paired: bool = True,
     ) -> None:
         super().__init__(features, config)
         option = f"{prefix}target_field"
@@ -59,7 +61,8 @@ class TargetHistoryModel(CTRModel):
             numeric=config.numeric_embedding,
         )
         for target, sequence in self.pairs:
-            check_pairs(self.embedding, target, sequence, option)
+            if paired:
+                check_pairs(self.embedding, target, sequence, option)
 
     def width(self, names: Sequence[str]) -> int:
         """The width of the named fields' embeddings side by side."""

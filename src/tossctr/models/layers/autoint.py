@@ -41,21 +41,21 @@ class AutoIntLayer(nn.Module):
         self.residual = nn.Identity() if width == out else nn.Linear(width, out, bias=False)
         self.norm = nn.LayerNorm(out) if layer_norm else nn.Identity()
 
+    def _qkv(self, x: Tensor) -> list[Tensor]:
+        return [
+            linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for linear in (self.query, self.key, self.value)
+        ]
+
     def weights(self, x: Tensor) -> Tensor:
         """(N, fields, fields): attention of field i to field j, averaged over heads."""
-        q, k = (
-            linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for linear in (self.query, self.key)
-        )
+        q, k, _ = self._qkv(x)
         scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
         weights: Tensor = (q @ k.transpose(2, 3) * scale).softmax(dim=-1).mean(dim=1)
         return weights
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for linear in (self.query, self.key, self.value)
-        )
+        q, k, v = self._qkv(x)
         dropout_p = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
         mixed = mixed.transpose(1, 2).flatten(2)
