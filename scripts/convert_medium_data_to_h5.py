@@ -3,8 +3,8 @@
 python scripts/convert_medium_data_to_h5.py
 
 Writes data/tossctr_medium/train.h5 and valid.h5 (up to 450,000 and 50,000 rows), feature_map.json
-and feature_vocab.json. Vocabularies are those of the medium data set, fit again whenever the raw file or
-the config has changed; each H5 file contains their hash.
+and feature_vocab.json. Vocabularies are those of the medium data set, fit again whenever the raw
+file or the config has changed; each H5 file contains their hash.
 """
 
 import argparse
@@ -26,6 +26,6 @@ chosen = parser.parse_args()
 with project.one_line_errors():
     dataset = load_dataset(chosen.config, "tossctr_medium")
     data = prepare(dataset)
-    rows = export(data, dataset, data.folder, Format.H5, parts=("train", "valid"))
-    for part, count in rows.items():
-        say(f"wrote {data.folder / part}.h5 ({count:,} rows)")
+    rows = export(data, dataset, data.folder, Format.H5, splits=("train", "valid"))
+    for split, count in rows.items():
+        say(f"wrote {data.folder / split}.h5 ({count:,} rows)")

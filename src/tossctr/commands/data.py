@@ -73,7 +73,7 @@ def prepare(
         data = prepare_data(chosen, force=fresh, executor=executor)
     rows: dict[str, Any] = {"train_rows": len(data.train), "valid_rows": len(data.valid)}
     if as_json:
-        rows["unseen"] = {part: of.unseen_shares() for part, of in data.report.items()}
+        rows["unseen"] = {split: report.unseen_shares() for split, report in data.report.items()}
     print_result({"folder": str(data.folder), **rows}, as_json, f"prepared {chosen.dataset_id}")
 
 
@@ -101,7 +101,7 @@ def check(
     if isinstance(file, Path) and (file / "prepare.json").is_file() and against is None:
         from tossctr.data.preparing.verify import verify_prepared
 
-        rows = {f"{part}_rows": n for part, n in verify_prepared(file).items()}
+        rows = {f"{split}_rows": n for split, n in verify_prepared(file).items()}
         print_result({"folder": str(file), **rows}, as_json, f"{file}: verified")
         return
     from tossctr.data.health.check import check as check_file
@@ -136,7 +136,7 @@ def export(
     data = prepare_data(chosen)
     folder = output or data.folder
     rows = export_data(data, chosen, folder, form, max_len=max_len, force=force)
-    result = {"folder": str(folder), **{f"{part}_rows": n for part, n in rows.items()}}
+    result = {"folder": str(folder), **{f"{split}_rows": n for split, n in rows.items()}}
     print_result(result, as_json, f"exported {chosen.dataset_id}")
 
 
