@@ -1,7 +1,7 @@
-"""The contract of what is trained: a family of models, and a trained model of it.
+"""The interface of model families and of their trained models.
 
-A family is all models that are trained in one way: networks (`training.networks`), LightGBM
-(`trees.family`). It is one entry of `families.registry`, and nothing outside its folder names it.
+A family is a group of models with the same training code: networks (`training.networks`) or
+LightGBM (`trees.family`). It is one entry of `families.registry`; only its own folder names it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AttentionByAge:
 
 
 class TrainedModel(ABC):
-    """Predicts rows that a run's encoder has encoded."""
+    """Predicts rows encoded by the run's encoder."""
 
     @abstractmethod
     def logits(
@@ -57,11 +57,11 @@ class TrainedModel(ABC):
 
 @dataclass(frozen=True)
 class Fit:
-    """How a model is to be trained.
+    """Device, memory and processes of a training.
 
     Attributes:
-        device: where.
-        memory: bytes that it may use; None is what is free.
+        device: where to train.
+        memory: bytes that training may use; None for the free memory.
         after_validation: called after each validation with its number, from 0, and the monitor; an
             exception that it raises ends the training.
         processes: those that train together.
@@ -77,7 +77,7 @@ class Family(ABC):
     """A way of training.
 
     Attributes:
-        files: names of the files that `fit` writes into a run's folder beside the weights.
+        files: names of the files that `fit` writes into a run's folder in addition to the weights.
         uses_missing: whether its models tell a missing number from the value that fills it, so
             that rows whose missing numbers have been filled cannot be predicted.
         epoch_unit, step_unit: what `epoch` and `step` of a validation count.
@@ -104,10 +104,10 @@ class Family(ABC):
 
     @abstractmethod
     def check(self, experiment: Experiment, features: FeatureMap, processes: int) -> None:
-        """Refuse, before any data are prepared, what cannot be trained.
+        """Refuse, before data are prepared, an experiment that cannot be trained.
 
         Args:
-            experiment: what is to be trained.
+            experiment: the experiment to train.
             features: its fields; the sizes of vocabularies are not known yet.
             processes: how many train together.
 

@@ -56,8 +56,8 @@ class Network(TrainedModel):
         logits = np.empty(len(rows), np.float64)
         for start in range(0, len(rows), batch_rows):
             batch = dataset[np.arange(start, min(start + batch_rows, len(rows)))]
-            for part in batch.split(limit):
-                logits[part.positions.numpy()] = module(part.to(device)).double().cpu().numpy()
+            for micro in batch.split(limit):
+                logits[micro.positions.numpy()] = module(micro.to(device)).double().cpu().numpy()
         return logits
 
     def attention(self, rows: EncodedRows, device: torch.device) -> AttentionByAge | None:

@@ -12,11 +12,7 @@ from torch import nn
 from tossctr.errors import UserError
 
 _NUMBER = r"\s*([0-9.eE+-]+)\s*"
-_FORMS = {
-    "l1": re.compile(rf"l1\({_NUMBER}\)"),
-    "l2": re.compile(rf"l2\({_NUMBER}\)"),
-    "l1_l2": re.compile(rf"l1_l2\({_NUMBER},{_NUMBER}\)"),
-}
+_FORM = re.compile(rf"l1\({_NUMBER}\)|l2\({_NUMBER}\)|l1_l2\({_NUMBER},{_NUMBER}\)")
 
 
 @dataclass(frozen=True)
@@ -38,12 +34,8 @@ class Penalty:
         if isinstance(text, int | float):
             return cls(l2=float(text))
         try:
-            if found := _FORMS["l1"].fullmatch(text.strip()):
-                return cls(l1=float(found[1]))
-            if found := _FORMS["l2"].fullmatch(text.strip()):
-                return cls(l2=float(found[1]))
-            if found := _FORMS["l1_l2"].fullmatch(text.strip()):
-                return cls(l1=float(found[1]), l2=float(found[2]))
+            if found := _FORM.fullmatch(text.strip()):
+                return cls(float(found[1] or found[3] or 0), float(found[2] or found[4] or 0))
         except ValueError:
             pass  # the form matches, but not the number
         raise UserError(
