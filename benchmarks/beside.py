@@ -1,10 +1,10 @@
 """What does another busy process cost a training? FESeq_toy, with threads that sleep or spin.
 
-sleeping  while they wait for each other, as `tossctr` starts torch's threads
-spinning  as OpenMP starts them by itself
+sleeping  while they wait for each other, the setting that `tossctr` makes
+spinning  the default of OpenMP
 
-    <threads>_alone, <threads>_beside  trained rows per second, with nothing else to do, and beside
-                                       one process that keeps one core busy; the best of --repeats
+    <threads>_alone, <threads>_beside  trained rows per second on an idle machine, and beside a
+                                       process that keeps one core busy; the best of --repeats
     alone_ratio, beside_ratio          sleeping / spinning
 """
 
@@ -25,17 +25,16 @@ from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_experiment
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-THREADS = {"sleeping": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}  # that of libgomp
+THREADS = {"sleeping": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}  # libgomp's default
 
 
 @contextmanager
 def busy(wanted: bool) -> Iterator[None]:
-    """Beside a process that never waits."""
+    """Keep one core busy meanwhile, if wanted."""
     if not wanted:
         yield
         return
-    # In a session of its own, as another user's is: Linux shares cores out by session.
+    # Its own session, like another user's process: Linux divides CPU time between sessions.
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
     try:
         yield
@@ -45,8 +44,8 @@ def busy(wanted: bool) -> Iterator[None]:
 
 
 def rows_per_s(folder: Path, keys: list[str], threads: dict[str, str]) -> float:
-    """Of one training by the command."""
-    command = [sys.executable, "-m", "tossctr", "train", "--fresh", "--config", str(CONFIGS)]
+    """Speed of one `tossctr train`."""
+    command = [*harness.TOSSCTR, "train", "--fresh", "--config", str(harness.CONFIGS)]
     overrides = [part for key in keys for part in ("--set", key)]
     subprocess.run(
         [*command, "--expid", "FESeq_toy", *overrides], check=True, env={**os.environ, **threads}
@@ -55,7 +54,7 @@ def rows_per_s(folder: Path, keys: list[str], threads: dict[str, str]) -> float:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=12_000)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
@@ -72,7 +71,7 @@ def main() -> None:
             "valid_split.method=stratified",
             "epochs=1",
         ]
-        prepare(load_experiment(CONFIGS, "FESeq_toy", keys).dataset)
+        prepare(load_experiment(harness.CONFIGS, "FESeq_toy", keys).dataset)
         for _ in range(options.repeats):
             for place in ("alone", "beside"):
                 for kind, threads in THREADS.items():

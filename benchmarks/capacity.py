@@ -1,13 +1,13 @@
-"""What would 10.7 million, a billion and 100 billion rows a day take? Rates measured here, scaled.
+"""What would 10.7 million, 1 billion and 100 billion rows per day need? An extrapolation.
 
-First the rates of this machine, on rows in the Toss layout: bytes of a row raw and in the store,
-rows/s of `prepare`, of training and of scoring (FESeq_medium, max_len 500, float32, the optimiser's
-step left out), and the FLOP of a row. Then what they come to for one pass over a day's rows within
-24 hours, each figure times the rows and nothing else: no efficiency is lost to distribution in it,
-and `benchmarks/scale.py` says how much of it is lost on one machine.
+First the rates of this machine on rows in the Toss layout: bytes per row, raw and prepared; rows/s
+of `prepare`, of training and of scoring (FESeq_medium, max_len 500, float32, without the optimiser
+step); FLOP per row. Then the resources to process one day's rows once within 24 hours, by linear
+extrapolation: losses by distribution, which `benchmarks/scale.py` measures on one machine, are not
+included.
 
-Not measured are two assumptions, given as options: the FLOP/s that a GPU keeps up, and the rows of
-an effective batch. Their lines are marked so.
+Two numbers are assumptions, set by options and marked in the table: the sustained FLOP/s of a GPU,
+and the rows of an effective batch.
 """
 
 from __future__ import annotations
@@ -21,25 +21,23 @@ from pathlib import Path
 import harness
 import torch
 import workload
+from rawdata import full_dataset
 
 from tossctr.data.prepare import prepare
 from tossctr.data.synthetic import synthesize
-from tossctr.families.experiment import load_dataset
 from tossctr.training.device import keep_freed_memory
 
 SCALES = (10.7e6, 1e9, 100e9)
 DAY = 24 * 3600
-CLICKS = 0.019  # of rows; all of them are kept by negative_sampling
+CLICKS = 0.019  # click rate; negative_sampling keeps all clicks
 
 
 def measured(options: argparse.Namespace, root: Path) -> dict[str, float]:
-    """Per row and per core, on this machine."""
+    """Rates per row and per core on this machine."""
     rows, cores = options.rows, torch.get_num_threads()
     synthesize(root, rows, 1, seed=1)
     raw = root / "train.parquet"
-    dataset = load_dataset(workload.CONFIGS, "tossctr_full").model_copy(
-        update={"train_data": raw, "data_root": root}
-    )
+    dataset = full_dataset(raw, root)
     started = time.monotonic()
     prepared = prepare(dataset)
     prepare_s = time.monotonic() - started
@@ -62,14 +60,14 @@ def measured(options: argparse.Namespace, root: Path) -> dict[str, float]:
 
 
 def needs(rows: float, m: dict[str, float], gpu_flops: float, batch: int) -> dict[str, str]:
-    """What a day of so many rows takes, in units that read well."""
+    """The resources for one day's rows, formatted."""
     share = CLICKS + (1 - CLICKS) * 0.1
     cores = {name: rows / DAY / m[f"{name}_rows_per_core_s"] for name in _STEPS}
-    gradient = 2 * 4 * m["parameters"]  # a ring sends and receives each value about twice
+    gradient = 2 * 4 * m["parameters"]  # a ring all-reduce sends each value about twice
     return {
         "raw files": _bytes(rows * m["raw_bytes"]),
         "store": _bytes(rows * m["store_bytes"]),
-        "order of an epoch, in memory": _bytes(rows * 8),
+        "row order of an epoch, in memory": _bytes(rows * 8),
         "cores to prepare": _count(cores["prepare"]),
         "cores to train": _count(cores["train"]),
         "cores to train, negative_sampling 0.1": _count(cores["train"] * share),
@@ -78,10 +76,10 @@ def needs(rows: float, m: dict[str, float], gpu_flops: float, batch: int) -> dic
         f"GPUs to train, at {_si(gpu_flops)}FLOP/s each (assumed)": _count(
             rows / DAY * m["train_mflop"] * 1e6 / gpu_flops
         ),
-        "reads of the store while training": _bytes(rows / DAY * m["store_bytes"]) + "/s",
-        "random rows while training": f"{_si(rows / DAY).strip()} rows/s",
+        "reads from the store in training": _bytes(rows / DAY * m["store_bytes"]) + "/s",
+        "random rows in training": f"{_si(rows / DAY).strip()} rows/s",
         f"optimiser steps, batches of {batch:,} (assumed)": _count(rows / batch),
-        "gradients, sent by each worker at that batch": _bytes(rows / batch / DAY * gradient)
+        "gradients sent per worker at that batch size": _bytes(rows / batch / DAY * gradient)
         + "/s",
     }
 
@@ -103,10 +101,10 @@ def _count(value: float) -> str:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="to prepare")
     parser.add_argument("--model-rows", type=int, default=512, help="to train and score")
-    parser.add_argument("--gpu-tflops", type=float, default=20, help="assumed, kept up by a GPU")
+    parser.add_argument("--gpu-tflops", type=float, default=20, help="assumed speed of a GPU")
     parser.add_argument("--batch", type=int, default=65_536, help="assumed effective batch")
     options = parser.parse_args()
     if options.quick:
@@ -114,7 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         rates = measured(options, Path(temporary))
     columns = [needs(rows, rates, options.gpu_tflops * 1e12, options.batch) for rows in SCALES]
-    print("| a day | " + " | ".join(f"{_si(rows)} rows" for rows in SCALES) + " |")
+    print("| per day | " + " | ".join(f"{_si(rows)} rows" for rows in SCALES) + " |")
     print("|---|" + "---|" * len(SCALES))
     for name in columns[0]:
         print(f"| {name} | " + " | ".join(column[name] for column in columns) + " |")

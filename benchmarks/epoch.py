@@ -1,20 +1,19 @@
-"""One epoch over a million rows, end to end: raw files to a submission, with few of the non-clicks.
+"""One epoch over a million rows, from raw files to a submission, with negative sampling.
 
-Each step is the command a user would type, in a process of its own: `<step>_s` its seconds with
-start-up, `<step>_mb` its largest resident size.
+Each step is a `tossctr` command in its own process: `<step>_s` is its wall-clock time including
+start-up, `<step>_mb` its peak resident memory.
 
     synth, prepare, train, predict   with negative_sampling: 0.1
     epoch_rows                       rows that the epoch trained on
-    auc, score                       of the submission on the test file's clicks
+    auc, score                       of the submission, on the test file's clicks
     ceiling_auc, ceiling_score       of the true probabilities
-    all_train_s, all_auc, all_score  the plain way, unless --only-sampled: every row in the epoch
+    all_train_s, all_auc, all_score  without sampling, unless --only-sampled
     ratio                            all_train_s / train_s
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,23 +22,21 @@ import harness
 
 from tossctr.pipeline.submit import against_truth
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-
 
 def command(*words: str) -> tuple[float, float]:
-    """Seconds and peak MB of one `tossctr` command."""
+    """Seconds and peak memory in MB of one `tossctr` command."""
     started = time.monotonic()
-    peak = harness.peak_mb([sys.executable, "-m", "tossctr", *words])
+    peak = harness.peak_mb([*harness.TOSSCTR, *words])
     return time.monotonic() - started, peak
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--test-rows", type=int, default=100_000)
     parser.add_argument("--negative-sampling", type=float, default=0.1)
     parser.add_argument("--expid", default="FESeq_toy")
-    parser.add_argument("--only-sampled", action="store_true", help="without the plain epoch")
+    parser.add_argument("--only-sampled", action="store_true", help="skip the epoch over all rows")
     options = parser.parse_args()
     if options.quick:
         options.rows, options.test_rows = 20_000, 5_000
@@ -49,7 +46,7 @@ def main() -> None:
         files = [
             f"{part}_data={root / part}.parquet" for part in ("train", "test")
         ] + ["sample_submission=null", f"data_root={root}"]  # fmt: skip
-        chosen = ["--config", str(CONFIGS), "--expid", options.expid]
+        chosen = ["--config", str(harness.CONFIGS), "--expid", options.expid]
 
         def step(name: str, *words: str) -> None:
             figures[f"{name}_s"], figures[f"{name}_mb"] = command(*words)

@@ -1,8 +1,8 @@
-"""Metrics in expectation over clicks, where their true probabilities are known.
+"""Scores in expectation over clicks, for synthetic rows with known click probabilities.
 
-Each row counts as a click with its probability and as none with the rest, so that the luck of one
-draw, which moves a score by more than models differ, is not in it. (AUC, AP and WLL are quotients
-of sums over clicks; these are the quotients of the expected sums.)
+Each row counts as a click with its probability and as a non-click with the rest. That removes the
+noise of one draw, which is larger than the differences between models. (AUC, AP and WLL are ratios
+of sums over clicks; these are the ratios of the expected sums.)
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def expected_score(logit: Floats, probability: Floats) -> dict[str, float]:
     """AP, WLL and the competition score.
 
     Args:
-        logit: (N,) log odds that a model gives.
-        probability: (N,) true ones.
+        logit: (N,) predicted log odds.
+        probability: (N,) true probabilities.
     """
     label, score, weight = _as_both(logit, probability)
     ap = float(average_precision_score(label, score, sample_weight=weight))
@@ -36,6 +36,6 @@ def expected_score(logit: Floats, probability: Floats) -> dict[str, float]:
 
 
 def _as_both(logit: Floats, probability: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """(2 N,) labels, predictions and weights: each row as a click, then as none."""
+    """(2 N,) labels, predictions and weights: each row as a click, then as a non-click."""
     label = np.repeat([1, 0], len(probability))
     return label, np.tile(logit, 2), np.concatenate([probability, 1 - probability])

@@ -1,4 +1,4 @@
-"""The commands that `faults.py --every` kills, what each begins from, and what its end is."""
+"""The commands that `faults.py --every` kills, their initial states, and what is compared."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ MEMBERS = (PREPARE, (*TREES, *FOLDS), (*OTHER, *FOLDS))
 
 @dataclass(frozen=True)
 class Case:
-    """A command, and the steps that lead to what it begins from."""
+    """A command, and the steps that create its initial state."""
 
     command: tuple[str, ...]
     before: tuple[Step, ...] = field(default=())
@@ -126,14 +126,14 @@ CASES = {
 
 
 class Project:
-    """One folder, put into each state in turn, as stores and markers hold absolute paths."""
+    """One folder for all states, as stores and markers contain absolute paths."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.root, self.log = home, home / "project", home / "log"
         self._states: dict[tuple[Step, ...], Path] = {}
 
     def put(self, steps: tuple[Step, ...]) -> None:
-        """Put the folder into the state after these steps."""
+        """Put the folder into its state after these steps."""
         shutil.rmtree(self.root, ignore_errors=True)
         if steps in self._states:
             shutil.copytree(self._states[steps], self.root)
@@ -151,12 +151,12 @@ class Project:
         shutil.copytree(self.root, self._states[steps])
 
     def run(self, command: tuple[str, ...], kill_at: int = 0) -> tuple[int, list[str]]:
-        """Its exit code, and the points it came by."""
+        """Run a command; return its exit code and the points that it reached."""
 
         def work() -> None:
-            compare._tossctr = _command  # else in processes that are not watched
+            compare._tossctr = _command  # else it starts processes that are not watched
             run_folder.write_json = _write_at_one_moment
-            kept.PART_ROWS = 1  # each batch is kept, as otherwise only those of large files are
+            kept.PART_ROWS = 1  # store each batch's scores, as for large files
             _command(*command)
 
         return run_forked(work, self.log, cwd=self.root, watch=(self.root, kill_at))
@@ -190,21 +190,21 @@ def _command(*words: str) -> None:
 
 
 def _write_at_one_moment(path: Path, value: Any) -> None:
-    """A run's hashes are in folds, blends and calibrations: its times must not differ."""
+    """Write fixed times, as a run's hashes are part of folds, blends and calibrations."""
     if path.name == "metrics.json":
         value = {k: 1.0 if _TIMES.search(k) else v for k, v in value.items()}
         value = {k: MOMENT if k == "finished" else v for k, v in value.items()}
     write_json(path, value)
 
 
-# What is of the moment, and not of the input.
+# Names and texts that depend on the time of execution.
 _TIMES = re.compile(r"^stores$|seconds|_s$|_mb$|time|per_s|worker|command")
 _MINUTE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d")
 _OF_THE_MOMENT = re.compile(r"(^|/)(logs|workers)(/|$)|\.lock$|(^|/)lock$|results\.csv$|study\.db")
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Each file and empty folder with a hash of its content, but for what is of the moment."""
+    """A hash of each file and empty folder, without what depends on the time of execution."""
     found = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -220,11 +220,11 @@ def contents(root: Path) -> dict[str, str]:
 def _content(path: Path) -> bytes:
     content = path.read_bytes()
     if path.name.startswith(".tossctr-") or path.suffix == ".written":
-        # Says of the files beside it when they were written, or the hash of a page with its minute.
+        # Contains times, or the hash of a page that contains them.
         return b""
     if path.suffix == ".html":
         return _MINUTE.sub(b"", content)
-    if path.name == "compare.md":  # its last two columns: speed and memory
+    if path.name == "compare.md":  # without its last two columns: speed and memory
         return b"\n".join(line.rsplit(b"|", 3)[0] for line in content.splitlines())
     if path.suffix != ".json":
         return content

@@ -1,9 +1,9 @@
-"""Kill a command at its n-th change to files: each open for writing, rename, removal, sync, commit.
+"""Kills a command at its n-th change to files: open for writing, rename, removal, sync or commit.
 
-Python's audit events tell of the calls before they are made; `os.fsync` and SQLite's commits have
-no event and are wrapped. A process that is killed at a point has not made that call. Beside the
-call itself, a file that is opened is also left as a kill right after would leave it (empty, or with
-half a line at its end), and a file that is synced with half of its bytes.
+Python's audit events announce most calls before they are made; `os.fsync` and SQLite's commits
+have no event and are wrapped. A process that is killed at a point has not made the call. There are
+two kinds of additional points: a file that has just been opened (empty, or with half a line at its
+end), and a synced file with half of its bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 HALF_A_LINE = b'{"half": '
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-# Event: the numbers of its arguments that are a path and that path's folder's descriptor.
+# Event: the positions of its path argument and of the descriptor of that path's folder.
 CHANGES = {
     "os.rename": (0, 2), "os.remove": (0, 1), "os.rmdir": (0, 1), "os.mkdir": (0, 2),
     "os.link": (1, 3), "os.symlink": (1, 2), "os.truncate": (0, None),
@@ -32,8 +32,8 @@ class Points:
 
     Args:
         root: changes elsewhere are not counted.
-        kill_at: the number of the point, from 1; 0 kills nowhere.
-        trace: a descriptor to which each point is written as a line, `what path`.
+        kill_at: the number of the point, from 1; 0 never kills.
+        trace: a descriptor that gets one line `what path` per point.
     """
 
     def __init__(self, root: Path, kill_at: int, trace: int) -> None:
@@ -43,7 +43,7 @@ class Points:
         self.appended: set[str] = set()
 
     def install(self) -> None:
-        """Watch from now on; for the rest of the process, as an audit hook cannot be removed."""
+        """Start watching, until the process ends: an audit hook cannot be removed."""
         sync = os.fsync
 
         def fsync(file: Any) -> None:
@@ -61,7 +61,7 @@ class Points:
         sys.addaudithook(self._heard)
 
     def at(self, what: str, path: str, leave: Callable[[], None] = lambda: None) -> None:
-        """A point, unless it is of the same kind and file as the last one."""
+        """Count a point, unless it repeats the last one."""
         if not path.startswith(self.root) or (what, path) == self.last:
             return
         self.last = (what, path)
@@ -74,7 +74,7 @@ class Points:
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.busy or (event != "open" and event not in CHANGES):
             return
-        self.busy = True  # what is done here is heard too
+        self.busy = True  # this code triggers events, too
         try:
             if event == "open":
                 name, _, flags = arguments
@@ -100,7 +100,7 @@ class Points:
         os.write(descriptor, content)
 
     def _halve(self, path: str) -> None:
-        """Of what this process has written, but for a line at the end of a file: `_opened`."""
+        """Cut a file that this process has written to half its size; `_opened` handles appends."""
         if Path(path).is_file() and path not in self.appended:
             about = Path(path).stat()
             if about.st_mtime >= self.start - 0.1:
@@ -108,7 +108,7 @@ class Points:
 
 
 def _absolute(name: Any, folder: int | None) -> str:
-    """The path that a call names, without what resolving links would change."""
+    """The absolute path of a call's argument, with links unresolved."""
     if isinstance(name, int):
         return _of_descriptor(name)
     at = Path.cwd() if folder is None or folder < 0 else Path(_of_descriptor(folder))
@@ -129,19 +129,19 @@ def run_forked(
     limit: int | None = None,
     seconds: float = 300,
 ) -> tuple[int, list[str]]:
-    """Run a command in a fork of this process, whose imports it shares.
+    """Run a command in a fork of this process, which saves its imports.
 
     Args:
         command: what to call; `SystemExit` is its exit code.
-        log: takes what it prints.
-        cwd: where it runs.
+        log: file for its output.
+        cwd: working directory.
         watch: the folder whose changes are points, and the point to kill at (0: none).
-        kill_after: seconds after which it is killed.
-        limit: bytes beyond which no file may grow.
-        seconds: it is killed, and that is an error, if it runs for longer.
+        kill_after: seconds until it is killed.
+        limit: maximum size of files in bytes.
+        seconds: time limit.
 
     Returns:
-        Its exit code, negative where it was killed, and its points.
+        Its exit code, negative if it was killed, and its points.
     """
     trace, told = os.pipe2(0) if watch else (-1, -1)
     child = os.fork()
@@ -184,5 +184,5 @@ def run_forked(
     os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if kill_after is None:
-        raise TimeoutError(f"still at work after {seconds} s:\n{log.read_text(errors='replace')}")
+        raise TimeoutError(f"still running after {seconds} s:\n{log.read_text(errors='replace')}")
     return code, points

@@ -1,4 +1,4 @@
-"""Kill every command at each of its points, give it again, and compare the end: see `faults.py`."""
+"""Kills every command at each of its points, repeats it, and compares results: see `faults.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from fault_cases import CASES, USERS, Case, Project, contents
 
-IMPORTED = (  # before forks, so that each need not
+IMPORTED = (  # imported before forking, to save time
     "lightgbm", "lightning", "optuna", "sqlalchemy", "tossctr.pipeline.submit",
     "tossctr.pipeline.train",
     "tossctr.report.page", "tossctr.interop.fuxictr_export", "tossctr.runs.train",
@@ -22,12 +22,11 @@ IMPORTED = (  # before forks, so that each need not
 
 
 def sweep(commands: Sequence[str], *, stride: int = 1, limit: int | None = None) -> dict[str, int]:
-    """Kill at each `stride`-th point of these commands, at `limit` points of each at most.
+    """Kill at each `stride`-th point of these commands, at most at `limit` points of each.
 
     Returns:
-        `points` killed at; `identical`, those after which the same command came to the end of one
-        that was not killed; `lost`, those that cost the user a file or an earlier result;
-        `tracebacks`.
+        Number of `points`; of those with results `identical` to an uninterrupted command; of those
+        at which a user's file or an earlier result was `lost`; of `tracebacks`.
     """
     for name in IMPORTED:
         importlib.import_module(name)
@@ -59,14 +58,14 @@ def _sweep_case(
     expected = contents(project.root)
     gone = [user for user in USERS if expected.get(user) != before[user]]
     if gone:
-        raise SystemExit(f"{name} replaces the user's files, killed or not: {gone}")
+        raise SystemExit(f"{name} replaces the user's files even without a kill: {gone}")
     for number in islice(range(1, len(points) + 1, stride), limit):
         project.put(case.before)
         counts["points"] += 1
         code, _ = project.run(case.command, kill_at=number)
         where = f"{name}, point {number} of {len(points)}, {points[number - 1]}"
         if code != -signal.SIGKILL:
-            print(f"{where}: not come by (exit code {code}):\n{project.said}", file=sys.stderr)
+            print(f"{where}: not reached (exit code {code}):\n{project.said}", file=sys.stderr)
             continue
         lost = _lost(before, contents(project.root), expected)
         code, _ = project.run(case.command)
@@ -83,7 +82,7 @@ def _sweep_case(
         if not identical:
             said = " | ".join(project.said.splitlines()[-3:])
             print(
-                f"{where}: ended otherwise, exit code {code}, {_some(others)}: {said}",
+                f"{where}: ended with another result, exit code {code}, {_some(others)}: {said}",
                 file=sys.stderr,
             )
 
@@ -91,7 +90,7 @@ def _sweep_case(
 def _lost(
     before: Mapping[str, str], after: Mapping[str, str], expected: Mapping[str, str]
 ) -> list[str]:
-    """What was there before the kill and is nowhere now, nor has its new content."""
+    """Files of which neither the content before the kill nor the new content exists now."""
     if expected.items() <= after.items():
         return []
     kept = set(after.values())

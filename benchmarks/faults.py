@@ -1,20 +1,19 @@
-"""Does a killed run end as if it had not been? SIGKILL at random moments, and disks that refuse.
+"""Do commands recover from SIGKILL and from disks that refuse to write?
 
-A small project is prepared, trained and scored once without a fault: the reference. Then, in turn,
-one of `prepare`, `train` and `predict` is killed at a random moment of its running time (or finds
-that no file may grow beyond a random size), and the same command is given again, possibly to be
-killed again. What it leaves in the end is compared with the reference, byte by byte: the stores,
-the weights and the history of the validations, the submission.
+A small project is prepared, trained and scored once without a fault, as the reference. Then one of
+`prepare`, `train` and `predict` in turn is killed at a random time (or cannot write files beyond a
+random size), and the same command is repeated, and possibly killed again. The final store, weights,
+validation history and submission are compared with the reference, byte by byte.
 
     kills           processes killed
-    write_failures  processes whose writing was refused at some point
-    resumed         commands that took up work of the killed one
-    identical       1 if every result was that of the reference, else the share that was
-    tracebacks      processes that ended with one
+    write_failures  processes that could not write
+    resumed         commands that resumed the work of a killed one
+    identical       share of results that are equal to the reference
+    tracebacks      processes that ended with a traceback
 
-With `--every` it kills not at random but at each change to files of every command (`fault_cases`),
-gives the command again, and compares the whole folder: `points` killed at, the share after which
-the end was `identical`, and how many `lost` a file of the user's or an earlier result.
+With `--every` every command (`fault_cases`) is killed at each of its changes to files instead, and
+repeated, and the complete folder is compared: number of `points`, share of `identical` results, and
+points at which a user's file or an earlier result was `lost`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
 from tossctr.inference import kept
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 STAGES = ("prepare", "train", "predict")
 SETTINGS = {
     "max_len": 16,
@@ -51,11 +49,11 @@ SETTINGS = {
 
 
 class Project:
-    """A folder with configs and raw files, in which stages are run in processes of their own."""
+    """A folder with configs and raw files; each stage runs in its own process."""
 
     def __init__(self, root: Path, rows: int) -> None:
         self.root = root
-        shutil.copytree(CONFIGS, root / "configs")
+        shutil.copytree(harness.CONFIGS, root / "configs")
         synthesize(root / "data" / "toy", rows, 3 * rows, seed=5)
 
     def copy(self, root: Path) -> Project:
@@ -66,7 +64,7 @@ class Project:
 
     def arguments(self, stage: str) -> list[str]:
         config = ["--config", str(self.root / "configs"), "--expid", "FESeq_toy"]
-        keys = [word for k, v in SETTINGS.items() for word in ("--set", f"{k}={v}")]
+        keys = harness.overrides(SETTINGS)
         match stage:
             case "prepare":
                 return ["prepare", *config, *keys]
@@ -76,8 +74,8 @@ class Project:
         return ["predict", *config, "--gpu", "-1", "--output", output]
 
     def run(self, stage: str, *, kill_after: float | None = None, limit: int | None = None) -> int:
-        """Run a stage in a fork of this process, whose imports it shares; its exit code, negative
-        where it was killed. What it said is in `log`."""
+        """Run a stage in a fork of this process, with its output in `log`; return its exit code,
+        which is negative if it was killed."""
         return run_forked(
             lambda: tossctr(self.arguments(stage)),
             self.root / "log",
@@ -90,7 +88,7 @@ class Project:
         return (self.root / "log").read_text(errors="replace")
 
     def result(self, stage: str) -> str:
-        """A hash of what a stage leaves."""
+        """A hash of a stage's results."""
         digest = hashlib.sha256()
         match stage:
             case "prepare":
@@ -111,9 +109,9 @@ class Project:
 
 
 def measure(kills: int, failures: int, rows: int, seed: int = 0) -> dict[str, object]:
-    """Run until so many processes were killed, and so many met a refusing disk."""
+    """Run until `kills` processes were killed and `failures` could not write."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    kept.PART_ROWS = 1  # each batch is kept, as otherwise only those of large files are
+    kept.PART_ROWS = 1  # store each batch's scores, as for large files
     draw = random.Random(seed)
     counts = {"kills": 0, "write_failures": 0, "resumed": 0, "results": 0, "tracebacks": 0}
     same = 0
@@ -148,25 +146,28 @@ def measure(kills: int, failures: int, rows: int, seed: int = 0) -> dict[str, ob
                 if draw.random() < 0.7:  # else killed again
                     break
             code = project.run(stage)
-            counts["resumed"] += code == 0 and took_up(stage, project.log)
+            counts["resumed"] += code == 0 and has_resumed(stage, project.log)
             counts["tracebacks"] += "Traceback" in project.log
             counts["results"] += 1
             right = code == 0 and project.result(stage) == expected[stage]
             same += right
             if not right:
-                print(f"trial {trial}: {stage} ended otherwise:\n{project.log}", file=sys.stderr)
+                print(
+                    f"trial {trial}: another result of {stage}:\n{project.log}",
+                    file=sys.stderr,
+                )
             shutil.rmtree(project.root)
     return {**counts, "identical": same / counts["results"]}
 
 
-def took_up(stage: str, log: str) -> bool:
+def has_resumed(stage: str, log: str) -> bool:
     if stage == "prepare":
         return "transform:" in log and "fit:" not in log
     return "resuming from epoch" in log or "had been scored before" in log
 
 
 def move(project: Project, old: Path) -> None:
-    """Let what was prepared and trained elsewhere lie here: its paths are absolute."""
+    """Adapt the absolute paths in a copy of a project that was made in another folder."""
     for path in (project.root / "data").rglob("prepare.json"):
         path.write_text(path.read_text().replace(str(old), str(project.root)))
     for raw in (project.root / "data" / "toy").iterdir():
@@ -175,15 +176,17 @@ def move(project: Project, old: Path) -> None:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--write-failures", type=int, default=30)
-    parser.add_argument("--rows", type=int, default=6_000, help="train rows; three times to score")
+    parser.add_argument(
+        "--rows", type=int, default=6_000, help="training rows; 3 times as many are scored"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", action="store_true", help="kill at every change to files")
-    parser.add_argument("--commands", help="of --every: their names, joined by commas")
-    parser.add_argument("--stride", type=int, default=1, help="of --every: each so many-th point")
-    parser.add_argument("--limit", type=int, help="of --every: points of each command at most")
+    parser.add_argument("--commands", help="with --every: names, separated by commas")
+    parser.add_argument("--stride", type=int, default=1, help="with --every: use each n-th point")
+    parser.add_argument("--limit", type=int, help="with --every: maximum of points per command")
     options = parser.parse_args()
     if options.every:
         from fault_sweep import CASES, sweep

@@ -1,17 +1,17 @@
-"""What do broken, strange and hostile inputs do? Each is to be handled, or refused with one line.
+"""Are broken, strange and hostile inputs handled, or refused with a one-line message?
 
 Parquet and CSV files, YAML configs and model folders are mutated at random (bytes, columns, types,
-values; model folders also with their hashes made right again) and given to the code behind
-`prepare`, `predict` and the reading of configs. Half of the cases mutate prepared data, runs, folds
-and blends, and run a command on them (`fuzz_folders.py`). A case goes wrong where it ends with
-anything but a result or a `UserError` (or the system's own error about a file), where it takes
-longer than `TIMEOUT` seconds, or where a prediction has not one probability for each row.
+values; model folders also with corrected hashes) and passed to the code of `prepare` and `predict`
+and to the config reader. Half of the cases mutate prepared data, runs, folds and blends, and run a
+command on them (`fuzz_folders.py`). A case fails if it ends with anything but a result, a
+`UserError` or an `OSError` about a file, takes longer than `TIMEOUT` seconds, or does not predict
+one probability per row.
 
     cases          inputs tried
-    refused        those that ended with one line
-    tracebacks     those that ended with another exception, or killed the process
-    hangs          those that took too long
-    wrong_outputs  those whose output was of a wrong length, or not all probabilities
+    refused        cases that ended with a one-line message
+    tracebacks     cases that ended with another exception, or killed the process
+    hangs          cases that took too long
+    wrong_outputs  cases with outputs of a wrong length, or values that are no probabilities
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ from tossctr.runs.checks import check_model
 from tossctr.runs.run_folder import HASHED, load_run
 from tossctr.runs.train import train
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 CPU = torch.device("cpu")
 TIMEOUT = 30
 BATCH = 25  # cases of one process
@@ -67,8 +66,7 @@ YAML = ["null", "~", "-1", "0", "1e400", ".nan", "[]", "{}", "[1, [2]]", "'text'
 
 @dataclass(frozen=True)
 class World:
-    """What is mutated: a data set's raw files, its experiment, a trained run; and the project of
-    `fuzz_folders`."""
+    """What is mutated: raw files, an experiment, a run, and the project of `fuzz_folders`."""
 
     root: Path
     experiment: Experiment
@@ -77,7 +75,7 @@ class World:
 
 
 def world(root: Path) -> World:
-    shutil.copytree(CONFIGS, root / "configs")
+    shutil.copytree(harness.CONFIGS, root / "configs")
     synthesize(root / "data" / "toy", 600, ROWS, seed=5)
     keys = ["epochs=1", "max_len=8", "num_workers=0", "valid_split.method=stratified"]
     experiment = load_experiment(root / "configs", "FESeq_toy", keys)
@@ -86,7 +84,7 @@ def world(root: Path) -> World:
 
 
 def mutated_table(table: pa.Table, draw: random.Random) -> pa.Table:
-    """Columns lost, renamed, doubled, of another type, or with strange values."""
+    """Remove, rename, duplicate or cast columns, or insert strange values."""
     for _ in range(draw.choice([1, 1, 2, 4])):
         name = draw.choice([n for n in [*USED, "clicked", "ID"] if n in table.column_names] or
                            table.column_names)  # fmt: skip
@@ -173,8 +171,8 @@ def data_file(world: World, folder: Path, draw: random.Random, part: str) -> Pat
 def try_train_file(world: World, folder: Path, draw: random.Random) -> str | None:
     keys = {"train_data": data_file(world, folder, draw, "train"), "data_root": folder}
     done = prepare(world.experiment.dataset.model_copy(update=keys))
-    short = len(done.train) + len(done.valid) > 602  # the rows, and two that were doubled
-    return "more rows than there were" if short else None
+    short = len(done.train) + len(done.valid) > 602  # the rows, and two duplicated ones
+    return "more rows than the file" if short else None
 
 
 def try_test_file(world: World, folder: Path, draw: random.Random) -> str | None:
@@ -182,18 +180,18 @@ def try_test_file(world: World, folder: Path, draw: random.Random) -> str | None
 
 
 def scored(run_folder: Path, data: Path, output: Path) -> str | None:
-    """Score a file; what is wrong with the output, if anything."""
+    """Score a file; return an error in the output, if any."""
     run = load_run(run_folder)
     rows, _ = submit(run, data=data, sample=None, output=output, device=CPU)
-    # "ID" may be anything that a mutation made of it: only numbers are read.
+    # Only the numbers are read: mutations may turn "ID" into anything.
     options = pyarrow.csv.ConvertOptions(include_columns=["clicked"])
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
     column = pyarrow.csv.read_csv(output, convert_options=options, parse_options=parsing)[0]
     inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1))
     if len(column) != rows or not pc.all(inside).as_py() or column.null_count:
-        return "not a probability for each row"
+        return "not one probability per row"
     if data.suffix == ".parquet" and pq.ParquetFile(data).metadata.num_rows != rows:
-        return "not as many rows as the file"
+        return "another number of rows than the file"
     return None
 
 
@@ -236,7 +234,7 @@ def try_model(world: World, folder: Path, draw: random.Random) -> str | None:
 def try_folder(world: World, folder: Path, draw: random.Random) -> str | None:
     refused, wrong = fuzz_folders.attempt(world.project, draw)
     if refused and wrong is None:
-        raise UserError("refused")  # its line is on standard error
+        raise UserError("refused")  # the message is on standard error
     return wrong
 
 
@@ -248,7 +246,7 @@ class Hang(BaseException):
 
 
 def one(world: World, seed: int, case: int) -> tuple[str, str]:
-    """Run a case: what it came to, and more about it."""
+    """Run a case; return its outcome and details."""
     draw = random.Random(f"{seed}/{case}")
     attempt = KINDS[case % len(KINDS)]
 
@@ -264,7 +262,7 @@ def one(world: World, seed: int, case: int) -> tuple[str, str]:
         except UserError as error:
             return "refused", error.line()
         except OSError as error:
-            if error.filename is None:  # else one line of the command line's
+            if error.filename is None:  # the command line prints it in one line
                 return "tracebacks", traceback.format_exc()
             return "refused", str(error)
         except Hang:
@@ -276,7 +274,7 @@ def one(world: World, seed: int, case: int) -> tuple[str, str]:
 
 
 def batch(world: World, seed: int, cases: range) -> list[tuple[int, str, str]]:
-    """Cases in a process of their own, so that a crash is seen and leaves the others be."""
+    """Run cases in a separate process, to survive a crash."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -313,7 +311,7 @@ def measure(cases: int, seed: int) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Mutations of what commands open that is no raw file and no config: prepared data, runs, folds,
-blends, held-out predictions, calibration, searches, as whoever sends or changes a folder could.
+"""Mutations of what commands read besides raw files and configs: prepared data, runs, folds,
+blends, held-out predictions, calibrations and searches. Whoever sends a folder could change them.
 
-Of one file at a time bytes, values or structure are changed, or it is replaced by a pipe, a link, a
-folder, or another artefact; then the hashes that lead to it are made right again, or left wrong.
+In one file at a time bytes, values or structure are changed, or it is replaced by a pipe, a link, a
+folder, or another artefact; then the hashes of it are corrected, or left wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +34,15 @@ from tossctr.files import sha256_of
 
 ROWS, TEST_ROWS = 240, 80
 OTHER = ("train", *CONFIG, "--expid", "other", *CPU)
-READ = (".json", ".npy", ".parquet", ".safetensors", ".txt", ".csv", ".db")  # and not locks, logs
+READ = (
+    ".json",
+    ".npy",
+    ".parquet",
+    ".safetensors",
+    ".txt",
+    ".csv",
+    ".db",
+)  # no locks, no logs
 TUNE = ("tune", *CONFIG, "--expid", "trees", *CPU, "--trials")
 NOT_READ = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
             StopIteration, pa.ArrowException)  # fmt: skip
@@ -44,7 +52,7 @@ JSON_TOKENS = ["null", "-1", "0", "1e400", "NaN", "-Infinity", "[]", "{}", '""',
 
 
 def make_project(root: Path) -> Path:
-    """A project whose data are prepared, with runs, folds, a blend and a search."""
+    """A project with prepared data, runs, folds, a blend and a search."""
     root.mkdir()
     for name, text in CONFIGS.items():
         file = root / "configs" / name
@@ -89,7 +97,7 @@ def attempt(project: Path, draw: random.Random) -> tuple[bool, str | None]:
     """Mutate a file of the project and run a command on it.
 
     Returns:
-        Whether the command refused, and what is wrong with its output, if anything.
+        Whether the command refused, and an error in its output, if any.
     """
     shutil.rmtree(project)
     shutil.copytree(project.with_name("pristine"), project)
@@ -100,7 +108,7 @@ def attempt(project: Path, draw: random.Random) -> tuple[bool, str | None]:
         if path.is_file() and path.suffix in READ
     ]
     for _ in range(draw.choice([1, 1, 1, 2])):
-        # By kind of file first: else most would be of folds.
+        # Chosen by file name first, as most files belong to folds.
         name = draw.choice(sorted({path.name for path in files}))
         path = draw.choice([path for path in files if path.name == name])
         mutate(path, files, draw)
@@ -112,7 +120,7 @@ def attempt(project: Path, draw: random.Random) -> tuple[bool, str | None]:
 
 
 def reading(path: str, draw: random.Random) -> tuple[str, str]:
-    """A command that opens that file, and what it scores with."""
+    """A command that reads this file, and the run, folds or blend for it."""
     scoring = ["predict"] * 3 + ["evaluate", "leaderboard", "report"]
     if path.startswith("data"):
         return draw.choice(["prepare", "train", "folds", "export", "evaluate"]), "net"
@@ -166,7 +174,7 @@ def wrong_submission() -> str | None:
     column = pyarrow.csv.read_csv("out.csv").column(1)
     inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1))
     whole = len(column) == TEST_ROWS and pc.all(inside).as_py() and not column.null_count
-    return None if whole else "not a probability for each row"
+    return None if whole else "not one probability per row"
 
 
 def not_json(said: str) -> str | None:
@@ -186,7 +194,7 @@ def not_finite(said: str) -> str | None:
 def mutate(path: Path, files: list[Path], draw: random.Random) -> None:
     try:
         plain(path)
-    except OSError:  # mutated before
+    except OSError:  # already mutated
         return
     kinds: list[Callable[[Path, random.Random], None]] = [flip_file]
     if path.suffix == ".json":
@@ -212,7 +220,7 @@ def spoil_file(path: Path, draw: random.Random) -> None:
 
 
 def token_file(path: Path, draw: random.Random) -> None:
-    """A value in the text becomes another token."""
+    """Replace a value in the text by another token."""
     lines = path.read_text().split("\n")
     at = draw.randrange(len(lines))
     head, colon, _ = lines[at].rpartition(":")
@@ -222,7 +230,7 @@ def token_file(path: Path, draw: random.Random) -> None:
 
 
 def swap(path: Path, files: list[Path], draw: random.Random) -> None:
-    """The content of another artefact, of the same kind if there is one."""
+    """Replace the content by that of another file, of the same kind if there is one."""
     others = [p for p in files if p.suffix == path.suffix and p != path and p.is_file()]
     alike = [p for p in others if p.name == path.name]
     chosen = alike if alike and draw.random() < 0.7 else others
@@ -283,7 +291,7 @@ def change_rows(path: Path, draw: random.Random) -> None:
 
 
 def change_array(path: Path, draw: random.Random) -> None:
-    """Random bytes among the values."""
+    """Change random bytes of the values."""
     content = bytearray(path.read_bytes())
     for _ in range(draw.choice([1, 8])):
         if len(content) > 128:
@@ -292,7 +300,7 @@ def change_array(path: Path, draw: random.Random) -> None:
 
 
 def sign(project: Path) -> None:
-    """Make all hashes right again, from the leaves up."""
+    """Correct all hashes, starting with those of single files."""
     checkpoints = project / "checkpoints"
     for manifest in (project / "data" / "few").glob("*/manifest.json"):
         edit(manifest, sign_store)
@@ -349,7 +357,7 @@ def sign_predictions(path: Path, marker: Path) -> None:
 
 
 def edit(path: Path, change: Callable[[Path, Any], None]) -> None:
-    """Change its JSON; as far as it can be read, it is signed."""
+    """Change a JSON file, if it can be read."""
     with contextlib.suppress(*NOT_READ):
         content = json.loads(plain(path).read_bytes())
         with contextlib.suppress(*NOT_READ):
@@ -358,7 +366,7 @@ def edit(path: Path, change: Callable[[Path, Any], None]) -> None:
 
 
 def plain(path: Path) -> Path:
-    """The path, if reading it comes to an end."""
+    """The path, if it is a regular file that is not too large to read."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > 1 << 24:
         raise OSError(f"{path} is not read")
     return path

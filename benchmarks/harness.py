@@ -1,4 +1,4 @@
-"""What every benchmark here shares: arguments, the machine's description, peak memory, output."""
+"""The parts that all benchmarks share: arguments, `tossctr` commands, peak memory, output."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+TOSSCTR = (sys.executable, "-m", "tossctr")
 
-def arguments(description: str) -> argparse.ArgumentParser:
-    """A parser with the two flags that every benchmark takes."""
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the two flags of every benchmark."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under a minute")
-    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
     return parser
 
 
+def overrides(keys: Mapping[str, object]) -> list[str]:
+    """`--set key=value` for each key."""
+    return [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+
+
 def machine() -> str:
-    """Processor, cores, memory and interpreter, on one line."""
+    """Processor, cores, memory and Python version, on one line."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -34,12 +42,12 @@ def machine() -> str:
 
 
 def peak_mb(command: Sequence[str]) -> float:
-    """Run a command to its end and return its largest resident size in MB (10**6 bytes).
+    """Run a command and return its peak resident memory in MB (10**6 bytes).
 
     Raises:
         subprocess.CalledProcessError: the command failed.
     """
-    # A small parent of its own, so that RUSAGE_CHILDREN counts this command alone.
+    # In a small parent process, so that RUSAGE_CHILDREN counts only this command.
     probe = (
         "import resource,subprocess,sys;"
         "code=subprocess.run(sys.argv[1:],stdout=sys.stderr).returncode;"
@@ -52,7 +60,7 @@ def peak_mb(command: Sequence[str]) -> float:
 
 
 def own_peak_mb() -> float:
-    """Largest resident size of this process so far, in MB."""
+    """Peak resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 

@@ -1,7 +1,7 @@
-"""Does FESeq learn what there is to learn? Synthetic data with known click probabilities.
+"""How much of the attainable AUC does FESeq learn? Synthetic data with known click probabilities.
 
-Trains FESeq_toy twice on the same rows, once as it is and once with every history emptied, and
-scores a held-out file. AUCs are in expectation over its clicks (see expectation.py):
+FESeq_toy is trained twice on the same rows, with and without their histories, and scored on a test
+file. AUCs are in expectation over its clicks (see expectation.py).
 
     lift                (AUC - 0.5) / (AUC_true - 0.5)
     gain_from_sequence  AUC minus the AUC without histories
@@ -29,8 +29,6 @@ from tossctr.families.experiment import load_experiment
 from tossctr.inference.predict import predict_rows
 from tossctr.metrics.ceiling import lift, read_truth
 from tossctr.runs.train import train
-
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def without_history(rows: EncodedRows) -> EncodedRows:
@@ -65,7 +63,7 @@ def encoded(encoder: Encoder, path: Path) -> Iterator[EncodedRows]:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--test-rows", type=int, default=100_000)
     parser.add_argument("--set", action="append", default=[], help="override a config key")
@@ -76,7 +74,7 @@ def main() -> None:
         folder = Path(name)
         synthesize(folder, options.rows, options.test_rows, seed=7)
         overrides = [f"train_data={folder / 'train.parquet'}", f"data_root={folder}"]
-        experiment = load_experiment(CONFIGS, "FESeq_toy", overrides + options.set)
+        experiment = load_experiment(harness.CONFIGS, "FESeq_toy", overrides + options.set)
         data = prepare(experiment.dataset)
         test = folder / "test.parquet"
         with_history, without = (

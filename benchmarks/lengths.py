@@ -1,8 +1,8 @@
-"""What does a longer `max_len` cost? FESeq_medium on the same rows, as long as Toss's.
+"""What does a longer `max_len` cost? FESeq_medium on the same rows, as long as those of Toss.
 
-Per `max_len` the mean of the events that are left of a row, trained and scored rows per second,
-and how many times a row costs what it costs at the first `max_len`, in time and, for comparison,
-in the arithmetic of a model that pads: cost follows the rows' own lengths.
+For each `max_len`: mean events per row after truncation, rows per second of training and scoring,
+and the cost of a row relative to the first `max_len`, in time and, for comparison, in FLOP of a
+model that pads.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ MAX_LENS = (100, 500, 2000, 6590)
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--micro-batch-events", type=int, default=8192)
     options = parser.parse_args()
-    keep_freed_memory()  # as `train` and `predict` do
+    keep_freed_memory()  # like `train` and `predict`
     if options.quick:
         options.rows = 64
     figures: dict[str, object] = {"rows": options.rows}
     columns = "{:>8} {:>15} {:>15} {:>17} {:>11} {:>12}"
-    heads = ("max_len", "events a row", "train rows/s", "predict rows/s", "cost", "if padded")
+    heads = ("max_len", "events per row", "train rows/s", "predict rows/s", "cost", "if padded")
     print(columns.format(*heads))
     for max_len in MAX_LENS:
         lengths = workload.toss_lengths(options.rows, max_len, seed=1)

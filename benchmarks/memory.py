@@ -1,18 +1,18 @@
-"""What does FESeq_medium keep for its backward pass? Independent of device and machine.
+"""What does FESeq_medium save for its backward pass? Independent of device and machine.
 
-    saved_mb_per_row        MB (10**6 bytes) that autograd holds after the forward pass, over the
-                            rows: each storage once, parameters and the batch itself left out
-    plain_saved_mb_per_row  the same of the plain padded model (plain_feseq.py)
+    saved_mb_per_row        MB (10**6 bytes) that autograd holds after the forward pass, per row;
+                            each storage counts once, parameters and the batch not at all
+    plain_saved_mb_per_row  the same for the plain padded model (plain_feseq.py)
     saved_widths            saved_mb_per_row in vectors of the model's width per event
-    full_500_gb             all that a training of FESeq_full at its max_len 500 and batch of 2,048
-                            needs on a GPU, in the micro-batches that fit 14 GB: weights,
-                            gradients, optimizer state, and the saved and temporary tensors of the
-                            largest micro-batch, extrapolated from a smaller one
-    full_2000_gb            the same of FESeq_full_long at 2,000
+    full_500_gb             total GPU memory to train FESeq_full at its max_len 500 and batch size
+                            2,048, in the micro-batches planned for 14 GB: weights, gradients,
+                            optimiser, saved tensors and workspace of the largest micro-batch
+                            (extrapolated from a smaller one)
+    full_2000_gb            the same for FESeq_full_long at 2,000
 
-All histories are `max_len` long, the worst case (micro-batches are chosen for Toss's lengths, and
-then filled with the longest rows); on Toss's lengths both models would save less but the plain one,
-which pads, not.
+All histories have `max_len` events, the worst case. (Micro-batches are planned for the lengths of
+Toss, and then assumed to be full of the longest rows.) With Toss's lengths FESeq would save less;
+the plain model pads and would not.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def saved_bytes(model: nn.Module, batch: Batch) -> int:
 
 def full(expid: str) -> dict[str, float | int | str]:
     """Planned and counted gigabytes of an experiment on a GPU of 14 GB, and its micro-batches."""
-    experiment = load_experiment(workload.CONFIGS, expid, workload.MEDIUM_DATA)
+    experiment = load_experiment(harness.CONFIGS, expid, workload.MEDIUM_DATA)
     training = experiment.training
     max_len = training.max_len or FULL_MAX_LEN
     fields = workload.features(max_len)
@@ -88,7 +88,7 @@ def full(expid: str) -> dict[str, float | int | str]:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--max-len", type=int, default=500)
     options = parser.parse_args()

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flip(content: bytes, draw: random.Random) -> bytes:
-    """Bytes changed, cut out, doubled, or the end left out."""
+    """Change, remove, duplicate or insert bytes, or truncate."""
     data = bytearray(content)
     for _ in range(draw.choice([1, 1, 3, 20])):
         at = draw.randrange(max(len(data), 1))

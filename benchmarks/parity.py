@@ -1,9 +1,9 @@
-"""How far FESeq is from recorded runs of the authors' implementation.
+"""How far is FESeq from recorded runs of the authors' implementation?
 
     python benchmarks/parity.py FILE.npz ...
 
-Prints for each file and execution the largest error of probability, loss and gradients (relative
-to the largest gradient of the tensor) and exits 1 above the bounds.
+Prints the largest error of probability, loss and gradients (relative to the largest gradient of the
+tensor) for each file and execution. Exit code 1 if a bound is exceeded.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def main() -> int:
             print(columns.format(Path(path).name, execution, *shown, errors.tensor or ""))
             outputs += [e for e in (errors.probability, errors.loss) if e is not None]
             gradients += [errors.gradient] if errors.gradient is not None else []
-    print("-: padding takes part in that figure there, so only padded execution can match")
-    # A comparison that is not a number is above any bound.
+    print("-: padding contributes to this figure, so only padded execution can match")
+    # NaN exceeds any bound.
     within = all(e <= OUTPUT_BOUND for e in outputs) and all(e <= GRADIENT_BOUND for e in gradients)
     finish(
         {

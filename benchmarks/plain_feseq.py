@@ -1,8 +1,9 @@
-"""FESeq_medium as most people would write it: fixed padding, dense masks, nn.MultiheadAttention.
+"""The usual implementation of FESeq_medium: fixed padding, dense masks, nn.MultiheadAttention.
 
-Every history is left-padded to `max_len`, default fields are repeated over all positions, and
-attention holds (B*H, T, T) masks and weights, as the public implementation does. The baseline of
-the speed and memory benchmarks, on the weights of a `FESeq`; no code of its forward pass is ours.
+Histories are left-padded to `max_len`, default fields are repeated over all positions, and
+attention uses (B*H, T, T) masks and weights, like the public implementation. It is the baseline of
+the speed and memory benchmarks, with the weights of a `FESeq`; its forward pass uses no code of
+TossCTR.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How near `plan` comes to the memory that training then takes, over a dozen configs on the CPU.
+"""How close is `tossctr plan` to the memory that training uses? A dozen configs on the CPU.
 
-Each config is planned, then trained for three steps as `train` does; the largest resident size of
-those steps (reset in between) is held against the plan's `peak_mb`.
+Each config is planned, then trained for three steps; the peak resident memory of these steps is
+compared with the plan's `peak_mb`.
 
     worst_error   largest |planned / measured - 1|
 """
@@ -27,7 +27,6 @@ from tossctr.training.device import keep_freed_memory
 from tossctr.training.module import new_optimizer
 from tossctr.training.plan import plan_memory
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 SETTINGS = (
     ("FESeq_toy", []),
     ("FESeq_toy", ["max_len=500", "batch_size=64"]),
@@ -51,7 +50,7 @@ def status_mb(key: str) -> float:
 
 
 def measured_mb(experiment: Experiment, data: Prepared, events: int) -> float:
-    """Largest resident size while three steps are trained."""
+    """Peak resident memory of three training steps."""
     keep_freed_memory()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
@@ -69,14 +68,14 @@ def measured_mb(experiment: Experiment, data: Prepared, events: int) -> float:
 
 
 def main() -> None:
-    options = harness.arguments(__doc__ or "").parse_args()
+    options = harness.arguments(__doc__).parse_args()
     worst = 0.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         synthesize(folder, 7_000, 100, seed=5)
         for expid, settings in SETTINGS[:: 3 if options.quick else 1]:
             where = [f"train_data={folder / 'train.parquet'}", f"data_root={folder}"]
-            experiment = load_experiment(CONFIGS, expid, where + settings)
+            experiment = load_experiment(harness.CONFIGS, expid, where + settings)
             data = prepare(experiment.dataset)
             planned = plan_memory(experiment, data, torch.device("cpu"))
             measured = measured_mb(experiment, data, planned.micro_batch_events)

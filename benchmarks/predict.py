@@ -1,11 +1,10 @@
 """How fast does FESeq_medium score histories as long as Toss's? Forward only, float32.
 
-    ratio       rows_per_s over those of the plain padded model (plain_feseq.py) with the same
-                weights, whose probabilities are checked to be the same; `--plain-rows` as in
-                train.py
+    ratio       rows_per_s relative to the plain padded model (plain_feseq.py) with the same
+                weights, whose probabilities are verified to be equal; `--plain-rows` as in train.py
     peak_share  as in train.py
 
-Times are the best of interleaved repeats. Encoding and reading are not in them.
+Times are the best of interleaved repeats, without reading and encoding.
 """
 
 from __future__ import annotations
@@ -19,13 +18,7 @@ from tossctr.training.device import keep_freed_memory
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
-    parser.add_argument("--rows", type=int, default=1024)
-    parser.add_argument("--plain-rows", type=int, default=256, help="batch of the plain model")
-    parser.add_argument("--max-len", type=int, default=500)
-    parser.add_argument("--micro-batch-events", type=int, default=8192)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    options = workload.arguments(__doc__, rows=1024, repeats=5).parse_args()
     keep_freed_memory()  # as `train` and `predict` do, for both models
     if options.quick:
         options.rows, options.repeats = 256, 3

@@ -1,19 +1,19 @@
-"""How fast, how lean and how small is `tossctr prepare`? Synthetic data in the Toss layout.
+"""Speed, memory and disk space of `tossctr prepare` on synthetic data in the Toss layout.
 
-The whole prepare is measured: hash the raw file, read it twice, fit, transform, write, hash and
-sync the store, for the 5 categorical and 75 numeric features and the sequence of `tossctr_full`.
+All of `prepare` is measured: hash the raw file, read it twice, fit, transform, write, hash and sync
+the store, for the 5 categorical and 75 numeric features and the sequence of `tossctr_full`.
 
-    rows_per_s      rows of the file over the time of the whole prepare (on all cores)
-    ratio           rows_per_s over those of a bare loop (on one core) of
-                    np.fromstring(text, sep=",", dtype=np.int64) over the same sequences, which are
-                    in memory already; the median of rounds before and after the prepare. With
-                    np.fromstring's default type, float, the loop is several times slower.
-    peak_mb         largest resident size of a process that prepares all rows
-    memory_growth   peak_mb over that for the first fifth of the rows, minus 1
-    store_overhead  bytes of all files of the data set's folder, over the bytes that the values
-                    need, minus 1. Needed are: 4 a number and 4 a label, the smallest unsigned type
-                    that holds its vocabulary for each category and each event, 8 a row for the
-                    sequence's offsets.
+    rows_per_s      rows of the file per second of wall-clock time (on all cores)
+    ratio           rows_per_s relative to a bare loop (on one core) of
+                    np.fromstring(text, sep=",", dtype=np.int64) over the same sequences in memory;
+                    the median of rounds before and after `prepare`. With np.fromstring's default
+                    type, float, the loop is several times slower.
+    peak_mb         peak resident memory of a process that prepares all rows
+    memory_growth   peak_mb relative to preparing a fifth of the rows, minus 1
+    store_overhead  bytes of all files of the data set's folder relative to the bytes that the
+                    values need, minus 1. Needed are 4 bytes per number and label, the smallest
+                    unsigned type that holds the vocabulary per category and event, and 8 bytes per
+                    row for the offsets of the sequence.
 """
 
 from __future__ import annotations
@@ -25,23 +25,15 @@ from pathlib import Path
 
 import harness
 import numpy as np
+from rawdata import full_dataset
 
-from tossctr.config.schema import DatasetConfig
 from tossctr.data import schema
 from tossctr.data.prepare import Prepared, prepare
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.opening import open_source
 from tossctr.data.synthetic import synthesize
-from tossctr.families.experiment import load_dataset
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 LOOP_ROWS = 20_000
-
-
-def dataset(raw: Path, root: Path, rows: int) -> DatasetConfig:
-    """`tossctr_full` on another file."""
-    full = load_dataset(CONFIGS, "tossctr_full")
-    return full.model_copy(update={"train_data": raw, "data_root": root, "max_rows": rows})
 
 
 def loop_rows_per_s(texts: list[str]) -> float:
@@ -52,7 +44,7 @@ def loop_rows_per_s(texts: list[str]) -> float:
 
 
 def bytes_needed(rows: EncodedRows) -> int:
-    """What the values need, from the vocabularies' sizes."""
+    """Bytes that the values need, given the vocabulary sizes."""
     features, n = rows.features, len(rows)
     events = sum(
         len(ragged.values) * width(features[name].vocab_size)
@@ -75,11 +67,11 @@ def measure(rows: int, folder: Path) -> dict[str, object]:
     raw = synthesize(folder, rows, 1).train
     first = next(open_source(raw).batches([schema.SEQUENCE], stop=LOOP_ROWS, batch_rows=LOOP_ROWS))
     texts = first.column(0).to_pylist()
-    prepare(dataset(raw, folder / "warm", 5000))  # compiles the Numba functions
+    prepare(full_dataset(raw, folder / "warm", max_rows=5000))  # compiles the Numba functions
 
     loops = [loop_rows_per_s(texts) for _ in range(3)]
     start = time.perf_counter()
-    done = prepare(dataset(raw, folder / "timed", rows))
+    done = prepare(full_dataset(raw, folder / "timed", max_rows=rows))
     rows_per_s = rows / (time.perf_counter() - start)
     loops += [loop_rows_per_s(texts) for _ in range(3)]
 
@@ -103,12 +95,12 @@ def measure(rows: int, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = harness.arguments(str(__doc__))
+    parser = harness.arguments(__doc__)
     parser.add_argument("--only-prepare", nargs=3, metavar=("RAW", "ROOT", "ROWS"))
     options = parser.parse_args()
     if options.only_prepare:
         raw, root, rows = options.only_prepare
-        prepare(dataset(Path(raw), Path(root), int(rows)))
+        prepare(full_dataset(Path(raw), Path(root), max_rows=int(rows)))
         return
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(200_000 if options.quick else 1_000_000, Path(folder))

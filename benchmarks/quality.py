@@ -1,24 +1,24 @@
-"""Does what makes training cheap cost quality? FESeq_toy with and without each device.
+"""Does any of the cost-saving techniques lower quality? FESeq_toy with and without each of them.
 
-All variants see the same synthetic rows, whose click probabilities are known, and each is trained
-with the same seeds; seeds change weights, batches and dropout, not rows.
+All variants are trained on the same synthetic rows with known click probabilities and with the same
+seeds; a seed changes weights, batches and dropout, not rows.
 
-    as_it_is        sorted batches in parts of 8,192 events, own CPU kernels, float32, all rows
-    plain_batches   each batch in the random order it was drawn in, executed as a whole
+    as_it_is        sorted batches in micro-batches of 8,192 events, fused CPU kernels, float32
+    plain_batches   batches in the random order of their draw, executed at once
     plain_modules   Transformer and crosses module by module, on padded groups, as on a GPU
     recomputed      gradient_checkpointing: on
     bf16            precision: bf16
     sampled         negative_sampling: 0.1, about as many steps of half as many rows
 
-    <variant>_auc         mean over the seeds of the AUC on held-out rows, in expectation over the
-                          clicks (see expectation.py), of the weights of the best epoch
-    <variant>_std         its standard deviation over the seeds
+    <variant>_auc         mean over seeds of the AUC on held-out rows, in expectation over clicks
+                          (see expectation.py), with the weights of the best epoch
+    <variant>_std         its standard deviation over seeds
     <variant>_difference  mean minus that of as_it_is
     <variant>_steps       optimiser steps of one training
     <variant>_curve       mean validation AUC after each epoch
-    noise                 standard deviation of the difference of two means over so many seeds, as
-                          if two variants differed by their seeds alone (from as_it_is)
-    largest_difference    of the variants, absolute
+    noise                 standard deviation of the difference of two such means if only the seeds
+                          differ (estimated from as_it_is)
+    largest_difference    largest absolute difference of a variant
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import harness
 import numpy as np
 import torch
 from expectation import expected_auc
-from learning import CONFIGS, encoded
+from learning import encoded
 
 from tossctr.data.loader import RowsDataset
 from tossctr.data.prepare import Prepared, prepare
@@ -54,21 +54,21 @@ from tossctr.runs.train import train
 from tossctr.training import network
 
 CPU = torch.device("cpu")
-WHOLE = 10**9  # events
-BATCH_SIZE = 128  # few rows: enough steps to learn, in few epochs
-SAMPLED_EPOCHS = 4  # for each of the others': as many steps, of half as many rows each
+UNLIMITED = 10**9  # events
+BATCH_SIZE = 128  # small, for enough steps in few epochs
+SAMPLED_EPOCHS = 4  # times the other variants' epochs: as many steps of half as many rows
 
 
 @contextmanager
 def as_drawn() -> Iterator[None]:
-    """Batches in the order in which they were drawn."""
+    """Do not sort the rows of a batch by length."""
     with patch.object(RowsDataset, "__getitem__", lambda self, numbers: self.rows.take(numbers)):
         yield
 
 
 @contextmanager
 def module_by_module() -> Iterator[None]:
-    """No kernel of our own, and default fields crossed at each event."""
+    """No fused kernels, and default fields are crossed at each event."""
 
     def at_each_event(self: Interaction, own: Any, shared: Any, events: Any) -> Any:
         return self(torch.cat([own, broadcast(shared, events)], dim=1))
@@ -82,16 +82,16 @@ def module_by_module() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed: config keys, and the code for the time of a training."""
+    """Changed config keys, and a context that changes code during training."""
 
     keys: tuple[str, ...] = ()
     code: Callable[[], Any] = nullcontext
-    epochs: int = 1  # times those of the others
+    epochs: int = 1  # multiple of the other variants' epochs
 
 
 VARIANTS = {
     "as_it_is": Variant(),
-    "plain_batches": Variant((f"micro_batch_events={WHOLE}",), as_drawn),
+    "plain_batches": Variant((f"micro_batch_events={UNLIMITED}",), as_drawn),
     "plain_modules": Variant(code=module_by_module),
     "recomputed": Variant(("gradient_checkpointing=on",)),
     "bf16": Variant(("precision=bf16",)),
@@ -116,8 +116,8 @@ def trained(
     probability: np.ndarray,
     folder: Path,
 ) -> Result:
-    """One training of a variant, scored."""
-    experiment = load_experiment(CONFIGS, "FESeq_toy", [*keys, *variant.keys])
+    """Train a variant and score the test rows."""
+    experiment = load_experiment(harness.CONFIGS, "FESeq_toy", [*keys, *variant.keys])
     with variant.code():
         run = train(experiment, data, CPU, folder)
     logit = np.concatenate([predict_rows(run, rows, device=CPU) for rows in test])
@@ -130,7 +130,7 @@ def trained(
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=24_000)
     parser.add_argument("--test-rows", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=4)
@@ -150,10 +150,10 @@ def main() -> None:
             f"data_root={folder}",
             "num_workers=0",
             f"batch_size={BATCH_SIZE}",
-            "valid_split.method=stratified",  # so that few rows hold clicks too
+            "valid_split.method=stratified",  # so that a small split contains clicks
             *options.set,
         ]
-        data = prepare(load_experiment(CONFIGS, "FESeq_toy", keys).dataset)
+        data = prepare(load_experiment(harness.CONFIGS, "FESeq_toy", keys).dataset)
         test = list(encoded(data.encoder, folder / "test.parquet"))
         _, probability = read_truth(folder / "truth.parquet", "test")
         figures["auc_true"] = expected_auc(probability, probability)

@@ -1,13 +1,13 @@
-"""What do several processes cost and give, step by step? (Prepare and score: see scale_rows.py.)
+"""Cost and speed-up of training with several processes, and of its other steps (see scale_rows.py).
 
-Training, of the same rows with the same batches; rows/s as the run's metrics.json has them, the
-best of interleaved repeats, without starting and validation:
+Training on the same rows with the same batches; rows/s from the run's metrics.json, the best of
+interleaved repeats, without start-up and validation:
 
-    train_efficiency     two processes of one thread each (torchrun's agent, gloo) over one process
-                         of two threads: the same cores
-    train_against_one    the same two over twice one process of one thread
-    train_identical      1 if weights and metrics of the two are those of one within 1e-4 (plain
-                         SGD without dropout: Adam makes steps of rounding errors)
+    train_efficiency     two processes of one thread each (torchrun, gloo) relative to one process
+                         of two threads on the same cores
+    train_against_one    two processes relative to twice one process of one thread
+    train_identical      1 if weights and metrics are those of one process within 1e-4 (SGD without
+                         dropout: Adam turns rounding errors into steps)
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,6 @@ from scale_rows import prepare_step, score_step
 from tossctr.data.synthetic import synthesize
 from tossctr.inference.predict import BATCH_ROWS
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 EXPID = "FESeq_toy"
 SETTINGS = {
     "max_len": 100,
@@ -43,18 +41,26 @@ WAYS = {"two": (2, 1), "one_of_two_threads": (1, 2), "one": (1, 1)}  # processes
 
 
 def train_step(folder: Path, rows: int, repeats: int = 2) -> dict[str, object]:
-    """Figures of training on so many rows, in processes of their own."""
+    """Figures of training on `rows` rows, in separate processes."""
     raw = synthesize(folder / "raw", rows, 1, seed=5)
     settings = {**SETTINGS, "data_root": folder, "train_data": raw.train}
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(repeats):
         for way, (processes, threads) in WAYS.items():
             keys = {**settings, "model_root": folder / way}
-            overrides = [word for k, v in keys.items() for word in ("--set", f"{k}={v}")]
             engine = ["--engine", "torchrun", "--workers", f"{processes}"] if processes > 1 else []
-            train = ["train", "--config", f"{CONFIGS}", "--expid", EXPID, "--gpu", "-1", "--quiet"]
+            train = [
+                "train",
+                "--config",
+                f"{harness.CONFIGS}",
+                "--expid",
+                EXPID,
+                "--gpu",
+                "-1",
+                "--quiet",
+            ]
             subprocess.run(
-                [sys.executable, "-m", "tossctr", *train, *engine, *overrides],
+                [*harness.TOSSCTR, *train, *engine, *harness.overrides(keys)],
                 env={**os.environ, "OMP_NUM_THREADS": f"{threads}"},
                 stdout=subprocess.DEVNULL,
                 check=True,
@@ -72,7 +78,7 @@ def train_step(folder: Path, rows: int, repeats: int = 2) -> dict[str, object]:
 
 
 def difference(runs: Path, others: Path) -> float:
-    """The largest one, of a weight or of a validation's metric."""
+    """The largest difference of a weight or of a validation metric."""
     weights, expected = (load_file(r / EXPID / "model.safetensors") for r in (runs, others))
     found = [float((weights[name] - expected[name]).abs().max()) for name in expected]
     histories = (json.loads((r / EXPID / "metrics.json").read_text()) for r in (runs, others))
@@ -82,8 +88,8 @@ def difference(runs: Path, others: Path) -> float:
 
 
 def main() -> None:
-    parser = harness.arguments(str(__doc__))
-    parser.add_argument("--steps", default="train,prepare,score", help="which, joined by commas")
+    parser = harness.arguments(__doc__)
+    parser.add_argument("--steps", default="train,prepare,score", help="separated by commas")
     options = parser.parse_args()
     quick = options.quick
     steps: dict[str, Callable[[Path], dict[str, object]]] = {

@@ -1,15 +1,15 @@
-"""What do Ray's workers cost and give in preparing and scoring? Synthetic data in the Toss layout.
+"""Cost and speed-up of Ray workers in preparing and scoring. Synthetic data in the Toss layout.
 
-For each of the two steps, on a folder of parquet files; the start of Ray, paid once, is left out:
+For both steps, on a folder of parquet files, without the start of Ray:
 
-    *_efficiency     time of one worker over twice the time of two
-    *_against_local  time of one process without Ray (its threads on all cores) over that of two
-                     workers of one core each
-    *_identical      whether both give what the process without Ray gives: byte for byte the store;
-                     of a submission the same ids and probabilities within 1e-6, as sums are
-                     rounded by how many threads share them (byte for byte with OMP_NUM_THREADS=1)
+    *_efficiency     time of one worker / (2 x time of two workers)
+    *_against_local  time of one process without Ray (threads on all cores) / time of two workers of
+                     one core each
+    *_identical      whether the results are those without Ray: the store byte for byte; submissions
+                     with the same ids and probabilities within 1e-6, as rounding depends on the
+                     number of threads (byte for byte with OMP_NUM_THREADS=1)
     score_error      the largest difference of probabilities
-    *_start_s        from asking for two workers to the end of their first, tiny work
+    *_start_s        time from requesting two workers to the end of their first, tiny task
 """
 
 from __future__ import annotations
@@ -26,49 +26,35 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
+from rawdata import full_dataset, store_content, write_files
 
 from tossctr.cluster.tasks import workers
 from tossctr.data.executor import Executor
 from tossctr.data.prepare import prepare
 from tossctr.data.preparing import passes
 from tossctr.data.synthetic import synthesize
-from tossctr.families.experiment import load_dataset, load_experiment
+from tossctr.families.experiment import load_experiment
 from tossctr.inference import kept
 from tossctr.inference.predict import BATCH_ROWS
 from tossctr.pipeline.submit import submit
 from tossctr.runs.run import Run
 from tossctr.runs.train import train
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = 24
-
-Step = Callable[[Path, str, Executor | None], dict[str, bytes]]  # data and a name: what comes out
-
-
-def files_of(table: pa.Table, folder: Path) -> Path:
-    """The table as a folder of files."""
-    folder.mkdir()
-    for number in range(FILES):
-        start, end = (len(table) * n // FILES for n in (number, number + 1))
-        pq.write_table(table.slice(start, end - start), folder / f"{number:04d}.parquet")
-    return folder
+Step = Callable[[Path, str, Executor | None], dict[str, bytes]]  # (data, name) -> the files made
 
 
 def preparing(root: Path) -> Step:
-    """Preparing `tossctr_full`."""
+    """A step that prepares `tossctr_full`."""
 
     def step(data: Path, name: str, executor: Executor | None) -> dict[str, bytes]:
-        keys = {"train_data": data, "data_root": root / name}
-        dataset = load_dataset(CONFIGS, "tossctr_full").model_copy(update=keys)
-        folder = prepare(dataset, force=True, executor=executor).folder
-        files = (p for p in folder.rglob("*") if p.is_file() and p.name != "prepare.json")
-        return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+        dataset = full_dataset(data, root / name)
+        return store_content(prepare(dataset, force=True, executor=executor).folder)
 
     return step
 
 
 def scoring(run: Run, root: Path) -> Step:
-    """Scoring to a submission."""
+    """A step that writes a submission."""
 
     def step(data: Path, name: str, executor: Executor | None) -> dict[str, bytes]:
         output = root / f"{name}.csv"
@@ -87,7 +73,7 @@ def scoring(run: Run, root: Path) -> Step:
 
 
 def probability_error(made: dict[str, bytes], other: dict[str, bytes]) -> float:
-    """Largest difference between two submissions; infinite where their ids are not the same."""
+    """Largest difference between two submissions; infinite if their ids differ."""
     (ids, ours), (other_ids, theirs) = (
         pyarrow.csv.read_csv(pa.py_buffer(m["submission"])).columns for m in (made, other)
     )
@@ -97,7 +83,7 @@ def probability_error(made: dict[str, bytes], other: dict[str, bytes]) -> float:
 
 
 def measure(name: str, step: Step, data: Path, few: Path) -> dict[str, object]:
-    """One step with no, one and two workers, each after the same on `few` rows."""
+    """One step with zero, one and two workers, each warmed up on `few` rows."""
     seconds: dict[int, float] = {}
     made: list[dict[str, bytes]] = []
     start_s = 0.0
@@ -126,11 +112,14 @@ def measure(name: str, step: Step, data: Path, few: Path) -> dict[str, object]:
 
 
 def prepare_step(folder: Path, rows: int) -> dict[str, object]:
-    """Figures of preparing so many rows."""
+    """Figures of preparing `rows` rows."""
     folder.mkdir()
     table = pq.read_table(synthesize(folder, rows, 1).train)
-    data, few = files_of(table, folder / "all"), files_of(table.slice(0, 4800), folder / "few")
-    before, passes.SPAN_ROWS = passes.SPAN_ROWS, 1  # a task for each file
+    data, few = (
+        write_files(table, folder / "all"),
+        write_files(table.slice(0, 4800), folder / "few"),
+    )
+    before, passes.SPAN_ROWS = passes.SPAN_ROWS, 1  # one task per file
     try:
         return measure("prepare", preparing(folder), data, few)
     finally:
@@ -138,23 +127,23 @@ def prepare_step(folder: Path, rows: int) -> dict[str, object]:
 
 
 def score_step(folder: Path, rows: int) -> dict[str, object]:
-    """Figures of scoring so many rows with the toy experiment."""
+    """Figures of scoring `rows` rows with FESeq_toy."""
     folder.mkdir()
     raw = synthesize(folder, 2000, rows)
     keys = [f"data_root={folder}", f"train_data={raw.train}", "sample_submission=null", "epochs=1"]
-    experiment = load_experiment(CONFIGS, "FESeq_toy", [*keys, f"model_root={folder}"])
+    experiment = load_experiment(harness.CONFIGS, "FESeq_toy", [*keys, f"model_root={folder}"])
     run = train(experiment, prepare(experiment.dataset), torch.device("cpu"), folder / "run")
     table = pq.read_table(raw.test)
-    few = files_of(table.slice(0, 2 * BATCH_ROWS), folder / "few")
+    few = write_files(table.slice(0, 2 * BATCH_ROWS), folder / "few")
     before, kept.PART_ROWS = kept.PART_ROWS, BATCH_ROWS
     try:
-        return measure("score", scoring(run, folder), files_of(table, folder / "all"), few)
+        return measure("score", scoring(run, folder), write_files(table, folder / "all"), few)
     finally:
         kept.PART_ROWS = before
 
 
 def main() -> None:
-    options = harness.arguments(str(__doc__)).parse_args()
+    options = harness.arguments(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as root:
         figures = {"prepare_rows": 48_000 if options.quick else 400_000}
         figures["score_rows"] = 8 * BATCH_ROWS if options.quick else 48 * BATCH_ROWS

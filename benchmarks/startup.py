@@ -22,22 +22,29 @@ from pathlib import Path
 import harness
 import pyarrow.parquet as pq
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-TOSSCTR = [sys.executable, "-m", "tossctr"]
 EXPID = "DCNv2_toy"
 
 
 def make_project(folder: Path, rows: int) -> None:
     """Raw files, a run of one epoch in `runs`, and `one.parquet` of one row."""
     subprocess.run(
-        [*TOSSCTR, "synth", "raw", "--rows", str(rows), "--test-rows", "10", "--quiet"],
+        [*harness.TOSSCTR, "synth", "raw", "--rows", str(rows), "--test-rows", "10", "--quiet"],
         cwd=folder, check=True,
     )  # fmt: skip
     paths = {"train_data": "raw/train.parquet", "test_data": "raw/test.parquet",
              "data_root": "prepared", "model_root": "runs"}  # fmt: skip
     keys = [f"{key}={folder / path}" for key, path in paths.items()]
     overrides = [part for key in [*keys, "epochs=1", "num_workers=0"] for part in ("--set", key)]
-    train = [*TOSSCTR, "train", "--config", str(CONFIGS), "--expid", EXPID, "--gpu", "-1"]
+    train = [
+        *harness.TOSSCTR,
+        "train",
+        "--config",
+        str(harness.CONFIGS),
+        "--expid",
+        EXPID,
+        "--gpu",
+        "-1",
+    ]
     subprocess.run(
         [*train, *overrides, "--quiet"], cwd=folder, check=True, stdout=subprocess.DEVNULL
     )
@@ -55,19 +62,19 @@ def cpu_seconds(command: list[str], folder: Path, code: int) -> float:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=2_000, help="of the training file")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     if options.quick:
         options.repeats = 2
     predict = ["predict", "--run", f"runs/{EXPID}", "--data", "one.parquet", "--gpu", "-1"]
-    refused = ["compare", "--config", str(CONFIGS), "--expids", "FESeq_misspelt"]
+    refused = ["compare", "--config", str(harness.CONFIGS), "--expids", "FESeq_misspelt"]
     commands = {
-        "predict_one_row_cpu_s": ([*TOSSCTR, *predict, "--fresh"], 0),
-        "leaderboard_cpu_s": ([*TOSSCTR, "leaderboard", "--root", "runs"], 0),
-        "help_cpu_s": ([*TOSSCTR, "--help"], 0),
-        "compare_refusal_cpu_s": ([*TOSSCTR, *refused], 2),
+        "predict_one_row_cpu_s": ([*harness.TOSSCTR, *predict, "--fresh"], 0),
+        "leaderboard_cpu_s": ([*harness.TOSSCTR, "leaderboard", "--root", "runs"], 0),
+        "help_cpu_s": ([*harness.TOSSCTR, "--help"], 0),
+        "compare_refusal_cpu_s": ([*harness.TOSSCTR, *refused], 2),
         "numpy_cpu_s": ([sys.executable, "-c", "import numpy"], 0),
         "torch_cpu_s": ([sys.executable, "-c", "import torch"], 0),
     }

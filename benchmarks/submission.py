@@ -1,25 +1,24 @@
-"""What is the best submission worth? Synthetic data with known click probabilities.
+"""What are blending and calibration worth? Synthetic data with known click probabilities.
 
-For each seed, on rows of its own: trains every model in folds, blends them on what they say of
-held-out rows, calibrates to the competition's score, and scores a test file. Scores are in
-expectation over the test file's clicks (see expectation.py: one draw of 2,000 clicks moves them by
-more than a blend gains), means over seeds:
+For each seed, on new rows: trains every model in folds, blends the models by their out-of-fold
+predictions, calibrates to the competition score, and scores a test file. Scores are in expectation
+over the test file's clicks (see expectation.py: one draw of 2,000 clicks adds more noise than a
+blend gains), means over seeds:
 
-    singles               each model's folds: as they are, and calibrated
-    best_single           the best of them out of fold, as it is; `best_single_calibrated`
-    blend                 the blend as it is, at the natural prior
-    calibrated            the blend calibrated: what is submitted. `gain` is over best_single,
-                          `gain_calibrated` over best_single_calibrated; `_std` is over seeds
+    singles               folds of each model, raw and calibrated
+    best_single           the model with the best out-of-fold score, raw; `best_single_calibrated`
+    blend                 the raw blend, at the natural prior
+    calibrated            the calibrated blend, which is submitted
+    gain, gain_calibrated calibrated minus best_single and best_single_calibrated; `_std` over seeds
     ceiling               the true probabilities at the balanced prior
-    share                 calibrated / ceiling; share_above_chance is without what chance gives
-    wll_error             WLL of calibrated / that of the ceiling - 1: what the model does not know
-                          as well as what calibration loses
-    calibration_wll_error the same for the true probabilities, distorted (scaled, shifted and bent,
-                          in order still) and calibrated as a model would be: what calibration
-                          alone loses; the largest over the seeds
-    ap_change             largest change by calibration of the AP of the test file's clicks
-    oof_interval          the 95 % interval that held-out rows state for the score of the test
-                          file's clicks (last seed), `oof_within` the share of seeds where it is so
+    share                 calibrated / ceiling; share_above_chance subtracts the score of chance
+    wll_error             WLL of calibrated / WLL of ceiling - 1: errors of model and calibration
+    calibration_wll_error the same for distorted true probabilities (scaled, shifted and bent, in
+                          the same order) after calibration: the error of calibration alone; the
+                          largest over seeds
+    ap_change             largest change of the AP on the test file's clicks by calibration
+    oof_interval          95 % interval for the score on the test file's clicks, predicted from
+                          held-out rows (last seed); `oof_within`: share of seeds inside it
 """
 
 from __future__ import annotations
@@ -51,9 +50,8 @@ from tossctr.metrics.uncertainty import standard_errors
 from tossctr.training.device import resolve_device
 from tossctr.trees.config import LightGBMConfig
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 MODELS = "FESeq_toy_slot,DCNv2Seq_toy,LightGBM_toy"
-# With 5,000 clicks, networks profit from seeing them ten times, fresh non-clicks each time.
+# With 5,000 clicks, networks gain from ten epochs with new non-clicks in each.
 OF_NETWORKS = ("negative_sampling=0.25", "epochs=10", "embedding_regularizer=1e-5")
 SCORE = "competition_score"
 
@@ -77,9 +75,9 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
     members: dict[str, Predictor] = {}
     singles = {}
     for expid in options.models.split(","):
-        experiment = load_experiment(CONFIGS, expid, overrides)
+        experiment = load_experiment(harness.CONFIGS, expid, overrides)
         if not isinstance(experiment.hyperparameters, LightGBMConfig):
-            experiment = load_experiment(CONFIGS, expid, [*OF_NETWORKS, *overrides])
+            experiment = load_experiment(harness.CONFIGS, expid, [*OF_NETWORKS, *overrides])
         scorer = train_in_folds(
             experiment, device, folds=options.folds, method="stratified", seeds=[seed]
         )
@@ -129,7 +127,7 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
 
 
 def of_distorted_truth(folder: Path, best_wll: float) -> float:
-    """How far calibration brings back true probabilities that were bent on the way."""
+    """Relative WLL error after calibrating distorted true probabilities."""
 
     def bent(probability: np.ndarray) -> np.ndarray:
         natural = logit(probability)
@@ -181,14 +179,14 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--test-rows", type=int, default=100_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--gpu", type=int, default=-1)
-    parser.add_argument("--folder", type=Path, help="kept, so that a killed run goes on")
+    parser.add_argument("--folder", type=Path, help="keep all files here, to resume after a kill")
     parser.add_argument("--set", action="append", default=[], help="override a config key")
     options = parser.parse_args()
     if options.quick:
@@ -201,7 +199,7 @@ def main() -> None:
         found = []
         for seed in range(1, options.seeds + 1):
             found.append(one_seed(seed, folder / f"data_{seed}", options, device))
-            print(json.dumps(found[-1]), flush=True)  # hours apart
+            print(json.dumps(found[-1]), flush=True)  # a seed can take hours
     figures = {"rows": options.rows, "models": options.models, **summary(found)}
     harness.finish({**figures, "peak_mb": harness.own_peak_mb()}, options.json)
 

@@ -1,15 +1,14 @@
 """How fast does FESeq_medium train on histories as long as Toss's? Forward and backward, float32.
 
-    ratio           rows_per_s over those of the plain padded model (plain_feseq.py) with the same
-                    weights, whose probabilities and gradients are checked to be the same. The
-                    plain one takes `--plain-rows` of them as one batch, as it is written to; fewer
-                    (64, say) suit its (B*H, T, T) matrices and a CPU's memory better, and make it
-                    faster than in a usual batch.
-    peak_share      FLOP/s of the matrix products on real events (workload.py says what counts)
-                    over the machine's own best float32 matrix product, measured in this run
-    rows_per_s_bf16 the same under autocast to bfloat16
+    ratio           rows_per_s relative to the plain padded model (plain_feseq.py) with the same
+                    weights, whose probabilities and gradients are verified to be equal. It
+                    executes `--plain-rows` rows as one batch; a small batch (such as 64) needs less
+                    memory for its (B*H, T, T) matrices and is faster on a CPU than a usual one.
+    peak_share      FLOP/s of the matrix products on real events (defined in workload.py) relative
+                    to this machine's fastest float32 matrix product, measured in the same run
+    rows_per_s_bf16 under autocast to bfloat16
 
-Times are the best of interleaved repeats; the optimiser's step is left out of both.
+Times are the best of interleaved repeats, without the optimiser step.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from tossctr.training.device import keep_freed_memory
 
 
 def gradient_error(ours: nn.Module, plain: PlainFESeq) -> float:
-    """Length of the difference of the two gradients over all parameters, over that of the plain.
+    """Norm of the difference of the gradients, relative to the plain model's.
 
-    Rounding may carry an activation over its kink, so that single entries differ by more.
+    Single entries may differ by more, where rounding moves an activation across its kink.
     """
     by_name = dict(ours.named_parameters())
     pairs = [(by_name[plain.source[n]].grad, p.grad) for n, p in plain.named_parameters()]
@@ -37,13 +36,7 @@ def gradient_error(ours: nn.Module, plain: PlainFESeq) -> float:
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
-    parser.add_argument("--rows", type=int, default=512)
-    parser.add_argument("--plain-rows", type=int, default=256, help="batch of the plain model")
-    parser.add_argument("--max-len", type=int, default=500)
-    parser.add_argument("--micro-batch-events", type=int, default=8192)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    options = workload.arguments(__doc__, rows=512, repeats=3).parse_args()
     keep_freed_memory()  # as `train` and `predict` do, for both models
     if options.quick:
         options.rows, options.plain_rows, options.repeats = 128, 32, 2

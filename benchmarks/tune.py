@@ -1,13 +1,13 @@
-"""Is a search whole after kills? `tossctr tune` in two processes, both killed, and gone on with.
+"""Does a search lose trials when it is killed? `tossctr tune` in two processes, killed repeatedly.
 
-Each time two more trials than before have ended, one of the two processes is killed (SIGKILL) and
-the same command started again; once, both are. Then the study is read.
+Whenever two more trials have finished, one of the processes is killed (SIGKILL) and restarted with
+the same command; once, both are. Figures of the final study:
 
-    trials      that ended (finished or pruned); wanted is `--trials`
+    trials      finished or pruned trials; should be `--trials`
     kills       processes killed
-    taken_up    trials that a killed process was at, and that were tried again with their values
-    lost        trials drawn that never ended
-    twice       trials that ended more than once
+    taken_up    interrupted trials that were repeated with the same values
+    lost        drawn trials that never finished
+    twice       trials that finished more than once
     alike       pairs of trials with the same values
 """
 
@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from itertools import cycle
@@ -29,11 +28,9 @@ import optuna
 from tossctr.data.synthetic import synthesize
 from tossctr.tuning.study import DONE, NUMBER
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """All trials of the study; none before it is there."""
+    """All trials of the study, or none before it exists."""
     file = folder / "study.db"
     if not file.exists():
         return []
@@ -43,12 +40,12 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
         return optuna.study.get_all_study_summaries(storage) and optuna.load_study(
             study_name=None, storage=storage
         ).get_trials(deepcopy=False)
-    except Exception:  # being made at this moment
+    except Exception:  # the study is being created
         return []
 
 
 def main() -> None:
-    parser = harness.arguments(__doc__ or "")
+    parser = harness.arguments(__doc__)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--expid", default="DCNv2Seq_toy")
@@ -58,17 +55,17 @@ def main() -> None:
     kills = 0
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        shutil.copytree(CONFIGS, root / "configs")
+        shutil.copytree(harness.CONFIGS, root / "configs")
         synthesize(root / "data/toy", options.rows, 100, seed=3)
         study = root / "study"
         command = [
-            sys.executable, "-m", "tossctr", "tune", "--config", str(root / "configs"),
+            *harness.TOSSCTR, "tune", "--config", str(root / "configs"),
             "--expid", options.expid, "--trials", str(options.trials), "--output", str(study),
             "--set", "epochs=2", "--set", "max_len=16", "--set", "num_workers=0",
         ]  # fmt: skip
 
         def start() -> subprocess.Popen[bytes]:
-            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # or two share each core
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # one core per process
             return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=one_thread)
 
         at_work = [start(), start()]
@@ -90,7 +87,7 @@ def main() -> None:
             time.sleep(0.5)
         if any(process.returncode for process in at_work):
             raise SystemExit("a search failed")
-        # One without a number was killed before all its values were drawn; it was drawn again.
+        # A trial without a number was killed before all its values were drawn, and drawn again.
         found = [t for t in trials_of(study) if NUMBER in t.user_attrs]
         homes = [t.user_attrs[NUMBER] for t in found if t.state in DONE]
         values = {t.user_attrs[NUMBER]: json.dumps(t.params, sort_keys=True) for t in found}

@@ -1,17 +1,16 @@
-"""Does a training across two hosts, one of whose processes is killed, end as that of one process?
+"""Does a training on two hosts (see hosts.py) with a killed process end like one process?
 
-Two network namespaces joined by virtual Ethernet devices (see two_hosts_prepare.py), torchrun on
-each, gloo between them. Once a checkpoint is there, the process on the second host is killed
-(SIGKILL); both agents start theirs again, and the training goes on from the checkpoint. It is
-compared with the same training by one process, without dropout and by plain SGD, as Adam makes
-steps of rounding errors.
+Each host runs torchrun, with gloo between them. After the first checkpoint the process on the
+second host is killed (SIGKILL); both agents restart theirs, and training resumes from the
+checkpoint. The result is compared with the same training in one process, with SGD and without
+dropout, as Adam turns rounding errors into steps.
 
-    restarts          times that all processes were started again
-    resumed_at_step   of the checkpoint that they went on from; 0 if they did not
+    restarts          number of restarts of all processes
+    resumed_at_step   step of the checkpoint that training resumed from; 0 if it did not
     weight_error      largest difference of a weight to that of one process
     metric_error      largest difference of a validation metric
-    rows              rows that went into optimiser steps, after the last checkpoint counted once
-    identical         1 if rows are those of one process and both errors are below 1e-4
+    rows              rows of all optimiser steps, those repeated after the checkpoint counted once
+    identical         1 if rows are equal and both errors are below 1e-4
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import harness
+from hosts import HOSTS, on_host, with_two_hosts
 from safetensors.torch import load_file
-from two_hosts_prepare import CONFIGS, HOSTS, connect, on
 
 from tossctr.cluster.rank import OWN_STORE
 from tossctr.data.synthetic import synthesize
@@ -50,8 +48,7 @@ SETTINGS = {
 
 def command(folder: Path, runs: str) -> list[str]:
     """`tossctr train` in the folder's project."""
-    keys = {**SETTINGS, "model_root": runs}
-    overrides = [word for k, v in keys.items() for word in ("--set", f"{k}={v}")]
+    overrides = harness.overrides({**SETTINGS, "model_root": runs})
     train = ["tossctr", "train", "--config", f"{folder / 'configs'}", "--expid", EXPID]
     return [*train, "--gpu", "-1", *overrides]
 
@@ -67,7 +64,7 @@ def start(host: int, folder: Path, log: Path) -> subprocess.Popen[bytes]:
     env = {**os.environ, OWN_STORE: "1", "GLOO_SOCKET_IFNAME": f"v{host}"}
     with log.open("wb") as file:
         return subprocess.Popen(
-            on(host, [*agent, *command(folder, "two")]), env=env, stdout=file, stderr=file
+            on_host(host, [*agent, *command(folder, "two")]), env=env, stdout=file, stderr=file
         )
 
 
@@ -75,17 +72,17 @@ def wait_for_checkpoint(folder: Path, agents: list[subprocess.Popen[bytes]]) -> 
     while not list(folder.glob(f"two/{EXPID}.partial/checkpoints/step-*")):
         time.sleep(0.05)
         if any(agent.poll() is not None for agent in agents):
-            raise SystemExit(f"a host ended before there was a checkpoint:\n{said(folder)}")
+            raise SystemExit(f"a host ended before the first checkpoint:\n{logs_of(folder)}")
 
 
-def said(folder: Path) -> str:
-    """By both hosts; which of them has the first process is torchrun's choice."""
+def logs_of(folder: Path) -> str:
+    """The logs of both hosts; torchrun chooses which of them has rank 0."""
     return "".join(log.read_text() for log in sorted(folder.glob("*.log")))
 
 
 def measure(folder: Path, rows: int) -> dict[str, object]:
-    """On the first host."""
-    shutil.copytree(CONFIGS, folder / "configs")
+    """Train in one process and on two hosts; called on the first host."""
+    shutil.copytree(harness.CONFIGS, folder / "configs")
     synthesize(folder / "data" / "toy", rows, 1, seed=5)
     subprocess.run([sys.executable, "-m", *command(folder, "one")], check=True)
     started = time.monotonic()
@@ -95,8 +92,8 @@ def measure(folder: Path, rows: int) -> dict[str, object]:
     os.kill(int(child.stdout), signal.SIGKILL)
     codes = [agent.wait() for agent in agents]
     if any(codes):
-        raise SystemExit(f"the hosts ended with {codes}:\n{said(folder)}")
-    resumed = re.findall(r"resuming from epoch \d+, step ([\d,]+)", said(folder))
+        raise SystemExit(f"the hosts ended with {codes}:\n{logs_of(folder)}")
+    resumed = re.findall(r"resuming from epoch \d+, step ([\d,]+)", logs_of(folder))
     one, two = (folder / runs / EXPID for runs in ("one", "two"))
     weights, expected = (load_file(run / "model.safetensors") for run in (two, one))
     metrics, of_one = (json.loads((run / "metrics.json").read_text()) for run in (two, one))
@@ -120,27 +117,15 @@ def _differences(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> li
 
 
 def main() -> None:
-    parser = harness.arguments(str(__doc__))
+    parser = harness.arguments(__doc__)
     parser.add_argument("--rows", type=int, default=20_000)
     options = parser.parse_args()
-    if "INSIDE" not in os.environ:
-        inside = ["unshare", "-r", "-n", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        done = subprocess.run(
-            [*inside, sys.executable, *sys.argv], env={**os.environ, "INSIDE": "1"}
-        )
-        sys.exit(done.returncode)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with subprocess.Popen(["unshare", "-n", "sleep", "inf"]) as other:
-        try:
-            time.sleep(1)  # until it has its own network
-            connect(other.pid)
-            with tempfile.TemporaryDirectory() as folder:
-                figures = measure(Path(folder), 1_500 if options.quick else options.rows)
-        finally:
-            other.kill()
+    rows = 1_500 if options.quick else options.rows
+    figures = with_two_hosts(lambda folder: measure(folder, rows))
     harness.finish(figures, options.json)
     if not figures["identical"] or not figures["restarts"]:
-        sys.exit("not the training of one process, or none was killed")
+        sys.exit("the trainings differ, or no process was restarted")
 
 
 if __name__ == "__main__":

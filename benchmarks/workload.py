@@ -1,11 +1,12 @@
-"""What the model benchmarks run: FESeq_medium on rows in the Toss layout, without files."""
+"""Models and rows of the speed and memory benchmarks: FESeq_medium, rows in the Toss layout."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+import harness
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,18 +20,20 @@ from tossctr.data.synthetic.sequences import LAST_ID, draw_events, draw_lengths
 from tossctr.families.experiment import load_experiment
 from tossctr.models.feseq import FESeq
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 VOCABULARY = {"gender": 4, "age_group": 10, "inventory_id": 20, "day_of_week": 9, "hour": 26}
 N_NUMERIC = 75
-MEDIUM_DATA = [f"train_data={CONFIGS}", f"data_root={CONFIGS}"]  # named, never read
+MEDIUM_DATA = [
+    f"train_data={harness.CONFIGS}",
+    f"data_root={harness.CONFIGS}",
+]  # never read
 
 
 def medium(max_len: int, seed: int = 0) -> FESeq:
-    """FESeq_medium, every dropout 0, at some `max_len`.
+    """FESeq_medium without dropout, with another `max_len`.
 
-    Its tables are drawn wide, so that every id and position shows in the output.
+    Embeddings have a large standard deviation, so that every id and position affects the output.
     """
-    experiment = load_experiment(CONFIGS, "FESeq_medium", ["net_dropout=0", *MEDIUM_DATA])
+    experiment = load_experiment(harness.CONFIGS, "FESeq_medium", ["net_dropout=0", *MEDIUM_DATA])
     torch.manual_seed(seed)
     model = FESeq(features(max_len), experiment.hyperparameters)
     for module in model.modules():
@@ -57,8 +60,19 @@ def toss_lengths(rows: int, max_len: int, seed: int) -> np.ndarray:
     return np.minimum(draw_lengths(np.random.default_rng(seed), rows), max_len)
 
 
+def arguments(description: str | None, *, rows: int, repeats: int) -> argparse.ArgumentParser:
+    """The options of `train.py` and `predict.py`."""
+    parser = harness.arguments(description)
+    parser.add_argument("--rows", type=int, default=rows)
+    parser.add_argument("--plain-rows", type=int, default=256, help="batch of the plain model")
+    parser.add_argument("--max-len", type=int, default=500)
+    parser.add_argument("--micro-batch-events", type=int, default=8192)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    return parser
+
+
 def batch_of(lengths: np.ndarray, seed: int) -> Batch:
-    """Rows with histories of these lengths, shortest first as the loader has them."""
+    """Rows with histories of these lengths, in ascending order like the loader's."""
     rng = np.random.default_rng(seed)
     lengths = np.sort(lengths)
     values, offsets = draw_events(rng, lengths)
@@ -76,7 +90,7 @@ def batch_of(lengths: np.ndarray, seed: int) -> Batch:
 
 
 def rows_of(batch: Batch, fields: FeatureMap) -> EncodedRows:
-    """The same rows as the stores hold them."""
+    """The same rows in the form of a store."""
     assert batch.label is not None
     return EncodedRows(
         features=fields,
@@ -91,7 +105,7 @@ def rows_of(batch: Batch, fields: FeatureMap) -> EncodedRows:
 
 
 def train_step(model: nn.Module, parts: Sequence[Batch]) -> None:
-    """Forward and backward of one effective batch; its gradients are left in the model."""
+    """Forward and backward pass of one effective batch; gradients stay in the model."""
     model.zero_grad(set_to_none=True)
     rows = sum(len(part) for part in parts)
     for part in parts:
@@ -107,7 +121,7 @@ def predict(model: nn.Module, parts: Sequence[Batch]) -> Tensor:
 
 
 def seconds(step: Callable[[], object], repeats: int) -> list[float]:
-    """Wall-clock of each repeat, after one that is not counted."""
+    """Wall-clock time of each repeat, after a warm-up."""
     step()
     took = []
     for _ in range(repeats):
@@ -118,7 +132,7 @@ def seconds(step: Callable[[], object], repeats: int) -> list[float]:
 
 
 def matmul_peak(repeats: int = 5, size: int = 2048) -> float:
-    """FLOP/s of this machine's float32 matrix product, the best of several."""
+    """FLOP/s of this machine's fastest float32 matrix product."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     return 2 * size**3 / min(seconds(lambda: a @ b, repeats))
 
@@ -126,8 +140,8 @@ def matmul_peak(repeats: int = 5, size: int = 2048) -> float:
 def forward_flop(model: FESeq, lengths: np.ndarray) -> float:
     """FLOP of the matrix products of one forward pass over real events, the target included.
 
-    Counted is what no exact execution can leave out: nothing for padding, nothing twice, and the
-    broadcast fields' part of the first cross layer once a row. Backward costs twice as much.
+    Only necessary operations count: no padding, nothing twice, and the broadcast fields' part of
+    the first cross layer once per row. A backward pass costs twice as much.
     """
     c = model.config
     events = lengths.astype(np.float64) + 1
