@@ -411,7 +411,7 @@ def test_a_number_filled_with_text_is_refused(tmp_path: Path) -> None:
         if column["type"] == "numeric":
             column["fill"] = "\x00"
     file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"filled with what is not a number"):
+    with pytest.raises(UserError, match=r"has a fill that is not a number"):
         Encoder.load(tmp_path)
 
 
@@ -419,7 +419,7 @@ def test_a_missing_or_broken_encoder_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing"):
         Encoder.load(tmp_path)
     (tmp_path / "encoder.json").write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(UserError, match=r"encoder\.json: is not"):
+    with pytest.raises(UserError, match=r"encoder\.json: is damaged"):
         Encoder.load(tmp_path)
 
 

@@ -320,7 +320,7 @@ def test_a_shared_vocabulary_without_a_common_id_is_refused() -> None:
         ('{"a": 1}', "not a list that can be read"),
         ("[b'a', b'b']", "not a list that can be read"),
         ('["a\\ud83d"]', "not a list that can be read"),
-        ("[1 2 3 ... 8 9]", "a list that was shortened"),
+        ("[1 2 3 ... 8 9]", "a list that was abbreviated"),
     ],
 )
 def test_what_is_no_list_is_refused(row: str, problem: str) -> None:
@@ -412,7 +412,7 @@ def test_the_markers_of_nothing_are_the_data_sets_own() -> None:
     np.testing.assert_array_equal(rows.numeric[:, 1], np.float32([0, np.nan, 1, 2]))
     assert encoder.tokens("whole") == ("5", "6", "7")
     assert report.missing == {"c": 2, "n": 1, "narrow": 1, "whole": 1}
-    with pytest.raises(ValueError, match="quote it"):
+    with pytest.raises(ValueError, match=r"unquoted null"):
         as_na_values([None])
 
 

@@ -1,4 +1,4 @@
-"""Columns that say nothing are found while streaming, and left out of all that follows."""
+"""Constant and duplicate columns are found while streaming, and dropped."""
 
 import numpy as np
 import pyarrow as pa
@@ -58,20 +58,20 @@ def dataset(folder, **keys):
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_prepare_leaves_them_out_and_says_so(tmp_path, capsys, drop):
+def test_prepare_drops_them_with_a_message(tmp_path, capsys, drop):
     pq.write_table(table(), tmp_path / "train.parquet", row_group_size=60)
     prepared = prepare(dataset(tmp_path, drop_redundant=drop), batch_rows=37)
     kept = [f.name for f in prepared.encoder.features.fields]
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     if not drop:
         assert kept == NAMES
-        assert "left out" not in said
+        assert "dropped" not in printed
         return
     assert kept == ["a", "b", "filled_a", "almost_a", "zero_or_null", "colour"]
-    assert "one value only: same, one_colour, null" in said
-    assert "the same as a: like_a" in said
-    assert "the same as filled_a: like_filled_a" in said
-    assert "the same as colour: like_colour" in said
+    assert "dropped constant columns: same, one_colour, null" in printed
+    assert "dropped like_a, which equals a" in printed
+    assert "dropped like_filled_a, which equals filled_a" in printed
+    assert "dropped like_colour, which equals colour" in printed
     assert prepared.train.numeric.shape[1] == 5
     assert list(prepared.encoder.columns(labelled=False)) == kept  # nor read from a test file
     assert prepared.encoder.hash == Encoder.load(prepared.folder).hash

@@ -1,4 +1,4 @@
-"""The encoder: raw columns -> ids and scaled numbers, fit once on training rows, then frozen."""
+"""The encoder: raw columns to ids and scaled numbers, fit on training rows and then frozen."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ FILE = "encoder.json"
 class Encoder:
     """Transforms raw rows by a frozen `EncoderState`.
 
-    Vocabularies: PAD 0, tokens by falling count (ties by text) from 1, OOV last. A missing category
-    becomes OOV unless `fill_na` gives it a text; a missing number stays one (`Field.missing` is
-    what networks take it for) unless `fill_na` is given; a missing sequence is empty.
+    A vocabulary has PAD at index 0, then tokens by decreasing count (ties by text), and OOV last. A
+    missing category is OOV and a missing number is NaN, which networks replace by `Field.missing`;
+    `fill_na` replaces both. A missing sequence is empty.
 
     Attributes:
-        state: what was fit.
+        state: the fit parameters.
         features: the encoded fields, in the data set's order.
     """
 
@@ -79,14 +79,14 @@ class Encoder:
 
     @classmethod
     def from_stats(cls, dataset: DatasetConfig, stats: Stats) -> Encoder:
-        """The encoder that these (merged) statistics make.
+        """The encoder of merged statistics.
 
         Raises:
             UserError: an index of a `remap: false` column does not fit its `vocab_size`, or
                 columns that share a vocabulary have no id in common.
         """
         specs = {spec.name: spec for spec in dataset.features}
-        columns = _telling(stats)
+        columns = _informative(stats)
         owners = {c.owner: c for c in columns}
         vocabularies, index_sizes, scalers, quantiles = {}, {}, {}, {}
         for name, totals in _totals(columns, stats, dataset).items():
@@ -124,7 +124,7 @@ class Encoder:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the state's canonical JSON; which raw values are kept beside changes no id."""
+        """SHA-256 of the state's canonical JSON, without `grouped`, which does not affect ids."""
         content = self.state.model_dump(mode="json")
         for column in content["columns"]:
             del column["grouped"]
@@ -132,7 +132,8 @@ class Encoder:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def of_encoded(self) -> Encoder:
-        """The encoder for files of what this one made: indices, scaled numbers, group ids."""
+        """The encoder for files that hold the output of this one: indices, scaled numbers, group
+        ids."""
 
         def encoded(column: FieldEncoding) -> FieldEncoding:
             kept = {"fill": None, "normalizer": None}
@@ -152,8 +153,7 @@ class Encoder:
         return Encoder(self.state.model_copy(update=changed))
 
     def columns(self, *, labelled: bool) -> dict[str, Dtype]:
-        """The raw columns that `transform` needs, and the types to read them as (for
-        `open_source`)."""
+        """The raw columns that `transform` needs and their types, for `open_source`."""
         columns = {c.name: c.read_as for c in self.state.columns}
         return columns | {self.state.label.name: "str"} if labelled else columns
 
@@ -176,13 +176,13 @@ class Encoder:
         """Encode a batch of raw rows.
 
         Args:
-            batch: all feature columns, and the label where `labelled`.
-            first_row: row of the file that the batch begins with, for errors.
+            batch: all feature columns, and the label if `labelled`.
+            first_row: row number of the first row in the file, for errors.
             file: the file or files, for errors.
-            rows: (B,) rows of the file, where the batch's are not consecutive.
-            labelled: the rows have labels.
+            rows: (B,) row numbers in the file, if they are not consecutive.
+            labelled: whether the rows have labels.
             label: (B,) 0 or 1; None decodes the label column.
-            report: counts unseen tokens and missing values there.
+            report: gets the counts of unseen tokens and missing values.
 
         Raises:
             UserError: a missing column, or a value that cannot be encoded (column, row, value).
@@ -211,21 +211,21 @@ class Encoder:
         return cls(read_artefact(file, EncoderState, limit=ENCODER_BYTES, remedy="prepare again"))
 
 
-def _telling(stats: Stats) -> tuple[FieldEncoding, ...]:
-    """The columns without those that say nothing, where these were looked for."""
+def _informative(stats: Stats) -> tuple[FieldEncoding, ...]:
+    """The columns without constant and duplicate ones, if `drop_redundant` is set."""
     types = {column.name: column.type for column in stats.columns}
     constant, duplicates = redundant(stats.hashes, types)
     if constant:
-        say(f"left out, having one value only: {', '.join(constant)}")
+        say(f"dropped constant columns: {', '.join(constant)}")
     for name, original in duplicates.items():
-        say(f"left out, being the same as {original}: {name}")
+        say(f"dropped {name}, which equals {original}")
     return tuple(c for c in stats.columns if c.name not in {*constant, *duplicates})
 
 
 def _totals(
     columns: tuple[FieldEncoding, ...], stats: Stats, dataset: DatasetConfig
 ) -> dict[str, dict[str, int]]:
-    """How often each token occurs, by the owner of a vocabulary.
+    """Counts of each token, by the owner of the vocabulary.
 
     Raises:
         UserError: a column that shares a vocabulary has no id in common with its owner, which has
@@ -239,7 +239,7 @@ def _totals(
         if column.owner == column.name or not column.remap:
             continue
         own, others = (stats.tokens[name].totals() for name in (column.name, column.owner))
-        # A constant owner proves nothing: the outcome of a row to score is always "unknown".
+        # A constant owner is allowed: an outcome may be "unknown" in every row.
         if own and len(others) > 1 and own.keys().isdisjoint(others):
             raise UserError(
                 f"shares the vocabulary of {column.owner}, but not one of its ids"

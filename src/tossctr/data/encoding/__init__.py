@@ -1,1 +1,1 @@
-"""Raw columns to ids and scaled numbers: the parts of the encoder."""
+"""The encoder's parts: statistics, vocabularies, scalers, and parsing of ids and sequences."""

@@ -1,4 +1,4 @@
-"""Raw labels, meta columns and number sequences as NumPy arrays."""
+"""Decode labels, meta columns and number sequences to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MISSING_META = NO_GROUP
 
 
 def labels(batch: pa.RecordBatch, name: str, where: Where) -> NDArray[np.float32]:
-    """The label column as (B,) float32 of 0 and 1: numbers, Booleans or their texts.
+    """The label column as (B,) float32 of 0 and 1, from numbers, Booleans or text.
 
     Raises:
         UserError: no such column, or a value that is missing or neither 0 nor 1.
@@ -58,7 +58,7 @@ def _is_text(dtype: pa.DataType) -> bool:
 
 
 def _texts_as_labels(array: pa.Array, name: str, where: Where) -> Array:
-    """0 and 1, NaN for every other text."""
+    """0 and 1; NaN for any other text."""
     codes, texts = dictionary_of(array, (), name, where)
     return np.array([*map(_as_label, texts), np.nan])[codes]
 
@@ -76,8 +76,8 @@ def _as_label(text: str) -> float:
 def meta(
     array: pa.Array, column: FieldEncoding, na: Collection[str], where: Where
 ) -> NDArray[np.int64]:
-    """A group id as (B,) int64: with `dtype: int` an integer of 64 bits is itself, any other id the
-    first 8 bytes of its text's BLAKE2b hash; a missing value is `MISSING_META`."""
+    """Group ids as (B,) int64: with `dtype: int` an int64 is kept, any other id is the first 8
+    bytes of its text's BLAKE2b hash; a missing value is `MISSING_META`."""
     codes, texts = categories(array, column.dtype, na, column.name, where)
 
     def number(text: str) -> int:
@@ -96,7 +96,7 @@ def text_hash(text: str) -> int:
 def flat_numbers(
     array: pa.Array, column: FieldEncoding, na: Collection[str], where: Where
 ) -> tuple[Array, Array]:
-    """A sequence of numbers per row -> values (M,) float, NaN where missing, and offsets (N + 1,).
+    """Number sequences as values (M,) float, NaN if missing, and offsets (N + 1,).
 
     Raises:
         UserError: a value that is not a number.

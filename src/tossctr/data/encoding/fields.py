@@ -1,4 +1,4 @@
-"""What is to be done with each raw column: the feature specs, checked against each other."""
+"""How each raw column is encoded, from the features of the config checked against each other."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from tossctr.errors import UserError
 
 
 class FieldEncoding(BaseModel):
-    """One feature column as the encoder handles it.
+    """How one raw column becomes a `Field`, as `encoder.json` stores it.
 
-    `owner` names the column whose vocabulary or scaler is used: itself, or what `share_embedding`
-    leads to. `fill` is the id that a missing category stands for (None: OOV), or the number that
-    a missing number does (None: 0). With `remap` false, values are indices already. With
-    `keep_nulls`, a null event of a history keeps its place: other histories hold values of the same
-    events. With `grouped`, the raw values of a category are kept too: `group_id` names it.
+    Attributes:
+        owner: the column whose vocabulary or scaler is used: itself, or the end of its
+            `share_embedding` chain.
+        remap: False: values are indices already.
+        keep_nulls: a null event of a sequence becomes OOV instead of being dropped, as other
+            sequences hold values of the same events.
+        fill: replaces a missing value; None: OOV for a category, 0 for a number.
+        grouped: the raw values of a category are stored too, as `group_id` names it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +47,7 @@ class FieldEncoding(BaseModel):
 
     @property
     def id_dtype(self) -> Literal["str", "int"]:
-        """How the ids of a sequence are read."""
+        """The type of a sequence's ids."""
         return "int" if self.dtype == "int" else "str"
 
     @property
@@ -53,13 +56,13 @@ class FieldEncoding(BaseModel):
 
     @property
     def read_as(self) -> Dtype:
-        """The type to read it as from a file that has no types (CSV). A category is text, whatever
-        its dtype, so that text means the same in every format."""
+        """The type to read the column as from CSV. A category is always text, so that an id is the
+        same in every format."""
         return "float" if self.type in ("numeric", "time") else "str"
 
     @property
     def keeps_missing(self) -> bool:
-        """Whether a missing number stays one: trees tell it from every number."""
+        """Whether a missing number stays NaN, which trees treat as a value."""
         return self.type == "numeric" and self.fill is None
 
     def field(self, vocab_size: int | None, missing: float | None = None) -> Field:
@@ -74,7 +77,7 @@ class FieldEncoding(BaseModel):
 
 
 def field_encodings(dataset: DatasetConfig) -> tuple[FieldEncoding, ...]:
-    """The columns of a data set's active features, in order.
+    """The encodings of a data set's active features, in order.
 
     Raises:
         UserError: no features, one declared twice, or options that contradict each other.
@@ -138,12 +141,12 @@ def _column(
 
 
 def _fill(spec: FeatureConfig) -> str:
-    """`fill_na` of a category, as its column's values are written: 0.0 is '0'."""
+    """`fill_na` of a category in the form of its column's ids: 0.0 is '0'."""
     text = id_text(spec.fill_na, ())
     try:
         return typed_text(text, spec.dtype)
     except (ValueError, OverflowError):
-        return text  # a name among numbers
+        return text  # a name in a column of numbers
 
 
 def _field_type(spec: FeatureConfig) -> FieldType:

@@ -1,8 +1,8 @@
-"""The one text that an id is known by, whatever type a file gives it.
+"""Normalize ids to text, so that an id is the same whatever its type in a file.
 
-An id in a category, a history, a group or the id column is the same id as an integer, a float, a
-decimal or a text: 7, 7.0, '7', ' 7 ' and '7.0' are '7'. A text's leading zeros are part of it
-('07' is not '7'). Text is Unicode NFC without surrounding blanks, a Boolean is 'true' or 'false'.
+In categories, sequences, groups and the id column, 7, 7.0, '7', ' 7 ' and '7.0' are all '7'.
+Leading zeros of text are kept ('07' is not '7'). Text is Unicode NFC without surrounding blanks,
+and a Boolean is 'true' or 'false'.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from tossctr.data.plain_types import to_single_values
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 
-_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")  # as pandas and numpy write a whole float
-# As Arrow, Python and Spark write a large one; an id like '1e5' is not among them.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")  # as pandas writes integers in a float column
+# A large integer as Arrow, Python and Spark write it as float; '1e5' does not match.
 _EXPONENT = re.compile(r"-?[1-9](?:\.[0-9]+)?[eE]\+[0-9]+|-?[1-9]\.[0-9]+[eE][0-9]+")
-_PLAIN = r"^[A-Za-z_-]*[0-9]+$"  # most ids: their own text, whatever the rules
-FLOAT_DIGITS = {16: 11, 32: 24, 64: 53}  # bits of a float's integers, by its size
+_PLAIN = r"^[A-Za-z_-]*[0-9]+$"  # fast path: text that needs no normalization
+FLOAT_DIGITS = {16: 11, 32: 24, 64: 53}  # bits of exact integers, by the size of the float
 _FLOATS: dict[int, type] = {16: np.float16, 32: np.float32, 64: float}
 _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
 class AmbiguousIdError(ValueError):
-    """A float so large that it may stand for several integers."""
+    """A float too large to tell neighbouring integers apart."""
 
 
 def id_text(value: Any, na: Collection[str], float_bits: int = 64) -> str:
-    """The text of one id; empty where the value is missing (None, NaN, blank, or in `na`).
+    """The text of one id; empty if the value is missing (None, NaN, blank, or in `na`).
 
     Args:
-        value: an Arrow value as Python has it.
-        na: texts that stand for a missing value.
-        float_bits: size of the type that a float comes from.
+        value: a Python value.
+        na: texts that mean a missing value.
+        float_bits: size of the column's float type.
 
     Raises:
         AmbiguousIdError: a whole float from 2^53 on (2^24 of 32 bits, 2^11 of 16), or its text.
@@ -86,18 +86,17 @@ def _text(text: str, na: Collection[str]) -> str:
 
 def _float(value: float | np.floating[Any], bits: int) -> str:
     if not math.isfinite(value) or value != int(value):
-        return str(_FLOATS[bits](value))  # its shortest text, as Arrow writes it
+        return str(_FLOATS[bits](value))  # the shortest text, as Arrow writes it
     if abs(value) >= 2 ** FLOAT_DIGITS[bits]:
         raise AmbiguousIdError(str(value))
     return str(int(value))
 
 
 def typed_text(text: str, dtype: Dtype) -> str:
-    """The text of an id that is declared as a number: with `int`, '07' is '7'; with `float`, '0.50'
-    is '0.5' too.
+    """The text of an id of a numeric `dtype`: '07' as `int` is '7', '0.50' as `float` is '0.5'.
 
     Raises:
-        ValueError, OverflowError: it is no such number.
+        ValueError, OverflowError: not a number of that dtype.
     """
     if dtype == "str":
         return text
@@ -114,12 +113,11 @@ def typed_text(text: str, dtype: Dtype) -> str:
 def dictionary_of(
     array: pa.Array, na: Collection[str], column: str, where: Where
 ) -> tuple[NDArray[np.int32], list[str]]:
-    """Values -> codes (N,) int32 into a list of texts; a missing value has the code -1.
-
-    Two codes may have the same text.
+    """Encode values as codes (N,) int32 into a list of texts, -1 for a missing value. Several codes
+    may have the same text.
 
     Raises:
-        UserError: a float that may stand for several ids.
+        UserError: an ambiguous float.
     """
     if pa.types.is_binary(array.type):
         array = array.cast(pa.string())
@@ -136,7 +134,7 @@ def dictionary_of(
             at = int((codes == code).argmax()) if (codes == code).any() else None
             raise _ambiguous(column, at, value, where) from error
     if "" in texts:
-        # The last entry is reached by the codes that are -1 already.
+        # Codes of -1 index the last entry.
         codes = np.array([-1 if t == "" else i for i, t in enumerate(texts)] + [-1], np.int32)[
             codes
         ]
@@ -150,10 +148,10 @@ def categories(
     column: str,
     where: Where,
 ) -> tuple[NDArray[np.int32], list[str]]:
-    """A column of single ids -> codes (N,) int32 (-1 where missing) and texts, read as `dtype`.
+    """A column of single ids as codes (N,) int32 (-1 if missing) and texts.
 
     Raises:
-        UserError: a value that is no such number, or a column that is not of single values.
+        UserError: a value is not of `dtype`, or the column holds lists or structs.
     """
     if pa.types.is_nested(array.type):
         raise where.error(
@@ -174,10 +172,10 @@ def as_dtype(
     column: str,
     where: Where,
 ) -> list[str]:
-    """The texts as `typed_text` has them.
+    """Apply `typed_text`.
 
     Raises:
-        UserError: one is no such number, by the row of its first code.
+        UserError: a text is not of that dtype; names its first row.
     """
     if dtype == "str":
         return texts
@@ -206,10 +204,10 @@ def _ambiguous(column: str, at: int | None, value: Any, where: Where) -> UserErr
 
 
 def id_array(array: pa.Array, na: Collection[str], column: str, where: Where) -> pa.Array:
-    """A column of ids -> (N,) large_string of their texts, null where missing.
+    """The texts of a column of ids, (N,) large_string, null if missing.
 
     Raises:
-        UserError: a float that may stand for several ids, or a column that is not of single values.
+        UserError: an ambiguous float, or the column holds lists or structs.
     """
     codes, texts = categories(array, "str", na, column, where)
     if not texts:
@@ -218,15 +216,14 @@ def id_array(array: pa.Array, na: Collection[str], column: str, where: Where) ->
 
 
 def row_ids(array: pa.Array, na: Collection[str], column: str, where: Where) -> pa.Array:
-    """(N,) large_string ids to name rows by in an output: text stays as the file has it, any other
-    type becomes the text of its ids.
+    """(N,) large_string ids for an output's rows: text is unchanged, other types are normalized.
 
     Raises:
-        UserError: an id is missing, or may stand for several; the column is not of single values.
+        UserError: an id is missing or an ambiguous float, or the column holds lists or structs.
     """
     if pa.types.is_nested(array.type):
         raise where.error(
-            f"holds {array.type}, not ids", column, None, None, "name another column as id_col"
+            f"holds {array.type}, not ids", column, None, None, "set id_col to another column"
         )
     ids = id_array(array, na, column, where)
     if ids.null_count:
@@ -238,10 +235,10 @@ def row_ids(array: pa.Array, na: Collection[str], column: str, where: Where) -> 
 
 
 def same_ids(ids: pa.Array) -> pa.Array:
-    """(N,) large_string of any ids -> their texts by which they are compared, null where blank.
+    """Normalize (N,) large_string ids for comparison; null if blank.
 
     Raises:
-        AmbiguousIdError: the text of a float that may stand for several ids.
+        AmbiguousIdError: the text of an ambiguous float.
     """
     plain = pc.match_substring_regex(ids, _PLAIN)
     if pc.all(plain).as_py():

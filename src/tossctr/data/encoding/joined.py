@@ -1,7 +1,6 @@
-"""Sequences of integers joined as text, parsed straight from the Arrow buffer.
+"""Fast path for sequences of integers joined as text, parsed from the Arrow buffer.
 
-Only integers that are written the usual way ('42', not '042', '+42' or '42.0') are: each stands for
-its own text.
+Only integers whose text is canonical ('42', not '042', '+42' or '42.0') are parsed.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-MAX_DIGITS = 18  # any integer of so many digits fits into int64
+MAX_DIGITS = 18  # any integer with as many digits fits in int64
 
 
 @dataclass(frozen=True)
 class JoinedIntegers:
     """N rows of joined text as buffers, for sequences of non-negative integers.
 
-    Each method gives None where some token is not such an integer, or too large for the table.
+    Methods return None if a token is not a canonical integer or too large for the table.
     """
 
     data: Array  # (bytes,) uint8
@@ -54,18 +53,18 @@ class JoinedIntegers:
         return np.empty(longest // 2 + 1, np.int64)
 
     def _capacity(self) -> int:
-        """At least as many as there are tokens: each but a row's last has a separator."""
+        """An upper bound of the number of tokens: separators plus rows."""
         return (int(self.starts[-1]) - int(self.starts[0]) + len(self.starts)) // 2 + 1
 
     def count(self, size: int) -> tuple[Array, int] | None:
-        """(size,) int64: how often each of the ids 0..size-1 occurs; and the length of the longest
-        row."""
+        """(size,) int64 counts of the ids 0..size-1, and the length of the longest row."""
         table = np.zeros(size, np.int64)
         longest = _count(self.data, self.starts, self.separator, table, self._scratch())
         return None if longest < 0 else (table, int(longest))
 
     def look_up(self, table: Array, oov: int) -> tuple[Array, Array, int] | None:
-        """table[token] of every token (oov beyond the table), offsets, how many became oov."""
+        """table[token] of every token (`oov` beyond the table), offsets, and the number of
+        `oov`."""
         out = np.empty(self._capacity(), table.dtype)
         offsets = np.zeros(len(self.starts), np.int64)
         scratch = self._scratch()
@@ -80,18 +79,18 @@ class JoinedIntegers:
         return (out[: offsets[-1]], offsets) if ok else None
 
 
-# In the loops below positions are unsigned: a signed index costs Numba a check for wrap-around.
+# Positions in the loops below are unsigned, which saves Numba's check for negative indices.
 
 
 @njit(nogil=True, cache=True)
 def _parse_row(data: Array, start: int, end: int, separator: int, out: Array, at: int) -> Any:
-    """Write the integers of data[start:end] to out[at:]; the position after, or -1."""
+    """Write the integers of data[start:end] to out[at:]; return the end position, or -1."""
     zero, nine, one = np.uint64(48), np.uint64(9), np.uint64(1)
     i, stop, split, n = np.uint64(start), np.uint64(end), np.uint64(separator), np.uint64(at)
     if i == stop:
         return np.int64(n)
     while i < stop:
-        value = np.uint64(data[i]) - zero  # above nine for every other byte
+        value = np.uint64(data[i]) - zero  # above 9 for every byte that is not a digit
         if value > nine:
             return -1
         first = i
@@ -101,7 +100,7 @@ def _parse_row(data: Array, start: int, end: int, separator: int, out: Array, at
             if byte == split:
                 break
             digit = byte - zero
-            # A leading zero makes another text than the integer's own.
+            # A leading zero: the text is not canonical.
             if (digit > nine) | (value == np.uint64(0)):
                 return -1
             value = value * np.uint64(10) + digit

@@ -1,4 +1,4 @@
-"""Histories as text: ids joined by a splitter, or a list as JSON, Python or NumPy print it."""
+"""Sequences as text: ids joined by a splitter, or a list as JSON, Python or NumPy print it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ITEM = re.compile(
     r"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s,"'\[\](){}:]+))(\s*,\s*|\s+|$)""",
     re.DOTALL,
 )
-_NUMBERS = re.compile(r"[\s0-9.eE+\-naN]*")  # what NumPy prints between blanks alone
+_NUMBERS = re.compile(r"[\s0-9.eE+\-naN]*")  # a list that NumPy prints, separated by blanks
 _SHORTENED = re.compile(r"(?:^|[\s,])\.\.\.(?:[\s,]|$)")
 
-# What joins ids in files; texts hold blanks and commas too, so there only numbers count.
+# Splitters and the texts they join; blank and comma join numbers only, as names contain them too.
 SPLITTERS = {
     "^": r"[^^]+(\^[^^]+)+",
     "|": r"[^|]+(\|[^|]+)+",
@@ -40,12 +40,12 @@ SPLITTERS = {
 
 
 def is_list(array: pa.Array) -> bool:
-    """Whether each row is a list already."""
+    """Whether the column holds lists."""
     return bool(pa.types.is_list(array.type) or pa.types.is_large_list(array.type))
 
 
 def flat_list(lists: pa.Array) -> tuple[Array, pa.Array]:
-    """Lists -> offsets (N + 1,) int64 and their elements; a missing list is empty."""
+    """Offsets (N + 1,) int64 and the elements of lists; a missing list is empty."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     offsets = np.zeros(len(lists) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -53,10 +53,10 @@ def flat_list(lists: pa.Array) -> tuple[Array, pa.Array]:
 
 
 def as_text(array: pa.Array, column: str, where: Where) -> pa.Array:
-    """A column of joined sequences as string or large_string; a number is a sequence of one.
+    """Joined sequences as string or large_string; a number is a sequence of length 1.
 
     Raises:
-        UserError: a column of neither text nor numbers, or a float that is no one id.
+        UserError: the column holds neither text nor numbers, or an ambiguous float.
     """
     dtype = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
     if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
@@ -70,17 +70,17 @@ def as_text(array: pa.Array, column: str, where: Where) -> pa.Array:
         column,
         None,
         None,
-        "write lists of ids, or texts of ids with a splitter between them",
+        "write lists of ids, or text with a splitter between ids",
     )
 
 
 def split_text(
     array: pa.Array, splitter: str, na: Collection[str], column: str, where: Where
 ) -> tuple[Array, pa.Array]:
-    """Histories as text -> offsets (N + 1,) int64 and the flat, trimmed tokens as strings.
+    """Split sequences into offsets (N + 1,) int64 and flat, trimmed tokens.
 
     Raises:
-        UserError: a list that cannot be read; no splitter at all, but another one.
+        UserError: a list cannot be parsed, or another splitter is used.
     """
     return split_plain(*plain_text(array, splitter, na, column, where), splitter, column, where)
 
@@ -88,11 +88,11 @@ def split_text(
 def plain_text(
     array: pa.Array, splitter: str, na: Collection[str], column: str, where: Where
 ) -> tuple[pa.Array, dict[int, list[str]]]:
-    """The same rows, trimmed, with null for an empty or missing history, and lists that were
-    written as text as joined text; those whose ids are quoted are given apart, by row.
+    """Trim rows, replace empty ones by null, and turn lists printed as text into joined text. Lists
+    of quoted ids are returned separately, by row.
 
     Raises:
-        UserError: a list that cannot be read, or that is shortened or nested.
+        UserError: a list cannot be parsed, is abbreviated, or is nested.
     """
     if splitter.strip() or splitter == " ":
         array = pc.utf8_trim_whitespace(array)
@@ -120,11 +120,11 @@ def plain_text(
 
 
 def _unpacked(text: str, splitter: str) -> str | list[str]:
-    """A row that begins or ends with a bracket: a list without its brackets, as joined text or as
-    its elements; what only looks like one as it is.
+    """Parse a row that starts or ends with a bracket: joined text or elements of a list, or the row
+    itself if it is not a list.
 
     Raises:
-        ValueError: what is wrong with the list.
+        ValueError: the problem with the list.
     """
     first, last = text[0], text[-1]
     if _CLOSING.get(first) != last:
@@ -141,13 +141,13 @@ def _unpacked(text: str, splitter: str) -> str | list[str]:
     if first == "(" and (max(opens, closes) >= 0 or (inner and "," not in inner)):
         return text  # '(not set)' is an id
     if closes >= 0 and not 0 <= opens < closes:
-        return text  # '[a],[b]' are two ids
+        return text  # '[a],[b]' is two ids
     if opens >= 0:
         raise ValueError("a list within a list")
     if first == "{" and ":" in inner:
         raise ValueError("a mapping, not a list")
     if "..." in inner and _SHORTENED.search(inner):
-        raise ValueError("a list that was shortened when it was written")
+        raise ValueError("a list that was abbreviated when it was printed")
     inner = inner.removesuffix(",")
     if "," in inner and not splitter.strip():
         return [token.strip() for token in inner.split(",")]
@@ -159,7 +159,7 @@ def _unpacked(text: str, splitter: str) -> str | list[str]:
 
 
 def _plain_items(inner: str) -> list[str] | None:
-    """The elements where all are quoted alike and hold neither quotes nor escapes: in one call."""
+    """Fast path: elements that all have the same quotes and contain neither quotes nor escapes."""
     if "\\" in inner or ("'" in inner and '"' in inner):
         return None
     try:
@@ -185,20 +185,20 @@ def _items(inner: str) -> list[str]:
 
 
 def _unescaped(content: str, quote: str) -> str:
-    """What a quoted text stands for, as JSON or else as Python reads it."""
+    """Parse quoted text as JSON, or else as Python."""
     if "\\" not in content:
         return content
     quoted = f"{quote}{content}{quote}"
     try:
         text = str(json.loads(quoted))
-    except ValueError:  # JSON knows fewer escapes, and double quotes only
+    except ValueError:  # Python's escapes or single quotes
         try:
             text = str(ast.literal_eval(quoted))
         except (ValueError, SyntaxError) as error:
             raise ValueError("not a list that can be read") from error
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # escapes can stand for halves of a character
+    except UnicodeEncodeError as error:  # an unpaired surrogate
         raise ValueError("not a list that can be read") from error
     return text
 
@@ -206,12 +206,12 @@ def _unescaped(content: str, quote: str) -> str:
 def split_plain(
     array: pa.Array, apart: dict[int, list[str]], splitter: str, column: str, where: Where
 ) -> tuple[Array, pa.Array]:
-    """What `plain_text` gives -> offsets (N + 1,) int64 and the flat, trimmed tokens as strings.
+    """Split the output of `plain_text` into offsets (N + 1,) int64 and flat, trimmed tokens.
 
     Raises:
-        UserError: no splitter at all, but another one.
+        UserError: another splitter is used.
     """
-    blanks = splitter == " "  # any number of them is one
+    blanks = splitter == " "  # consecutive blanks are one splitter
     lists = pc.utf8_split_whitespace(array) if blanks else pc.split_pattern(array, splitter)
     if apart:
         place = np.arange(len(array))
@@ -225,7 +225,7 @@ def split_plain(
 
 
 def _refuse_other_splitter(array: pa.Array, splitter: str, column: str, where: Where) -> None:
-    """Raise where most rows, none of which holds the splitter, are joined by another."""
+    """Raise if no row contains the splitter and most rows are joined by another one."""
     rows = len(array) - array.null_count
     for other, pattern in SPLITTERS.items():
         if other == splitter:

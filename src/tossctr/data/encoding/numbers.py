@@ -1,4 +1,4 @@
-"""Numeric columns: reading any Arrow number, statistics for scaling, and scaling."""
+"""Numeric columns: conversion to floats, statistics for scaling, and scaling."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def as_floats(array: pa.Array, column: str, where: Where, na: Collection[str] = ()) -> Array:
-    """A column of any number type -> (N,) float32 or float64, NaN where missing (null, NaN, or a
-    number that `na` names).
+    """A numeric column as (N,) float32 or float64, NaN if missing (null, NaN, or a number in `na`).
 
-    Integers, decimals and Booleans become float64; time stamps and dates seconds since 1970, times
+    Integers, decimals and Booleans become float64; timestamps and dates seconds since 1970, times
     of day seconds since midnight, durations seconds.
 
     Raises:
-        UserError: the column holds something else.
+        UserError: the column is not numeric.
     """
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
@@ -55,7 +54,7 @@ def as_floats(array: pa.Array, column: str, where: Where, na: Collection[str] = 
 
 
 def _markers(na: Collection[str], dtype: np.dtype[Any]) -> Array:
-    """Of markers of nothing, those that are finite numbers, as a column of this type holds them."""
+    """The markers of missing values that are finite numbers, in the column's dtype."""
     numbers = []
     for text in na:
         try:
@@ -77,18 +76,19 @@ def _in_microseconds(dtype: pa.DataType) -> pa.DataType:
 
 
 def _other_than_numbers(dtype: pa.DataType) -> str:
-    """What to do about a column of such a type that is declared to hold numbers."""
+    """The remedy for a column of this type that is declared as numeric."""
     if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
-        return "write it as numbers or time stamps, or declare it as type: categorical"
+        return "write it as numbers or timestamps, or declare it as type: categorical"
     if pa.types.is_nested(dtype):
         return to_single_values(dtype)
     return "write it as numbers"
 
 
 def refuse_infinite(values: Array, column: str, where: Where) -> None:
-    """
+    """Check that no value is infinite.
+
     Raises:
-        UserError: an infinite value.
+        UserError: one is.
     """
     bad = np.isinf(values)
     if bad.any():
@@ -105,20 +105,19 @@ def signed_log(values: Array) -> Array:
 
 @dataclass
 class NumberStats:
-    """Range and, where asked for, sums of a column's filled values; mergeable.
+    """Mergeable range and, if requested, sums of a column's filled values.
 
-    The sums are kept as pairs of float64 (106 bits), so that mean and variance do not depend on
-    how the rows were cut into batches.
+    Sums are pairs of float64 (106 bits), so that mean and variance do not depend on the batches.
     """
 
     with_sums: bool
     count: int = 0
     low: float = float("inf")
     high: float = float("-inf")
-    sums: Array = field(default_factory=lambda: np.zeros((2, 2)))  # of x and x^2, each high + low
+    sums: Array = field(default_factory=lambda: np.zeros((2, 2)))  # of x and x^2, as high + low
 
     def update(self, values: Array, fill: float, column: str, where: Where) -> None:
-        """Count (N,) values, NaN standing for `fill`.
+        """Add (N,) values, with `fill` for NaN.
 
         Raises:
             UserError: an infinite value, or one too large for float32.
@@ -143,14 +142,14 @@ class NumberStats:
         span = self.high - self.low
         if not self.count:
             return 0.0, 1.0
-        # The bound below which scikit-learn takes a column for constant.
+        # scikit-learn's bound for a constant column.
         return self.low, 1.0 if span < 10 * np.finfo(np.float64).eps else 1.0 / span
 
     def standard(self) -> tuple[float, float]:
         """(shift, scale) with (x - shift) * scale of mean 0 and variance 1 (over N, not N - 1)."""
         if not self.count:
             return 0.0, 1.0
-        # In rational numbers: the difference would cancel what float64 holds of a variance.
+        # In rational numbers, as the difference would cancel all digits of float64.
         total, squares = (Fraction(high) + Fraction(low) for high, low in self.sums.tolist())
         mean = float(total / self.count)
         variance = max(0.0, float((squares - total * total / self.count) / self.count))
@@ -163,11 +162,13 @@ class NumberStats:
 def scale_into(
     out: Array, values: Array, missing: float, shift: float, scale: float, column: str, where: Where
 ) -> int:
-    """out = (values - shift) * scale in float64, and `missing` where a value is NaN; the number of
-    NaN.
+    """Compute out = (values - shift) * scale in float64, with `missing` for NaN.
+
+    Returns:
+        The number of NaN.
 
     Raises:
-        UserError: an infinite value, or a result too large for the type of `out`.
+        UserError: an infinite value, or a result too large for the dtype of `out`.
     """
     limit = FLOAT32_MAX if out.dtype == np.float32 else float(np.finfo(np.float64).max)
     count, bad = _scale(values, missing, shift, scale, limit, out)
@@ -199,7 +200,7 @@ def _range(values: Array, fill: float, limit: float) -> tuple[float, float, int]
 def _scale(
     values: Array, missing: float, shift: float, scale: float, limit: float, out: Array
 ) -> tuple[int, int]:
-    """The number of NaN, and the position of a result beyond `limit` (-1: there is none)."""
+    """The number of NaN, and the position of a result beyond `limit` (-1: none)."""
     count = 0
     for i in range(len(values)):
         x: float = np.float64(values[i])

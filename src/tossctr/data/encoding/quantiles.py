@@ -1,7 +1,7 @@
-"""Ranks of a column's values, learnt from a bounded sample of its rows.
+"""Quantile transform of a column, estimated from a bounded sample of its rows.
 
-Rows are drawn by the smallest hashes of their numbers, so that the sample depends neither on how
-the rows were cut into batches nor on the order in which parts are merged.
+The sample is the rows with the smallest hashes of their row numbers, so that it depends neither on
+batches nor on the order of merging.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 Array = NDArray[Any]
 
-SAMPLE = 1 << 15  # rows: a rank is within 0.9 % (three standard deviations) of the whole column's
+SAMPLE = 1 << 15  # rows; the error of a rank is at most 0.9 % (three standard deviations)
 KNOTS = 257
 
 
@@ -31,8 +31,8 @@ def row_hashes(rows: Array) -> NDArray[np.uint64]:
 
 
 class Quantiles(BaseModel):
-    """x -> its rank among training values, 0 to 1: linear between `values`, which rise; ties have
-    the middle of their ranks."""
+    """Maps x to its rank among training values in [0, 1]: linear between the increasing `values`,
+    the mean rank for ties."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -42,20 +42,20 @@ class Quantiles(BaseModel):
     @model_validator(mode="after")
     def _rising(self) -> Quantiles:
         if not len(self.values) == len(self.ranks) > 0:
-            raise ValueError("as many values as ranks, and one at least")
+            raise ValueError("values and ranks differ in number, or are empty")
         if not (np.diff(self.values) > 0).all() or not (np.diff(self.ranks) >= 0).all():
-            raise ValueError("values and ranks must rise")
+            raise ValueError("values and ranks must increase")
         return self
 
     def __call__(self, x: Array) -> Array:
-        """(N,) numbers, NaN staying NaN -> (N,) float64."""
+        """Ranks of (N,) numbers as float64; NaN stays NaN."""
         ranks: Array = np.interp(x, self.values, self.ranks)
         return ranks
 
 
 @dataclass
 class QuantileSample:
-    """The values of the rows with the smallest hashes; mergeable."""
+    """A mergeable sample: the values of the rows with the smallest hashes."""
 
     size: int = SAMPLE
     limit: int = 2**64 - 1
@@ -63,7 +63,7 @@ class QuantileSample:
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def update(self, values: Array, fill: float, hashes: NDArray[np.uint64]) -> None:
-        """Take (N,) values, NaN standing for `fill`, of rows with these hashes."""
+        """Add (N,) values, with `fill` for NaN, and the hashes of their rows."""
         drawn = hashes <= np.uint64(self.limit)
         taken = values[drawn].astype(np.float64)
         taken[np.isnan(taken)] = fill
@@ -80,13 +80,13 @@ class QuantileSample:
 
     def _cut(self) -> None:
         if len(self.hashes) > self.size:
-            # Equal hashes (of columns that share a scaler) stay or go together.
+            # Values of equal hashes (columns that share a scaler) are kept or dropped together.
             self.limit = int(np.partition(self.hashes, self.size - 1)[self.size - 1])
             kept = self.hashes <= np.uint64(self.limit)
             self.hashes, self.values = self.hashes[kept], self.values[kept]
 
     def quantiles(self, low: float, high: float) -> Quantiles:
-        """The ranks of `KNOTS` values, from `low` to `high`, the least and greatest of all rows."""
+        """The ranks of `KNOTS` values; `low` and `high` are the minimum and maximum of all rows."""
         self._cut()
         if not len(self.values):
             return Quantiles(values=(0.0,), ranks=(0.5,))

@@ -1,4 +1,4 @@
-"""Columns that say nothing: those with one value, and those that repeat another row by row."""
+"""Find constant columns, and duplicates of another column."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Array = NDArray[Any]
 
 @dataclass
 class ColumnHash:
-    """A 64-bit hash of (row, value) pairs, summed, and the range of the values' bits; mergeable in
-    any order. Two columns of different values have equal sums with probability 2^-64."""
+    """The sum of 64-bit hashes of (row, value) pairs, and the range of the values' bits; mergeable
+    in any order. Two different columns have equal sums with probability 2^-64."""
 
     total: int = 0
     low: int = 2**64 - 1
@@ -29,7 +29,7 @@ class ColumnHash:
         return self.low == self.high
 
     def update(self, bits: NDArray[np.uint64], row_hashes: NDArray[np.uint64]) -> None:
-        """Take the bits of (N,) values, of rows with these hashes."""
+        """Add the bits of (N,) values and the hashes of their rows."""
         if len(bits):
             total, low, high = map(int, _summed(bits, row_hashes))
             self.merge(ColumnHash(total, low, high))
@@ -40,7 +40,7 @@ class ColumnHash:
 
 
 def number_bits(values: Array, fill: float) -> NDArray[np.uint64]:
-    """The bits of (N,) numbers, NaN standing for `fill`; -0 is 0."""
+    """The bits of (N,) numbers, with `fill` for NaN; -0 is 0."""
     numbers = np.asarray(values, np.float64) + 0.0
     numbers[np.isnan(numbers)] = fill
     return numbers.view(np.uint64)
@@ -56,8 +56,7 @@ def text_bits(codes: Array, texts: list[str], missing: str | None) -> NDArray[np
 def redundant(
     hashes: Mapping[str, ColumnHash], types: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Constant columns, and duplicates by name of the earlier column of their type that they
-    repeat."""
+    """Constant columns, and the first equal column of the same type for each duplicate."""
     constant = [name for name, of in hashes.items() if of.is_constant]
     first: dict[tuple[str, int], str] = {}
     duplicates: dict[str, str] = {}

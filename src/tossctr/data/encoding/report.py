@@ -1,4 +1,4 @@
-"""What the encoder met in the rows that it transformed."""
+"""Counts of unseen, missing and null values in encoded rows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 from tossctr.progress import say
 
-MANY_UNSEEN = 0.2  # share of a column's values above which something is likely to be wrong
-_NAMED = 12  # columns in one line
+MANY_UNSEEN = 0.2  # share of unseen values in a column that probably is an error
+_NAMED = 12  # most columns in one line
 
 
 @dataclass
 class EncodingReport:
-    """Counts over rows; mergeable. Columns where there is nothing to count are left out.
+    """Mergeable counts over rows, without columns whose count is zero.
 
     Attributes:
-        rows: rows transformed.
-        values: by column with a vocabulary, the values that are there (of a history, its events).
-        unseen: of these, those that are not in the vocabulary and became OOV.
-        missing: by column, missing values that were filled.
-        null_events: by history, null events; left out, or OOV where several histories have to stay
-            equally long.
+        rows: number of rows.
+        values: present values (events of a sequence), by column with a vocabulary.
+        unseen: values that are not in the vocabulary and became OOV.
+        missing: missing values, by column.
+        null_events: null events, by sequence: dropped, or OOV if several sequences must keep equal
+            lengths.
     """
 
     rows: int = 0
@@ -52,7 +52,7 @@ class EncodingReport:
                 getattr(self, name)[column] += number
 
     def drain(self) -> EncodingReport:
-        """What has been counted, leaving nothing."""
+        """Return the counts and reset them."""
         drained = EncodingReport()
         drained.merge(self)
         self.rows = 0
@@ -61,11 +61,11 @@ class EncodingReport:
         return drained
 
     def unseen_shares(self) -> dict[str, float]:
-        """By column with a vocabulary, the share of its values that are not in the vocabulary."""
+        """The share of unseen values, by column with a vocabulary."""
         return {name: self.unseen[name] / count for name, count in self.values.items()}
 
     def say(self, part: str) -> None:
-        """Print the shares of unseen values and the null events of these rows."""
+        """Print the shares of unseen values, and the null events."""
         shares = self.unseen_shares()
         some = {name: share for name, share in shares.items() if share}
         if shares:
@@ -86,7 +86,7 @@ class EncodingReport:
         self.say_nulls(part)
 
     def say_nulls(self, part: str) -> None:
-        """Print how many events of histories were null."""
+        """Print the numbers of null events."""
         for name, count in self.null_events.items():
             say(f"{part}: {count:,} null events in {name}")
 

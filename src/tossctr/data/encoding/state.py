@@ -1,4 +1,4 @@
-"""What a fit encoder holds: the content of `encoder.json`."""
+"""The parameters of a fit encoder, as `encoder.json` stores them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ class Scaler(BaseModel):
 
 
 class EncoderState(BaseModel):
-    """Everything that transforming needs, as `encoder.json` holds it.
+    """The content of `encoder.json`.
 
-    `na_values` are the texts that stand for a missing value. `vocabularies` (tokens from index 1
-    on), `index_sizes` (of `remap: false`), `scalers` and `quantiles` are by the column that owns
-    them.
+    Attributes:
+        na_values: texts that mean a missing value.
+        vocabularies: tokens from index 1 on, by owner.
+        index_sizes: vocabulary sizes of `remap: false`, by owner.
+        scalers, quantiles: by owner.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,12 +46,12 @@ class EncoderState(BaseModel):
     quantiles: dict[str, Quantiles]
 
     def shift_and_scale(self, column: FieldEncoding) -> tuple[float, float]:
-        """(shift, scale) of a column of numbers: x -> (x - shift) * scale."""
+        """(shift, scale) of a numeric column: x -> (x - shift) * scale."""
         scaler = self.scalers.get(column.owner)
         return (scaler.shift, scaler.scale) if scaler else (0.0, 1.0)
 
     def encoded_fill(self, column: FieldEncoding) -> float:
-        """What a missing number is taken for, normalised and scaled."""
+        """The normalized and scaled value that replaces a missing number."""
         fill = np.array(column.fill_number)
         if column.normalizer == "quantile":
             fill = self.quantiles[column.owner](fill)
@@ -59,18 +61,18 @@ class EncoderState(BaseModel):
         return (float(fill) - shift) * scale
 
     def missing(self, column: FieldEncoding) -> float | None:
-        """What networks take a missing number for, as encoded; None where none is kept."""
+        """The encoded value that networks use for a missing number; None if none stays missing."""
         return float(np.float32(self.encoded_fill(column))) if column.keeps_missing else None
 
     @model_validator(mode="after")
-    def _whole(self) -> EncoderState:
+    def _complete(self) -> EncoderState:
         for column in self.columns:
             if column.has_vocabulary:
                 known: Any = self.vocabularies if column.remap else self.index_sizes
                 if column.owner not in known:
                     raise ValueError(f"no vocabulary for column {column.name!r}")
             elif isinstance(column.fill, str):
-                raise ValueError(f"column {column.name!r} is filled with what is not a number")
+                raise ValueError(f"column {column.name!r} has a fill that is not a number")
             elif column.normalizer == "quantile":
                 if column.owner not in self.quantiles:
                     raise ValueError(f"no quantiles for column {column.name!r}")

@@ -1,7 +1,4 @@
-"""What fitting an encoder needs to know of the rows.
-
-Mergeable, so that batches, threads and machines can each count their own part.
-"""
+"""Statistics that fit an encoder, mergeable over batches, threads and machines."""
 
 from __future__ import annotations
 
@@ -30,18 +27,18 @@ _STANDARDISED = ("StandardScaler", "signed_log")
 
 @dataclass
 class Stats:
-    """Statistics of the training rows.
+    """Statistics of training rows.
 
     Attributes:
-        columns: what is counted, from the data set's features.
+        columns: the columns to count.
         label: the label column.
-        na: texts that stand for a missing value.
-        tokens: by column with a vocabulary.
-        longest: by sequence of ids that is text, the most events of a row.
-        numbers: by scaler owner; columns that share a scaler are counted together.
-        samples: by the owner of quantiles.
-        hashes: by column, if constant and repeated ones are looked for.
-        label_counts: rows of label 0 and of label 1.
+        na: texts that mean a missing value.
+        tokens: counts, by column with a vocabulary.
+        longest: length of the longest sequence, by column of joined text.
+        numbers: by owner of a scaler.
+        samples: by owner of quantiles.
+        hashes: by column, if `drop_redundant`.
+        label_counts: numbers of rows with label 0 and 1.
     """
 
     columns: tuple[FieldEncoding, ...]
@@ -56,7 +53,7 @@ class Stats:
 
     @classmethod
     def of(cls, dataset: DatasetConfig) -> Stats:
-        """No rows yet.
+        """Statistics of no rows.
 
         Raises:
             UserError: the features' options contradict each other.
@@ -71,7 +68,7 @@ class Stats:
         return stats.like()
 
     def like(self) -> Stats:
-        """No rows yet, the same columns."""
+        """Statistics of no rows with the same columns."""
         stats = Stats(self.columns, self.label, self.na)
         stats.hashes = {name: ColumnHash() for name in self.hashes}
         for column in self.columns:
@@ -98,17 +95,17 @@ class Stats:
         rows: NDArray[np.int64] | None = None,
         label: NDArray[np.float32] | None = None,
     ) -> None:
-        """Count a batch of raw rows.
+        """Add a batch of raw rows.
 
         Args:
             batch: all feature columns and the label.
-            first_row: row of the file that the batch begins with, for errors.
+            first_row: row number of the first row in the file, for errors.
             file: the file or files, for errors.
-            rows: (B,) rows of the file, where the batch's are not consecutive.
+            rows: (B,) row numbers in the file, if they are not consecutive.
             label: (B,) 0 or 1; None decodes the label column.
 
         Raises:
-            UserError: a value that cannot be encoded, by column, row and value.
+            UserError: a value cannot be encoded.
         """
         where = Where(first_row, file, rows)
         label = labels(batch, self.label, where) if label is None else label
@@ -121,7 +118,7 @@ class Stats:
                 self._count(column, batch.column(column.name), where, hashes)
 
     def merge(self, other: Stats) -> None:
-        """Add what other rows gave; the order of merging makes no difference."""
+        """Add the statistics of other rows; the order does not matter."""
         self.label_counts += other.label_counts
         for name, tokens in other.tokens.items():
             self.tokens[name].merge(tokens)

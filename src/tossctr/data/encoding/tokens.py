@@ -1,7 +1,7 @@
-"""Sequences of ids: text or Arrow lists -> tokens and offsets.
+"""Tokenize sequences of ids, which are text or Arrow lists.
 
-Integers joined as text are parsed straight from the Arrow buffer, and integers in lists are taken
-as they are; everything else goes through a dictionary of its distinct values.
+Integers joined as text are parsed from the Arrow buffer, and integers in lists are used directly;
+other tokens are dictionary-encoded first.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class IntTokens:
-    """values: (M,) int64, each standing for its own text; offsets: (N + 1,) int64; nulls: null
-    events, which are left out."""
+    """values: (M,) int64 tokens; offsets: (N + 1,) int64; nulls: number of dropped null events."""
 
     values: Array
     offsets: Array
@@ -36,8 +35,8 @@ class IntTokens:
 
 @dataclass(frozen=True)
 class TextTokens:
-    """codes: (M,) positions in `texts`, -1 for a null event that is kept; offsets: (N + 1,) int64;
-    nulls: null events, kept or left out."""
+    """codes: (M,) positions in `texts`, -1 for a kept null event; offsets: (N + 1,) int64; nulls:
+    number of null events, kept or dropped."""
 
     codes: Array
     texts: list[str]
@@ -46,7 +45,7 @@ class TextTokens:
 
 
 def joined_integers(array: pa.Array, splitter: str, na: Collection[str]) -> JoinedIntegers | None:
-    """Joined text as what the fast loops read; None for lists, and where an integer is null."""
+    """The fast path for joined text; None for lists, and if an integer means a missing value."""
     if is_list(array) or _null_integers(na):
         return None
     return JoinedIntegers.of(array, splitter)
@@ -62,19 +61,19 @@ def split_tokens(
     *,
     keep_nulls: bool = False,
 ) -> IntTokens | TextTokens:
-    """The tokens of N rows; a missing or empty row has none.
+    """Tokenize N rows; a missing or empty row has no tokens.
 
     Args:
         array: text (string, large_string) or lists of values.
-        splitter: what joins ids in a text that is no list.
-        dtype: `int` takes every token as a number ('007' is 7), `str` as text ('007' is not '7').
-        na: texts that stand for a missing value.
+        splitter: separates ids in joined text.
+        dtype: `int` reads tokens as numbers ('007' is 7), `str` as text ('007' is not '7').
+        na: texts that mean a missing value.
         column, where: for errors.
-        keep_nulls: a null event keeps its place (as an unknown id) instead of being left out.
+        keep_nulls: keep null events as unknown ids instead of dropping them.
 
     Raises:
-        UserError: a list that cannot be read, a float that may stand for several ids, or with
-            `int` a token that is no whole number.
+        UserError: a list that cannot be parsed, an ambiguous float, or with `int` a token that is
+            not an integer.
     """
     if is_list(array):
         offsets, flat = flat_list(array)
@@ -84,7 +83,7 @@ def split_tokens(
                 column,
                 None,
                 None,
-                "write one list of ids a row; another list is a column of its own",
+                "write one list of ids per row, and other lists as separate columns",
             )
         return _tokens(offsets, flat, dtype, na, column, where, keep_nulls)
     joined = joined_integers(array, splitter, na)
@@ -129,7 +128,7 @@ def _tokens(
 
 
 def _left(offsets: Array, kept: Array) -> Array:
-    """The offsets of rows of which only the values `kept` (M,) stay."""
+    """The offsets after dropping all values but `kept` (M,)."""
     before = np.zeros(len(kept) + 1, np.int64)
     np.cumsum(kept, out=before[1:])
     return before[offsets]
@@ -140,7 +139,7 @@ def _null_integers(na: Collection[str]) -> list[int]:
 
 
 def _as_int64(flat: pa.Array, dtype: Literal["str", "int"]) -> pa.Array | None:
-    """Whole numbers as int64, null where missing; None where some value is none, or too large."""
+    """Integers as int64, null if missing; None if a value is not an integer or too large."""
     arrow_type = flat.type
     if pa.types.is_float32(arrow_type) or pa.types.is_float64(arrow_type):
         flat = pc.if_else(pc.is_nan(flat), pa.scalar(None, arrow_type), flat)

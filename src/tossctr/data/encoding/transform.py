@@ -1,4 +1,4 @@
-"""One batch of raw columns through a frozen encoder."""
+"""Encode one batch of raw columns with a frozen encoder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Transform:
-    """One batch of raw rows, and what encodes it."""
+    """A batch of raw rows, and the encoder's state."""
 
     state: EncoderState
     na: frozenset[str]
@@ -104,7 +104,7 @@ class Transform:
     def _groups(self, column: FieldEncoding) -> Array:
         found = meta(self._array(column), column, self.na, self.where)
         if column.type == "categorical" and not column.remap:
-            # An index stands for a value, but the last one for all that the vocabulary lacks.
+            # The last index means any unknown value.
             found[found == self.vocabularies[column.owner].oov] = MISSING_META
         return found
 

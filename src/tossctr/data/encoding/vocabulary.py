@@ -1,4 +1,4 @@
-"""Tokens of a categorical column or an id sequence: counting them, and their indices."""
+"""Count the tokens of a categorical column or an id sequence, and map them to indices."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-PAD = 0  # index of padding, in every vocabulary
+PAD = 0  # index of padding
 COUNTED_IN_ARRAY = 1 << 16  # ids below this are counted in an array, others in a dictionary
 TABLE_LIMIT = 1 << 22  # ids below this are looked up in an array, others by binary search
 
 
 def smallest_unsigned(size: int) -> np.dtype[Any]:
-    """The smallest unsigned type (1, 2 or 4 bytes) that holds the indices 0..size-1."""
+    """The smallest unsigned dtype (1, 2 or 4 bytes) for the indices 0..size-1."""
     return np.dtype(np.min_scalar_type(max(size - 1, 0)))
 
 
 class TokenCounts:
-    """How often each token occurs; mergeable."""
+    """Mergeable counts of tokens."""
 
     def __init__(self) -> None:
         self._small: Array | None = None
         self._other: dict[str, int] = {}
 
     def add_table(self, table: Array) -> None:
-        """Counts of the ids 0..COUNTED_IN_ARRAY-1."""
+        """Add counts of the ids 0..COUNTED_IN_ARRAY-1."""
         if self._small is None:
             self._small = table
         else:
@@ -41,7 +41,7 @@ class TokenCounts:
         self._add(zip(map(str, tokens.tolist()), counts.tolist(), strict=True))
 
     def add_texts(self, codes: Array, texts: Sequence[str]) -> None:
-        """Codes below 0 are missing values and not counted."""
+        """Count texts by code; negative codes are missing values."""
         counts = np.bincount(codes[codes >= 0], minlength=len(texts)).tolist()
         self._add((text, n) for text, n in zip(texts, counts, strict=True) if n)
 
@@ -66,17 +66,17 @@ class TokenCounts:
 
 
 def frequent_tokens(counts: Mapping[str, int], min_count: int) -> tuple[str, ...]:
-    """Tokens that occur at least `min_count` times, the most frequent first, ties by text."""
+    """Tokens with at least `min_count` occurrences, most frequent first, ties by text."""
     kept = [token for token, count in counts.items() if count >= min_count]
     return tuple(sorted(kept, key=lambda token: (-counts[token], token)))
 
 
 class Vocabulary:
-    """Token -> index: PAD is 0, the tokens count from 1, OOV is the last index.
+    """Maps tokens to indices: PAD is 0, tokens start at 1, OOV is the last index.
 
     Attributes:
-        size: indices in use, PAD and OOV included.
-        oov: `size - 1`, the index of every token that is not in the vocabulary.
+        size: number of indices, with PAD and OOV.
+        oov: `size - 1`, the index of unknown tokens.
     """
 
     def __init__(self, tokens: Sequence[str]) -> None:
@@ -110,12 +110,12 @@ class Vocabulary:
 
     @property
     def table(self) -> Array | None:
-        """Index of each integer token 0, 1, ...; every integer beyond it is OOV. None where the
-        integers are too large for a table."""
+        """Indices of the integer tokens 0, 1, ...; larger integers are OOV. None if the integers
+        are too large for a table."""
         return self._table
 
     def look_up_integers(self, values: Array) -> Array:
-        """(M,) int64 tokens -> (M,) indices in the smallest unsigned type."""
+        """Indices of (M,) int64 tokens in the smallest unsigned dtype."""
         if self._identity:
             known = (values >= 0) & (values < self.size)
             return np.where(known, values, self.oov).astype(self._values.dtype)
@@ -131,7 +131,7 @@ class Vocabulary:
         return indices.astype(self._values.dtype)
 
     def look_up_texts(self, codes: Array, texts: Sequence[str], missing: int) -> Array:
-        """(M,) codes into `texts` -> (M,) indices; a code of -1 becomes the index `missing`."""
+        """Indices of (M,) codes into `texts`; the code -1 becomes the index `missing`."""
         table = np.array([*map(self.look_up, texts), missing], self._values.dtype)
         return table[codes]
 
@@ -144,7 +144,7 @@ class Vocabulary:
 
 
 def is_int64(text: str) -> bool:
-    """Whether the text is how an int64 is written ('7' and '-7', not '07')."""
+    """Whether the text is a canonical int64 ('7' and '-7', not '07')."""
     digits = text.removeprefix("-")
     return (
         digits.isascii()
