@@ -1,4 +1,4 @@
-"""Two network namespaces train together, and go on when a process of one is killed."""
+"""Two hosts (network namespaces) train together; one process is killed and training resumes."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ NAMESPACES = ["unshare", "-r", "-n", "--pid", "--fork", "--kill-child", "--mount
 LINK = ["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"]
 
 
-def test_two_hosts_train_as_one_process_though_one_of_theirs_is_killed():
+def test_two_hosts_with_a_killed_process_train_like_one_process():
     if not all(shutil.which(name) for name in ("unshare", "nsenter", "ip", "pgrep")):
         pytest.skip("needs unshare, nsenter, ip and pgrep")
     if subprocess.run([*NAMESPACES, *LINK], capture_output=True).returncode:
