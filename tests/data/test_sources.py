@@ -128,7 +128,7 @@ def test_rows_of_csv_errors_are_those_of_pandas(tmp_path: Path, suffix: str) -> 
     path = tmp_path / f"rows.{suffix}"
     for at, line, problem in (
         (700, "700, free", "not of type float (found 'free')"),
-        (2999, "1,2,3", "3 fields, where the header has 2; put fields that hold the separator"),
+        (2999, "1,2,3", "3 fields, where the header has 2; quote (") fields"),
     ):
         changed = [*lines[:at], line, *lines[at + 1 :]]
         text = "a,x\n" + "\n".join(changed) + "\n"
@@ -288,7 +288,7 @@ def test_a_row_beyond_all_bounds_and_a_chunk_that_explodes_are_refused(
         list(source.batches(["seq"]))
     monkeypatch.undo()
     monkeypatch.setattr("tossctr.data.sources.bounded.MAX_ROW_BYTES", 1 << 16)
-    with pytest.raises(UserError, match=r"column seq, row 4: a row of 0 MB; cut the history"):
+    with pytest.raises(UserError, match=r"column seq, row 4: a row of 0 MB; cut the sequence"):
         list(open_source(path).batches(start=4))
 
 

@@ -170,7 +170,7 @@ def test_what_no_column_can_be_is_refused_with_a_remedy(
     assert "holds" in raised.value.problem
     assert raised.value.remedy
     if kind == "struct" and role not in ("label", "sequence"):
-        assert raised.value.remedy == "write each of its fields as a column of its own"
+        assert raised.value.remedy == "write each of its fields as a separate column"
 
 
 LABELS: dict[str, pa.Array] = {

@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ragged:
-    """B sequences laid end to end, oldest event first: row b is values[offsets[b]:offsets[b+1]].
+    """B concatenated sequences, oldest event first: row b is values[offsets[b]:offsets[b+1]].
 
     Attributes:
         values: (M,) ids (int64) or numbers (float).
         offsets: (B + 1,) int64, from 0 to M.
-        max_length: longest row, known on the host so that no device has to be asked.
+        max_length: longest row, kept on the host to avoid a device synchronization.
     """
 
     values: Tensor
@@ -55,7 +55,7 @@ class Batch:
         categorical: (B, n_categorical) int64; 0 is PAD, the last index of a vocabulary is OOV.
         numeric: (B, n_numeric) float32, filled and scaled.
         sequences: ragged id sequences (int64) and number sequences (float32) by name.
-        times: (B,) float64 time stamps by name.
+        times: (B,) float64 timestamps by name.
         time_sequences: ragged float64 time stamps of histories by name.
         meta: (B,) int64 by name, for metrics; never a model input.
         label: (B,) float32, or None when scoring.
@@ -113,7 +113,7 @@ class Batch:
     def split(self, max_events: int) -> list[Batch]:
         """Consecutive micro-batches of at most `max_events` events; a longer row is one of its own.
 
-        Call it while the batch is on the CPU, where reading the lengths does not synchronise.
+        Call it while the batch is on the CPU, where reading lengths needs no synchronization.
         """
         ends = self.event_counts().cumsum(0)
         micro_batches, start, spent = [], 0, 0

@@ -1,4 +1,4 @@
-"""One entry of dataset_config.yaml, checked as far as it can be without reading data."""
+"""Read an entry of dataset_config.yaml, with all checks that need no data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PATHS = ("data_root", "train_data", "valid_data", "test_data", "sample_submissi
 
 
 def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override]) -> DatasetConfig:
-    """Read and check one data set; the keys of `overrides` are known to be its own.
+    """Read and check a data set; all `overrides` have keys of data sets.
 
     Raises:
-        UserError: anything wrong, naming file, key and value found.
+        UserError: the config is invalid; names file, key and value.
     """
     file, values, _ = read_entry(config_dir, "dataset_config", dataset_id)
     context = ErrorContext(file, dataset_id, frozenset(o.path[0] for o in overrides))
@@ -31,7 +31,7 @@ def read_dataset(config_dir: Path, dataset_id: str, overrides: Sequence[Override
     if "feature_cols" in values:
         values["feature_cols"] = _features(values["feature_cols"], context)
     if _is_encoded(values) and values.get("train_data") is not None:
-        # Imported here: reading it takes the encoder, and with it torch, which takes seconds.
+        # Imported here, as it imports pyarrow.
         from tossctr.data.encoded.dataset import completed
 
         train = absolute(located(str(values["train_data"])), config_dir)
@@ -73,7 +73,7 @@ def _check_format(dataset: DatasetConfig, context: ErrorContext) -> None:
 
 
 def _features(entries: Any, context: ErrorContext) -> list[FeatureConfig]:
-    """`feature_cols`, an entry with a list of names as one feature for each."""
+    """The features of `feature_cols`; an entry with a list of names is one feature per name."""
     if not isinstance(entries, list):
         raise context.error("feature_cols", "must be a list of features", value=entries)
     features: list[FeatureConfig] = []

@@ -1,4 +1,4 @@
-"""What the encoder learnt, as far as a model needs it: the fields and their sizes."""
+"""The encoded fields and their sizes, which is what a model needs of the encoder."""
 
 from __future__ import annotations
 

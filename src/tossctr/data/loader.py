@@ -1,4 +1,4 @@
-"""Batches from encoded rows: which rows stand together, and in what order."""
+"""Batches of encoded rows: sampling, order, and loader processes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tossctr.data.batch import Batch
 from tossctr.data.rows import Array, EncodedRows
 from tossctr.errors import UserError
 
-# Torch has no type of its own for these: worker processes, and the thread that pins memory.
+# Torch raises plain RuntimeErrors for its worker processes and its pinning thread.
 _LOST = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
 
 
 class BatchRows(Sampler[Array]):
-    """Row numbers, a batch at a time: every row once an epoch, the last batch may be short.
+    """Batches of row numbers: each row once per epoch; the last batch may be smaller.
 
-    Batches are random samples of the whole set, as plain SGD wants them; similar lengths are
-    brought together *inside* a batch (`RowsDataset`), so the order of training is not biased by
-    length. The permutation costs 8 bytes a row and depends on seed and epoch alone.
+    Batches are random samples of all rows. Rows are sorted by length only *inside* a batch
+    (`RowsDataset`), so that training is not biased by length. The permutation takes 8 bytes per row
+    and depends only on seed and epoch.
 
     Args:
-        rows: how many there are.
-        batch_size: rows of a batch.
-        shuffle: another order each epoch.
+        rows: number of rows.
+        batch_size: rows per batch.
+        shuffle: use a new order in each epoch.
         seed: of order and sampling.
-        label: (rows,) 0 or 1; needed where `negative_sampling` < 1.
-        negative_sampling: each epoch takes all rows with label 1 and this share of the others,
-            drawn anew.
+        label: (rows,) 0 or 1; required if `negative_sampling` < 1.
+        negative_sampling: each epoch uses all rows with label 1 and a new sample of this share of
+            the others.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BatchRows(Sampler[Array]):
         self.epoch = epoch
 
     def resume(self, epoch: int, batches: int) -> None:
-        """Begin in this epoch, after so many of its batches; `len` counts all the same."""
+        """Start in this epoch after that many batches; `len` still counts all."""
         self.epoch = epoch
         self._resumed = (epoch, batches)
 
@@ -77,7 +77,7 @@ class BatchRows(Sampler[Array]):
         return self._count
 
     def rows_of(self, batch: int) -> int:
-        """How many rows the batch of that number has."""
+        """The number of rows of a batch."""
         return min(self.batch_size, self._count - batch * self.batch_size)
 
     def __len__(self) -> int:
@@ -105,15 +105,15 @@ class BatchRows(Sampler[Array]):
 
 
 class RowsDataset(Dataset[Batch]):
-    """`dataset[row numbers]` is a `Batch` of those rows, shortest history first.
+    """`dataset[row numbers]` is a `Batch` of those rows, sorted by history length.
 
-    Sorting brings similar lengths together, so that attention pads little within its groups;
-    `Batch.row` says where each row came from.
+    Sorting keeps padding small in attention's groups of rows; `Batch.row` has the row numbers.
 
     Args:
         rows: all rows.
-        share: (r, n) of n processes that share each batch, this is r: it takes each n-th row after
-            sorting, so that shares are alike in number and lengths. A short batch may leave none.
+        share: (r, n): this is process r of n that share each batch. It takes every n-th row after
+            sorting, so that shares have similar sizes and lengths. A share of a small batch may be
+            empty.
     """
 
     def __init__(self, rows: EncodedRows, share: tuple[int, int] = (0, 1)) -> None:
@@ -143,24 +143,24 @@ def batches(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[Batch]:
-    """A loader of the batches that `order` says, or of a `share` of each (see `RowsDataset`), made
-    by `num_workers` processes ahead of need."""
+    """A loader of the batches of `order`, or of a `share` of each (see `RowsDataset`), prefetched
+    by `num_workers` processes."""
     return DataLoader(
         RowsDataset(rows, share),
         sampler=order,
-        batch_size=None,  # the dataset makes whole batches: no Python per row
+        batch_size=None,  # the dataset returns batches: no Python loop over rows
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        # A fork shares the mapped store; Python's default from 3.14 on would send each a copy.
+        # Forks share the mapped store; the default of Python 3.14 would copy it to each process.
         multiprocessing_context="fork" if num_workers > 0 else None,
         worker_init_fn=_leave_signals_to_main,
-        generator=torch.Generator(),  # or each pass would draw from the generator that trains
+        generator=torch.Generator(),  # otherwise each pass would use the global generator
     )
 
 
 def _known(error: RuntimeError | OSError) -> UserError | None:
-    """What torch says of its loaders' processes, as one line; None for anything else."""
+    """The `UserError` for a failed loader process; None for any other error."""
     said = str(error)
     few_files = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
     if few_files or "Too many open files" in said:
@@ -179,16 +179,16 @@ def _known(error: RuntimeError | OSError) -> UserError | None:
 
 
 def _leave_signals_to_main(worker: int) -> None:
-    """A signal to the whole group must not end a worker that the main process still needs to reach
-    its safe point; the main process ends its workers, and they end when it is gone."""
+    """Ignore signals to the process group in a worker: the main process still needs it up to the
+    next checkpoint, and ends it afterwards."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def ending_workers(*loaders: DataLoader[Batch]) -> Iterator[None]:
-    """End the processes of loaders on the way out. An error that is kept, as notebooks keep the
-    last one, would keep them too, and Python waits at its exit for what ignores signals.
+    """End loader processes on exit. An error that a notebook keeps would keep them alive, and
+    Python waits at its exit for processes that ignore signals.
 
     Raises:
         UserError: a loader's process was killed, or this process may open no more files.

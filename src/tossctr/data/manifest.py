@@ -1,4 +1,4 @@
-"""The manifest of a training store: what its files are, and whether they fit it."""
+"""The manifest of a training store, and checks that its files match."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tossctr.errors import UserError
 
 FILE = "manifest.json"
 AGAIN = "prepare again with --force"
-HEADER_BYTES = 128  # of each .npy file: fixed, so that the shape can be written at the end
+HEADER_BYTES = 128  # of each .npy file; fixed, as the shape is written last
 MATRICES = ("categorical", "numeric", "times", "meta", "label")
 
 
@@ -33,13 +33,13 @@ class StoredArray(BaseModel):
 
     @property
     def bytes(self) -> int:
-        """Of the data, the header apart."""
+        """Size of the data without the header."""
         return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype).itemsize
 
 
 class Manifest(BaseModel):
-    """What a store holds; `arrays` by `categorical`, ..., and `<field>/values`, `<field>/offsets`
-    for each sequence."""
+    """The content of `manifest.json`; keys of `arrays` are `categorical`, ..., and `<field>/values`
+    and `<field>/offsets` for each sequence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class Manifest(BaseModel):
 
 
 def layout(features: FeatureMap) -> dict[str, tuple[np.dtype[Any], int | None]]:
-    """Name -> type and columns (None: one-dimensional) of each array that the fields need."""
+    """Dtype and number of columns (None: one-dimensional) by array name."""
     categorical = features.names("categorical")
     largest = max((features[name].vocab_size or 0 for name in categorical), default=0)
     arrays: dict[str, tuple[np.dtype[Any], int | None]] = {
@@ -83,7 +83,7 @@ def sequences(features: FeatureMap) -> tuple[str, ...]:
 
 
 def files(features: FeatureMap) -> list[str]:
-    """A file name for each array of `layout`; a field's name is only a hint in it."""
+    """A file name for each array of `layout`; the field's name in it is shortened."""
     names = [f"{name}.npy" for name in MATRICES]
     for index, name in enumerate(sequences(features)):
         stem = f"{index:03d}-" + re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40]
@@ -99,10 +99,10 @@ def header(stored: StoredArray) -> bytes:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a store's manifest and check it against itself and the sizes of the files.
+    """Read a store's manifest, and check its consistency and the sizes of the files.
 
     Raises:
-        UserError: no store, one of another version, or one that does not fit its manifest.
+        UserError: no store, another version, or files that do not match.
     """
     file = folder / FILE
     manifest = read_artefact(file, Manifest, remedy=AGAIN)

@@ -1,4 +1,4 @@
-"""The few Arrow types that columns are handed on as, whatever types a file has."""
+"""Convert columns to the few Arrow types that the encoder reads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pyarrow.compute as pc
 import pyarrow.types as of
 
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
-_UUID_GROUPS = np.r_[0:8, 9:13, 14:18, 19:23, 24:36]  # places of its digits between the hyphens
+_UUID_GROUPS = np.r_[0:8, 9:13, 14:18, 19:23, 24:36]  # positions of the digits between the hyphens
 
 
 def plain_type(dtype: pa.DataType) -> pa.DataType:
-    """What `plain` makes of a column of this type.
+    """The type that `plain` converts a column of this type to.
 
-    Text and bytes of every layout become `string` (`large_string` stays) and `binary`, a UUID its
-    text, lists of every layout `list` or `large_list`; times are in microseconds, whole days
-    `date32`. A dictionary stays one only of texts. Structs, maps and unions are left as they are.
+    Text becomes `string` (`large_string` is kept), bytes `binary`, a UUID its text, lists `list` or
+    `large_list`, times are in microseconds, and dates `date32`. Only dictionaries of text are kept.
+    Structs, maps and unions are unchanged.
     """
     if isinstance(dtype, pa.UuidType):
         return pa.string()
@@ -48,10 +48,10 @@ def plain_type(dtype: pa.DataType) -> pa.DataType:
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """The column as `plain_type` has it; parts of a microsecond are cut off.
+    """Convert a column to its `plain_type`; nanoseconds are truncated to microseconds.
 
     Raises:
-        ArrowInvalid: a time that no int64 of microseconds holds.
+        ArrowInvalid: a time is out of range for int64 microseconds.
     """
     if isinstance(array.type, pa.UuidType):
         return _uuid_texts(array)
@@ -66,7 +66,7 @@ def plain(array: pa.Array) -> pa.Array:
 
 
 def _lists(array: pa.Array) -> pa.Array:
-    """Lists without offsets of their own (Arrow's cast of a list view is not always valid)."""
+    """Convert fixed-size lists and list views (Arrow's cast of a list view is not always valid)."""
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     ends = np.cumsum(np.append(0, lengths))
     missing = array.is_null() if array.null_count else None
@@ -92,9 +92,9 @@ def _uuid_texts(array: pa.Array) -> pa.Array:
 
 
 def to_single_values(dtype: pa.DataType) -> str:
-    """What to do about a column of this nested type where each row is to have one value."""
+    """The remedy for a nested column where a single value per row is expected."""
     if of.is_struct(dtype):
-        return "write each of its fields as a column of its own"
+        return "write each of its fields as a separate column"
     if (of.is_list(dtype) or of.is_large_list(dtype)) and not of.is_nested(dtype.value_type):
         return "declare it as type: sequence, or write one value a row"
     return "write one value, or one list of values, a row"

@@ -1,4 +1,4 @@
-"""Raw files that a data set names: there, or made where synthetic ones can stand in for them."""
+"""Make synthetic raw files if those of a data set are missing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from tossctr.progress import say
 
 
 def ensure_raw_files(dataset: DatasetConfig, *, seed: int, train_rows: int, test_rows: int) -> bool:
-    """Make synthetic raw files if files of the data set are missing and `synthesize` would write
-    just those, into a folder that is empty or that it made; True if it did.
+    """Make synthetic raw files if files are missing and `synthesize` writes exactly those, in a
+    folder that is empty or that it made.
+
+    Returns:
+        Whether it did.
 
     Raises:
         UserError: a raw file is missing in any other case.
@@ -33,7 +36,8 @@ def ensure_raw_files(dataset: DatasetConfig, *, seed: int, train_rows: int, test
 
 
 def _synthetic_folder(dataset: DatasetConfig) -> Path | None:
-    """Where synthetic files would be just those of the data set, and replace nothing."""
+    """The folder in which synthetic files are exactly those of the data set, and replace
+    nothing."""
     train = dataset.train_data
     if not isinstance(train, Path):
         return None
@@ -51,7 +55,7 @@ def _synthetic_folder(dataset: DatasetConfig) -> Path | None:
 
 
 def _near(path: Location) -> str:
-    """What to do about a file that is not there."""
+    """The remedy for a missing file."""
     if not isinstance(path, Path) or not path.parent.is_dir():
         return "put it there, or correct the path in the data set's config"
     names = [other.name for other in path.parent.iterdir() if not other.name.startswith(".")]

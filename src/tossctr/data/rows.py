@@ -1,6 +1,6 @@
-"""`EncodedRows`: encoded rows as NumPy arrays, in memory or memory-mapped; `take` makes a `Batch`.
+"""`EncodedRows`: encoded rows as NumPy arrays, in memory or memory-mapped.
 
-The encoder yields them, the store is one (its arrays are maps of files), the loader reads them.
+The encoder returns them, `open_store` maps them from files, and the loader takes batches of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class RaggedArray:
         return np.diff(self.offsets)
 
     def take(self, rows: Array, max_len: int | None, truncating: Literal["pre", "post"]) -> Ragged:
-        """Those rows, each cut to its `max_len` newest (`pre`) or oldest (`post`) events."""
+        """A selection of rows, each cut to its `max_len` newest (`pre`) or oldest (`post`)
+        events."""
         starts, ends = self.offsets[rows], self.offsets[rows + 1]
         lengths = ends - starts
         if max_len is not None:
@@ -57,14 +58,14 @@ class EncodedRows:
     """N encoded rows, columns in feature-map order.
 
     Attributes:
-        features: what the columns are.
-        categorical: (N, n_categorical) ids in the smallest unsigned type that holds them all.
-        numeric: (N, n_numeric) float32, NaN where missing (`take` puts `Field.missing` there).
+        features: the fields.
+        categorical: (N, n_categorical) ids in the smallest unsigned dtype for all of them.
+        numeric: (N, n_numeric) float32, NaN if missing (`take` replaces it by `Field.missing`).
         sequences: ids or float32 numbers by name.
         times: (N, n_time) float64.
         time_sequences: float64 by name.
         meta: (N, n_groups) int64, the raw values of `features.groups`.
-        label: (N,) float32, or None when the rows have none.
+        label: (N,) float32, or None.
     """
 
     features: FeatureMap
@@ -119,7 +120,8 @@ class EncodedRows:
         return self.categorical[:, self.features.names("categorical").index(name)]
 
     def numbers(self, rows: Array) -> Array:
-        """(n, n_numeric) float32 of those rows as networks see them: a missing one filled."""
+        """(n, n_numeric) float32 of a selection of rows, missing values replaced by
+        `Field.missing`."""
         found = np.array(self.numeric[rows], np.float32)
         for j, name in enumerate(self.features.names("numeric")):
             fill = self.features[name].missing
@@ -129,7 +131,7 @@ class EncodedRows:
         return found
 
     def take(self, rows: Array) -> Batch:
-        """Those rows as a `Batch`, sequences cut to their field's `max_len`; whole-array work."""
+        """A selection of rows as a `Batch`, sequences cut to their field's `max_len`."""
 
         def ragged(name: str, array: RaggedArray) -> Ragged:
             spec = self.features[name]

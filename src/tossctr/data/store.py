@@ -1,6 +1,6 @@
-"""The training store: encoded rows as plain `.npy` files with a manifest, written as a stream.
+"""The training store: encoded rows as `.npy` files with a manifest, written as a stream.
 
-A store is a folder, whole or absent: it is written under a temporary name, synced and renamed.
+A store is a folder that is written atomically: under a temporary name, synced and renamed.
 
     manifest.json            version, rows, encoder hash, feature map, and each array's file, type,
                              shape and SHA-256 (of its data: the bytes after the .npy header)
@@ -45,7 +45,7 @@ Array = NDArray[Any]
 
 
 class _ArrayWriter:
-    """Appends to one `.npy` file; the header's shape is written at the end."""
+    """Appends to one `.npy` file; the shape in its header is written last."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any], columns: int | None) -> None:
         self.path, self.dtype, self.columns = path, dtype, columns
@@ -86,14 +86,13 @@ class _ArrayWriter:
 class StoreWriter:
     """Writes a store batch by batch; use as a context manager.
 
-    On leaving without an exception the folder is put in place of an earlier one; after an exception
-    nothing is left.
+    On success the folder replaces an earlier one; after an exception it is removed.
 
     Args:
-        folder: where the store goes.
+        folder: of the store.
         features: the fields of every batch.
-        encoder_hash: `Encoder.hash` of what encoded them.
-        durable: outlives a crash of the machine; a store that is to be joined to another need not.
+        encoder_hash: `Encoder.hash` of their encoder.
+        durable: sync to disk; a temporary store does not need it.
     """
 
     def __init__(
@@ -129,7 +128,7 @@ class StoreWriter:
             values.append(ragged.values)
 
     def close(self) -> None:
-        """Write the manifest, sync everything and put the store in its place."""
+        """Write the manifest, sync all files and rename the folder."""
         manifest = Manifest(
             rows=self.rows,
             encoder=self._encoder_hash,
@@ -161,13 +160,11 @@ def open_store(
 
     Args:
         folder: the store.
-        manifest: as `read_manifest` gives it, where that has been read.
-        verify: read all of it, and check its hashes and that its values fit the fields; not needed
-            where that is known otherwise.
+        manifest: the result of `read_manifest`; None reads it.
+        verify: read all files, and check hashes and ranges of values.
 
     Raises:
-        UserError: no store, one of another version, one that does not fit its manifest, or whose
-            content has changed since it was written.
+        UserError: no store, another version, or files that changed since they were written.
     """
     manifest = read_manifest(folder) if manifest is None else manifest
     if verify:

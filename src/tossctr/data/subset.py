@@ -1,4 +1,4 @@
-"""Some rows of a store as `EncodedRows` of their own, without a copy: folds are made of them."""
+"""A selection of rows as `EncodedRows` without a copy, for folds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tossctr.data.rows import Array, EncodedRows, RaggedArray
 
 
 def subset(rows: EncodedRows, chosen: Array) -> EncodedRows:
-    """The rows numbered `chosen` (n,), in that order; they are read when they are asked for.
+    """The rows `chosen` (n,), in that order, read on access.
 
-    Held are row numbers, labels, and offsets of each sequence: 12 + 8 bytes a row and sequence.
+    Memory: row numbers, labels, and offsets of each sequence: 12 bytes per row, and 8 per sequence.
     """
     chosen = np.asarray(chosen, np.int64)
 
@@ -35,7 +35,7 @@ def subset(rows: EncodedRows, chosen: Array) -> EncodedRows:
 
 
 class _Chosen:
-    """Rows of an array (N, ...), indexed like an array of their own; what is indexed is a copy."""
+    """Selected rows of an array (N, ...), indexed like an array; the result is a copy."""
 
     def __init__(self, array: Array, chosen: Array) -> None:
         self.array, self.chosen = array, chosen
@@ -73,7 +73,7 @@ class _RaggedSubset(RaggedArray):
 
 
 class _Values:
-    """The events of chosen rows laid end to end, read slice by slice."""
+    """The concatenated events of selected rows, read by slices."""
 
     def __init__(self, values: Array, starts: Array, offsets: Array) -> None:
         self.values, self.starts, self.offsets = values, starts, offsets

@@ -1,8 +1,8 @@
-"""Whether a store's files still hold what was written: all of it once, then by their stamps.
+"""Verify a store's files: completely once, and then by their stamps.
 
-Reading a whole store costs as much as its size. So who has written or verified one keeps size,
-inode and times of each file. The change time among them is the system's own: a file that was
-written to, or copied from elsewhere, has another one, and is then verified again.
+Verifying reads the whole store. So size, inode and times of each file are recorded after writing or
+verifying. Users cannot set the change time among them: a file that was modified or copied has
+another one, and is verified again.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ Array = NDArray[Any]
 
 
 class Stamps(Artefact):
-    """Of the manifest, its hash; by file, size, inode, and times of modification and of change in
-    nanoseconds."""
+    """The hash of the manifest; size, inode, modification time and change time (ns) by file."""
 
     manifest: Sha256
     files: dict[str, tuple[int, int, int, int]]
 
 
 def stamps_of(folder: Path, manifest: Manifest) -> Stamps:
-    """The stamps of a store's files as they are now."""
+    """The present stamps of a store's files."""
 
     def stamp(file: Path) -> tuple[int, int, int, int]:
         status = file.lstat()
@@ -48,21 +47,20 @@ def stamps_of(folder: Path, manifest: Manifest) -> Stamps:
 
 
 def check_store(folder: Path, manifest: Manifest, known: Stamps | None) -> None:
-    """Verify a store, unless its files have the stamps that they had when they were known to be
-    whole.
+    """Verify a store, unless its files have the stamps of the last verification.
 
     Raises:
-        UserError: a file whose content has changed, or does not fit the fields.
+        UserError: the content of a file has changed, or does not fit the fields.
     """
     if known is not None:
         if stamps_of(folder, manifest) == known:
             return
-        say(f"{folder} was copied or changed since it was last verified: reading all of it once")
+        say(f"{folder} was copied or changed since it was last verified: verifying it")
     check_content(folder, manifest)
 
 
 def check_content(folder: Path, manifest: Manifest) -> None:
-    """Read every array, and check its hash and that its values fit the fields.
+    """Read all arrays, and check hashes and ranges of values.
 
     Raises:
         UserError: as `check_store`.
@@ -92,7 +90,7 @@ def _check_array(path: Path, stored: StoredArray, fits: Callable[[Array, Array],
 
 
 def _fits(name: str, manifest: Manifest) -> Callable[[Array, Array], bool]:
-    """Whether a block of an array, which follows the row `last`, can be."""
+    """Whether a block of an array, which follows the row `last`, is valid."""
     features = manifest.features
     if name == "categorical":
         return _below([_size(features, n) for n in features.names("categorical")])
@@ -110,7 +108,7 @@ def _below(sizes: list[int]) -> Callable[[Array, Array], bool]:
     limit = np.array(sizes, np.int64)
 
     def fits(values: Array, last: Array) -> bool:
-        # The largest of each column first: a comparison of all values would copy them.
+        # Compares the maximum of each column, as comparing all values would copy them.
         return bool((values.reshape(len(values), -1).max(axis=0).astype(np.int64) < limit).all())
 
     return fits

@@ -1,4 +1,4 @@
-"""Where a batch of raw rows comes from, so that an error can name the row and the file."""
+"""The file and row numbers of a batch of raw rows, for errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tossctr.location import Location
 
 @dataclass(frozen=True)
 class Files:
-    """Files read as one: which of them holds a row.
+    """Several files that are read as one.
 
     Attributes:
-        folder: where they are.
+        folder: of the files.
         paths: the files, in order.
-        ends: for each, how many rows it and those before it have.
+        ends: cumulative numbers of rows.
     """
 
     folder: Location
@@ -32,14 +32,14 @@ class Files:
 
     @property
     def order(self) -> str:
-        """One line: how many files there are, and in which order they are read."""
+        """A line with the number of files and their order."""
         names = [str(path).removeprefix(f"{self.folder}/") for path in self.paths]
         if len(names) > 4:
             names = [*names[:2], "...", *names[-2:]]
         return f"{self.folder}: {len(self.paths)} files, read in this order: {', '.join(names)}"
 
     def find(self, row: int) -> tuple[Location, int]:
-        """The file with this row of all, and its row there."""
+        """The file that contains a row, and its row number there."""
         index = min(bisect_right(self.ends, row), len(self.paths) - 1)
         return self.paths[index], row - (self.ends[index - 1] if index else 0)
 
@@ -49,12 +49,12 @@ RowsIn = Location | Files
 
 @dataclass(frozen=True)
 class Where:
-    """Maps positions in a batch to rows of a file.
+    """Maps positions in a batch to row numbers of a file.
 
     Attributes:
-        first_row: row of the batch's first row in the file.
-        file: the file, or the files with rows counted through, where it is known.
-        rows: (B,) row of each position, for a batch whose rows are not consecutive.
+        first_row: row number of the first row in the file.
+        file: the file or files, if known.
+        rows: (B,) row numbers, if they are not consecutive.
     """
 
     first_row: int = 0
@@ -64,7 +64,7 @@ class Where:
     def error(
         self, problem: str, column: str, at: int | None, value: object, remedy: str | None = None
     ) -> UserError:
-        """The `UserError` for position `at` of the batch (None: the column as a whole)."""
+        """The `UserError` for position `at` of the batch (None: for the whole column)."""
         row = self.first_row + (at or 0)
         if self.rows is not None and len(self.rows):
             row = int(self.rows[at or 0])
@@ -76,7 +76,7 @@ class Where:
 
     @contextmanager
     def reading(self, column: str) -> Iterator[None]:
-        """Around code that reads a column: what Arrow or Python cannot decode becomes one line."""
+        """Turn decoding errors of Arrow or Python in the enclosed code into a `UserError`."""
         try:
             yield
         except UnicodeDecodeError as error:
@@ -88,6 +88,6 @@ class Where:
             raise self.error(f"cannot be read: {reason}", column, None, None) from error
 
     def of_values(self, offsets: NDArray[Any]) -> Where:
-        """The same for positions among the flat values of the batch's sequences."""
+        """The same for positions in the flat values of sequences."""
         rows = self.rows if self.rows is not None else self.first_row + np.arange(len(offsets) - 1)
         return replace(self, rows=np.repeat(rows, np.diff(offsets)))

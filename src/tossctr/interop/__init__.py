@@ -1,1 +1,1 @@
-"""The files and weights of others."""
+"""FuxiCTR: export of data sets, import of weights, and comparison with recorded runs."""

@@ -1,4 +1,4 @@
-"""The names of FuxiCTR's files, apart from what writes them: the command line is quick to ask."""
+"""Export formats, separate from their implementation so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Format(StrEnum):
-    """What files to write: one dataset a column, or one list column a sequence."""
+    """File formats of FuxiCTR: H5 with a dataset per column, or Parquet."""
 
     H5 = "fuxictr-h5"
     PARQUET = "fuxictr-parquet"

@@ -1,4 +1,4 @@
-"""`export`: a prepared data set, or a raw file and an encoder, as files that FuxiCTR reads."""
+"""Export a prepared data set, or a raw file through its encoder, to files that FuxiCTR reads."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _IN_FUXICTR = ("categorical", "numeric", "meta", "sequence")
 
 @dataclass(frozen=True)
 class Export:
-    """What is written of a data set.
+    """The parameters of an export.
 
     Attributes:
         encoder: fit on the data set's training rows.
-        features: all fields, each sequence with the length that it is padded to.
-        unbounded: sequences that are padded to the longest met, as nothing gives their `max_len`.
+        features: all fields; `max_len` of a sequence is its padded length.
+        unbounded: sequences without a `max_len` in the config, padded to the longest one.
     """
 
     encoder: Encoder
@@ -51,7 +51,7 @@ class Export:
 
     @classmethod
     def of(cls, data: Prepared, dataset: DatasetConfig, max_len: int | None = None) -> Export:
-        """Sequences are as long as `max_len`, else as the data set says, else as the longest in
+        """The padded length is `max_len`, else the data set's, else the longest sequence of
         training and validation."""
         features = data.encoder.features.with_lengths(dataset, max_len)
         fields = tuple(_bounded(f, (data.train, data.valid)) for f in features.fields)
@@ -62,28 +62,28 @@ class Export:
         return cls(data.encoder, bounded, dataset, unbounded)
 
     def write_maps(self, folder: Path) -> None:
-        """Write `feature_map.json` and `feature_vocab.json`. Times and sequences of numbers are
-        not in them: FuxiCTR has none, and passes over columns that they do not name."""
+        """Write `feature_map.json` and `feature_vocab.json`, without times and number sequences:
+        FuxiCTR does not support them, and ignores columns that are not in the map."""
         sources = {spec.name: spec.source for spec in self.dataset.features}
         known = tuple(f for f in self.features.fields if f.type in _IN_FUXICTR)
         others = [f.name for f in self.features.fields if f not in known]
         if others:
-            say(f"FuxiCTR has no features like {', '.join(others)}, and will pass over them")
+            say(f"FuxiCTR has no features like {', '.join(others)}, and ignores them")
         feature_map(self.encoder.features, known, sources).write(folder)
         names = self.features.names("categorical", "sequence")
         write_vocabularies(self.encoder, names, folder)
 
     def write_rows(self, rows: EncodedRows, path: Path) -> None:
-        """Write encoded, labelled rows; the suffix of `path` says which format."""
+        """Write encoded, labelled rows; the suffix of `path` gives the format."""
         with writing(path, self.encoder.hash) as append, track(path.name, len(rows)) as advance:
             for numbers in _ranges(len(rows)):
                 append(self._columns(rows, numbers))
                 advance(len(numbers))
 
     def write_raw(self, source_path: Location, path: Path) -> int:
-        """Encode a raw file and write it, its ids too where the data set names their column.
+        """Encode a raw file and write it, with the data set's id column.
 
-        FuxiCTR reads no file without a label, so where the raw file has none, it is 0.
+        FuxiCTR requires labels, so a missing label is written as 0.
 
         Raises:
             UserError: a missing column, or a value that cannot be encoded.
@@ -125,11 +125,11 @@ class Export:
                 advance(len(rows))
                 row += len(rows)
         if cut:
-            say(f"{cut:,} sequences were longer than any in training, and were cut: give max_len")
+            say(f"{cut:,} sequences were longer than any in training and were cut: give max_len")
         return row
 
     def _cut(self, rows: EncodedRows) -> int:
-        """Sequences that do not fit though the data set bounds none of their field."""
+        """The number of cut sequences whose field has no `max_len` in the config."""
         ragged = {**rows.sequences, **rows.time_sequences}
         return sum(
             int((ragged[name].lengths > (self.features[name].max_len or 0)).sum())
@@ -152,24 +152,24 @@ def export(
     max_len: int | None = None,
     force: bool = False,
 ) -> dict[str, int]:
-    """Write splits of a data set, and what their indices mean, as FuxiCTR reads them.
+    """Write splits of a data set and their feature map for FuxiCTR.
 
     Args:
         data: the prepared data set.
-        dataset: its config; `test` is written where it has `test_data`.
+        dataset: its config; `test` is written if it has `test_data`.
         folder: gets `train.h5` or `.parquet`, ..., `feature_map.json` and `feature_vocab.json`.
-        form: which format.
-        splits: which splits.
-        max_len: overrides the data set's, as an experiment's does.
+        form: the file format.
+        splits: the splits to write.
+        max_len: overrides the data set's.
         force: replace files that TossCTR did not export.
 
     Returns:
         Rows written, by split.
 
     Raises:
-        UserError: the data set is encoded and its own files are in `folder`; others are there that
-            would be replaced; another process exports there; or the disk refuses, and then all
-            files there are as they were.
+        UserError: `folder` holds the files of the (encoded) data set, or files that an export did
+            not write; another process exports to it; or the disk is full. Then the folder is
+            unchanged.
     """
     theirs = beside(dataset.train_data, MAP)
     if dataset.encoded and theirs is not None and (folder / MAP).resolve() == theirs.resolve():
@@ -202,7 +202,7 @@ def feature_map(
 
     Args:
         features: give the data set's id and label.
-        fields: those to list, every sequence with a `max_len`.
+        fields: the fields to list; sequences have a `max_len`.
         sources: a feature's `source` in the config, by name.
     """
     listed = {f.name: _feature(f, sources.get(f.name, "")) for f in fields}
@@ -225,7 +225,7 @@ def _feature(field: Field, source: str) -> FuxiFeature:
 
 
 def write_vocabularies(encoder: Encoder, names: tuple[str, ...], folder: Path) -> None:
-    """Write `feature_vocab.json`: by feature, the index of each token, in order of the index."""
+    """Write `feature_vocab.json`: the index of each token, by feature."""
     vocabularies: dict[str, dict[str, int]] = {}
     for name in names:
         size = encoder.features[name].vocab_size
@@ -242,7 +242,7 @@ def _refuse_nul(ids: pa.Array, column: str, where: Where) -> None:
     if pc.any(found).as_py():
         at = pc.index(found, True).as_py()
         raise where.error(
-            "an id with a NUL character, which ends a text in H5",
+            "an id with a NUL character, which terminates text in H5",
             column,
             at,
             ids[at].as_py(),

@@ -1,4 +1,4 @@
-"""Encoded rows as files that FuxiCTR reads: H5 (1.1 to 2.2) and Parquet (2.3), as streams."""
+"""Write encoded rows as streams to files that FuxiCTR reads: H5 (1.1 to 2.2) or Parquet (2.3)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tossctr.files import whole_file
 Array = NDArray[Any]
 Append = Callable[[dict[str, Array]], None]
 
-_CHUNK_BYTES = 1 << 20  # of an H5 column: read and compressed as one
+_CHUNK_BYTES = 1 << 20  # chunk size of H5 datasets
 
 
 def columns_of(batch: Batch, features: FeatureMap) -> dict[str, Array]:
-    """B rows as FuxiCTR's columns: (B,) ids int32, numbers float32, groups int64, times
-    float64; (B, max_len) for a sequence, padded at the end that it is cut at: ids int32 with 0,
-    numbers and times with NaN."""
+    """B rows as FuxiCTR's columns: (B,) ids int32, numbers float32, groups int64, times float64;
+    sequences are (B, max_len), padded where they are cut, ids with 0, numbers and times with
+    NaN."""
     categorical = features.names("categorical")
     numeric = features.names("numeric")
     columns: dict[str, Array] = {}
@@ -56,7 +56,7 @@ def columns_of(batch: Batch, features: FeatureMap) -> dict[str, Array]:
 
 
 def _padded(ragged: Ragged, field: Field, out: Array) -> Array:
-    """Writes sequences into `out` (B, max_len), which holds padding."""
+    """Copy sequences into `out` (B, max_len), which is filled with padding."""
     lengths = ragged.lengths.numpy()
     row = np.repeat(np.arange(len(lengths)), lengths)
     place = np.arange(len(ragged.values)) - np.repeat(ragged.offsets.numpy()[:-1], lengths)
@@ -68,11 +68,11 @@ def _padded(ragged: Ragged, field: Field, out: Array) -> Array:
 
 @contextmanager
 def writing(path: Path, vocabulary: str) -> Iterator[Append]:
-    """A function that appends columns to a new file, which appears when it is whole.
+    """Write a file atomically through a function that appends columns.
 
     Args:
-        path: its suffix says which format.
-        vocabulary: hash of what the indices mean; the file carries it.
+        path: its suffix gives the format.
+        vocabulary: hash of the vocabulary, stored in the file.
 
     Raises:
         UserError: h5py is not installed, or the file cannot be written.
@@ -91,7 +91,7 @@ def _writing_h5(temporary: Path, path: Path, vocabulary: str) -> Iterator[Append
             for name, values in columns.items():
                 if "/" in name or name == ".":
                     raise UserError(
-                        "H5 takes a name with / for a folder",
+                        "names in H5 cannot contain /",
                         file=path,
                         column=name,
                         remedy="export as fuxictr-parquet, or rename the column",
@@ -119,7 +119,7 @@ def _new_dataset(file: Any, name: str, values: Array) -> None:
         maxshape=(None, *values.shape[1:]),
         chunks=(chunk_rows, *values.shape[1:]),
         dtype=h5py.string_dtype() if text else values.dtype,
-        compression="gzip",  # padding is most of a sequence; every HDF5 library reads gzip
+        compression="gzip",  # most values are padding; every HDF5 library reads gzip
         compression_opts=1,
         shuffle=not text,
     )

@@ -1,4 +1,4 @@
-"""Weights of the public FESeq implementation (a FuxiCTR fork), in and out.
+"""Convert weights from and to the public FESeq implementation, a fork of FuxiCTR.
 
 | public name | ours |
 | --- | --- |
@@ -97,8 +97,9 @@ _BLOCKS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a public weight lies in our model: a tensor by name, whole or one row of it."""
+class TensorSlice:
+    """The part of our model that a public weight corresponds to: a tensor by name, or a row of
+    it."""
 
     name: str
     row: int | None = None
@@ -108,10 +109,10 @@ class Place:
         return tensor if self.row is None else tensor[self.row]
 
 
-def name_map(model: FESeq) -> dict[str, Place]:
-    """Each public name of this model's weights and where it lies in ours.
+def name_map(model: FESeq) -> dict[str, TensorSlice]:
+    """The corresponding tensor of each public name of this model's weights.
 
-    Fields that share a table have a name each, as in a state dict.
+    Fields that share a table have separate names, as in a state dict.
     """
     places = _field_places(model.embedding, "embedding", "embedding_layer.embedding_layers")
     if model.config.seq_pooling_type == "weighted_sum":
@@ -122,25 +123,27 @@ def name_map(model: FESeq) -> dict[str, Place]:
             continue  # the embeddings, done above
         rest, public = name.removeprefix(ours), _PREFIXES[ours]
         if rest == "gates.weight":
-            places |= {f"{public}gating.{e}.weight": Place(name, e) for e in range(len(tensor))}
+            places |= {
+                f"{public}gating.{e}.weight": TensorSlice(name, e) for e in range(len(tensor))
+            }
             continue
         for pattern, replacement in _renames(ours, model):
             rest = re.sub(pattern, replacement, rest)
-        places[public + rest] = Place(name)
+        places[public + rest] = TensorSlice(name)
         if public + rest == "pooling_layer.activation.weight":
-            places["pooling_layer.ffn.1.weight"] = Place(name)
+            places["pooling_layer.ffn.1.weight"] = TensorSlice(name)
     return places
 
 
 def load_public(model: FESeq, weights: Mapping[str, Tensor]) -> None:
-    """Load the public implementation's state dict into a model of the same options.
+    """Load the public implementation's state dict into a model with the same options.
 
     Raises:
         UserError: a name that the model lacks, a weight of another shape, a parameter left out,
             or two values for a table that this model shares.
     """
     places, ours = name_map(model), model.state_dict()
-    filled: dict[Place, str] = {}
+    filled: dict[TensorSlice, str] = {}
     for public, value in weights.items():
         place = places.get(public)
         if place is None:
@@ -167,9 +170,9 @@ def load_public(model: FESeq, weights: Mapping[str, Tensor]) -> None:
 
 
 def to_public(model: FESeq, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors by our names (weights, or gradients) under the public names.
+    """Rename tensors (weights or gradients) from our names to the public ones.
 
-    Shapes are ours; a tensor that is not given is left out.
+    Shapes stay ours; missing tensors are skipped.
     """
     return {
         public: place.of(tensors)
@@ -178,9 +181,9 @@ def to_public(model: FESeq, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _field_places(embedding: FieldEmbedding, ours: str, public: str) -> dict[str, Place]:
+def _field_places(embedding: FieldEmbedding, ours: str, public: str) -> dict[str, TensorSlice]:
     return {
-        f"{public}.{field}.weight": Place(f"{ours}.{name}", row)
+        f"{public}.{field}.weight": TensorSlice(f"{ours}.{name}", row)
         for field, (name, row) in embedding.parameter_of().items()
     }
 

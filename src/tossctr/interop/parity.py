@@ -1,4 +1,4 @@
-"""Recorded runs of the public FESeq implementation, and how far ours is from them.
+"""Compare our FESeq with recorded runs of the public implementation.
 
 A recording is an `.npz` with `config` (JSON), `input/NAME`, `weight/NAME`, `output/probability`,
 `output/loss` and `grad/NAME`: float32, every dropout 0, histories left-padded.
@@ -25,19 +25,19 @@ from tossctr.interop.fuxictr_weights import load_public, to_public
 from tossctr.models.feseq import FESeq
 from tossctr.models.feseq_config import FESeqConfig
 
-OUTPUT_BOUND = 1e-5  # probability and loss, absolute
+OUTPUT_BOUND = 1e-5  # absolute error of probability and loss
 GRADIENT_BOUND = 1e-4  # relative to the tensor's largest gradient
-ROUNDING = 1e-7  # of the run's largest gradient: what is smaller is zero up to float32 rounding
+ROUNDING = 1e-7  # relative to the run's largest gradient; smaller ones are rounding errors
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recorded run, in our types.
+    """A recorded run in our types.
 
     Attributes:
-        ragged: the batch with real events only.
-        padded: the batch with histories left-padded as recorded.
-        real_history: (B,) real events of each row.
+        ragged: the batch without padding.
+        padded: the batch with left-padded sequences as recorded.
+        real_history: (B,) number of real events.
         weights, gradients: by public name.
     """
 
@@ -54,7 +54,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Errors:
-    """Largest errors of one execution; None where that execution is defined differently.
+    """Largest errors of one execution; None if our definition differs on purpose.
 
     `gradient` is relative to the largest gradient of the worst tensor, `tensor` its public name.
     """
@@ -66,7 +66,7 @@ class Errors:
 
 
 def read_recording(path: str | Path) -> Recording:
-    """Read a recording; nothing in it is executed.
+    """Read a recording without unpickling.
 
     Raises:
         UserError: the file is missing or not such a recording.
@@ -97,8 +97,8 @@ def read_recording(path: str | Path) -> Recording:
 def compare(recording: Recording) -> dict[str, Errors]:
     """Errors of `ragged` and `padded` execution.
 
-    Where padding takes part in the public implementation's arithmetic ours is different on
-    purpose, and only padded execution can match: `concat` pools padded positions; `final` and
+    If padding affects the public implementation, ours differs on purpose, and only padded execution
+    can match: `concat` pools padded positions; `final` and
     `din_attention` count them in the batch statistics of training.
     """
     c = recording.config
@@ -116,12 +116,12 @@ def compare(recording: Recording) -> dict[str, Errors]:
 def _errors(
     recording: Recording, batch: Batch, real_history: Tensor | None, training: bool
 ) -> Errors:
-    # In float64, so that the rounding left to measure is the recording's own.
+    # In float64, so that only the rounding errors of the recording remain.
     model = FESeq(recording.features, recording.config).to(torch.float64)
     load_public(model, recording.weights)
     batch = replace(batch, numeric=batch.numeric.double())
     for module in model.modules():
-        # Weights are recorded after the one training pass, the probability before it.
+        # The weights were recorded after the training step, the probability before it.
         if isinstance(module, nn.BatchNorm1d) and module.num_batches_tracked == 1:
             module.reset_running_stats()
     with torch.no_grad():
@@ -141,8 +141,8 @@ def _errors(
 def gradient_errors(ours: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> dict[str, float]:
     """Largest error of each recorded gradient, relative to that tensor's largest one.
 
-    A gradient that is zero but for rounding on both sides (a bias before a softmax) counts as
-    equal; one that we lack counts as infinitely wrong.
+    Gradients that are rounding errors on both sides (a bias before a softmax) count as equal; a
+    missing one counts as infinitely wrong.
     """
     rounding = ROUNDING * max(float(g.abs().max()) for g in recorded.values())
     errors = {}
@@ -168,7 +168,9 @@ def _config(options: Mapping[str, Any]) -> FESeqConfig:
     values = {k: v for k, v in options.items() if k in FESeqConfig.model_fields}
     values["interaction_layer_name"] = values["interaction_layer_name"].lower()
     if values.get("seq_pooling_type") != "weighted_sum":
-        values["use_item_feature_interaction"] = False  # the public one ignores it, ours refuses
+        values["use_item_feature_interaction"] = (
+            False  # ignored by the public implementation, refused by ours
+        )
     return FESeqConfig(**values)
 
 
@@ -176,7 +178,7 @@ def _features(options: Mapping[str, Any], inputs: Mapping[str, NDArray[Any]]) ->
     times = options.get("time_keys") or []
     fields: list[Field] = []
     for name, spec in options["features"].items():
-        # The public one shares only with a feature that comes earlier, whose table then rules.
+        # The public implementation shares only with an earlier feature, and uses its table.
         shared = spec.get("share_embedding")
         shared = shared if any(f.name == shared for f in fields) else None
         fields.append(
@@ -229,7 +231,7 @@ def _padded(
     first = config.sequence_field[0]
     is_id = features[first].type == "sequence"
     padding = 0 if is_id else options["features"][first].get("padding_idx", -1)
-    # Left padding is the leading run; real events are counted from its end.
+    # Left padding is the leading run of zeros.
     real = np.cumsum(inputs[first] != padding, axis=1).astype(bool).sum(axis=1)
     batch = Batch(
         categorical=torch.from_numpy(columns("categorical")).long(),

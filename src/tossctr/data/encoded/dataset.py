@@ -1,8 +1,7 @@
-"""A data set of encoded files: its features as `feature_map.json` has them.
+"""Complete the config of a data set of encoded files from `feature_map.json`.
 
-Encoded are H5 files, and with FuxiCTR's `rebuild_dataset: false` Parquet files. The feature map
-completes the config, and what comes out is an ordinary data set whose categories are indices
-already (`remap: false`).
+H5 files are encoded, and other files with FuxiCTR's `rebuild_dataset: false`. The result is an
+ordinary data set whose categories are indices already (`remap: false`).
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from tossctr.data.sources.opening import open_source
 from tossctr.location import Location
 
 _DTYPES = {"categorical": "int", "sequence": "int", "meta": "int", "numeric": "float"}
-# What the config may choose of a feature that is encoded already.
+# Keys of an encoded feature that the config may set.
 _CHOSEN = ("active", "source", "max_len", "truncating", "embedding_dim", "feature_encoder")
 
 
 def completed(
     values: Mapping[str, Any], train_data: Location, context: ErrorContext
 ) -> dict[str, Any]:
-    """A data set's config with features, label and vocabulary of the map beside `train_data`.
+    """Add features, label and vocabulary of the map next to `train_data` to a data set's config.
 
-    Features that the config declares are those used, in its order; without any, all of the map.
+    The features declared in the config are used, in its order; without any, all of the map.
 
     Raises:
-        UserError: no map, or a feature that is not in it, of another type there, or of a type
-            without counterpart; a URL.
+        UserError: no map, a feature that is missing there or has another or an unsupported type, or
+            a URL.
     """
     if not isinstance(train_data, Path):
         raise context.error(
@@ -54,14 +53,14 @@ def completed(
 
 
 def _declared(spec: FeatureConfig, fuxi: FuxiMap, context: ErrorContext) -> FeatureConfig:
-    """What the map says of a declared feature, with what the config chooses of it."""
+    """A declared feature: the map's entry with the config's choices."""
     key = f"feature_cols[{spec.name}]"
     feature = fuxi.features.get(spec.name)
     if feature is None:
         if not spec.active:
             return spec
         if spec.type == "time" or (spec.type == "sequence" and spec.dtype == "float"):
-            # FuxiCTR has no such features, but our own files hold them, scaled already.
+            # FuxiCTR has no such features, but exported files contain them, already scaled.
             return spec.model_copy(update={"normalizer": None, "fill_na": None})
         raise context.error(key, f"is not in {MAP}", remedy=suggestion(spec.name, fuxi.features))
     if spec.type != feature.type:
@@ -76,9 +75,9 @@ def _of_map(name: str, feature: FuxiFeature, context: ErrorContext) -> FeatureCo
     if feature.type not in _DTYPES:
         raise context.error(
             f"feature_cols[{name}].type",
-            f"has no counterpart here (in {MAP})",
+            f"is not supported (in {MAP})",
             value=feature.type,
-            remedy="declare the features to use under feature_cols, and leave it out",
+            remedy="declare the features to use under feature_cols, without it",
         )
     spec: dict[str, Any] = {
         "name": name,

@@ -1,4 +1,4 @@
-"""FuxiCTR's `feature_map.json` and `feature_vocab.json`: what the columns of its files are."""
+"""FuxiCTR's `feature_map.json` and `feature_vocab.json`, which describe encoded files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WITH_VOCABULARY = ("categorical", "sequence")
 
 
 class FuxiFeature(BaseModel):
-    """One feature's spec. `padding_idx` is None where FuxiCTR 1 keeps index 0 for OOV and pads
-    nothing; `type` may be one that only FuxiCTR knows (`embedding`) or only we do (`time`)."""
+    """A feature. `padding_idx` is None for FuxiCTR 1 without padding, where index 0 is OOV; `type`
+    may be one that only FuxiCTR (`embedding`) or only TossCTR (`time`) has."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -39,9 +39,9 @@ class FuxiFeature(BaseModel):
 
 @dataclass(frozen=True)
 class FuxiMap:
-    """A data set's features in column order, as FuxiCTR 2 keeps them.
+    """FuxiCTR 2's feature map: a data set's features in column order.
 
-    A `Batch` of FuxiCTR is one matrix; `column_index` says where each feature stands in it.
+    A batch of FuxiCTR is one matrix; `column_index` gives the columns of each feature.
     """
 
     dataset_id: str
@@ -74,12 +74,12 @@ class FuxiMap:
 
     @property
     def num_fields(self) -> int:
-        """Features that a model sees: all but `meta`."""
+        """Number of features but `meta`, which models do not see."""
         return sum(f.type != "meta" for f in self.features.values())
 
     @property
     def total_features(self) -> int:
-        """Embedding rows, a shared table counted once, and one for each number."""
+        """Number of embedding rows, counting shared tables once and numeric features as one."""
         return sum(
             1 if f.type == "numeric" else f.vocab_size or 0
             for f in self.features.values()
@@ -88,7 +88,7 @@ class FuxiMap:
 
     @property
     def column_index(self) -> dict[str, int | list[int]]:
-        """Where each feature, then each label, stands in FuxiCTR's matrix of a batch."""
+        """The columns of each feature and label in FuxiCTR's matrix of a batch."""
         index: dict[str, int | list[int]] = {}
         at = 0
         for name, feature in self.features.items():
@@ -102,15 +102,15 @@ class FuxiMap:
 
     @property
     def input_length(self) -> int:
-        """Columns of that matrix, labels apart."""
+        """Number of columns of that matrix without labels."""
         return sum(f.max_len or 1 for f in self.features.values())
 
     def sum_emb_out_dim(self, embedding_dim: int, *, without_time: bool = False) -> int:
-        """Width of all embeddings side by side.
+        """Total width of all embeddings.
 
         Args:
-            embedding_dim: of features that give none of their own.
-            without_time: leave out time stamps, which are numbers here and are not embedded.
+            embedding_dim: default of features without one.
+            without_time: skip timestamps, which are not embedded in TossCTR.
         """
         return sum(
             f.emb_output_dim or f.embedding_dim or embedding_dim
@@ -119,7 +119,7 @@ class FuxiMap:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As FuxiCTR 2 writes it."""
+        """The content of FuxiCTR 2's `feature_map.json`."""
         return {
             "dataset_id": self.dataset_id,
             "num_fields": self.num_fields,
@@ -127,7 +127,7 @@ class FuxiMap:
             "input_length": self.input_length,
             "labels": list(self.labels),
             "features": [
-                {name: feature.model_dump(exclude_none=True, exclude=_unsaid(feature))}
+                {name: feature.model_dump(exclude_none=True, exclude=_excluded(feature))}
                 for name, feature in self.features.items()
             ],
         }
@@ -137,17 +137,17 @@ class FuxiMap:
         write_json(folder / MAP, self.as_dict())
 
 
-def _unsaid(feature: FuxiFeature) -> set[str]:
+def _excluded(feature: FuxiFeature) -> set[str]:
     return {"source"} if feature.type == "meta" else set()
 
 
 def _renamed(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec with FuxiCTR 1's `encoder` under its later name."""
+    """A feature with FuxiCTR 1's `encoder` renamed as in FuxiCTR 2."""
     return {("feature_encoder" if k == "encoder" else k): v for k, v in spec.items()}
 
 
 def vocabulary_of(folder: Path) -> str:
-    """SHA-256 of what the indices of the files in FuxiCTR's `folder` mean.
+    """SHA-256 of the feature map and vocabulary in FuxiCTR's `folder`.
 
     Raises:
         UserError: there is no `feature_map.json`.
@@ -165,7 +165,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             file=path,
             remedy="put there the one that the data were made with; raw files need none",
         )
-    # It may lie elsewhere behind a link, as data do.
+    # Links are allowed, as for data files.
     content = read_json(path.resolve(), limit=ENCODER_BYTES, remedy="build the data set again")
     if not isinstance(content, dict):
         raise UserError("is not a mapping", file=path, remedy="build the data set again")

@@ -1,7 +1,7 @@
-"""Files of indices, as FuxiCTR or our own export makes them, in our convention of indices.
+"""Files of indices, written by FuxiCTR or by `tossctr export`.
 
-FuxiCTR 2 and we: PAD is 0, OOV the last index. FuxiCTR 1: OOV is 0, PAD the last index of a
-sequence. Padding is cut off the ends of sequences, whichever end it is at.
+In FuxiCTR 2 and TossCTR PAD is 0 and OOV the last index; in FuxiCTR 1 OOV is 0 and PAD the last
+index of a sequence. Padding at either end of a sequence is removed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Array = NDArray[Any]
 
 
 class EncodedSource(Source):
-    """A source of indices over a file of them.
+    """Reads a file of indices, and converts FuxiCTR 1's convention.
 
-    A file that we exported carries the hash of its vocabulary; what another file's indices mean
-    is said by the `feature_map.json` beside it.
+    An exported file contains the hash of its vocabulary; any other needs a `feature_map.json` in
+    its folder.
 
     Raises:
-        UserError: neither is there.
+        UserError: neither exists.
     """
 
     def __init__(self, inner: Source) -> None:
@@ -74,7 +74,9 @@ class EncodedSource(Source):
         has_indices = feature is not None and feature.vocab_size is not None
         if is_list(array):
             offsets, flat = flat_list(array)
-            if pa.types.is_floating(flat.type) and not has_indices:  # only our own files hold them
+            if (
+                pa.types.is_floating(flat.type) and not has_indices
+            ):  # only exported files contain them
                 values = flat.to_numpy(zero_copy_only=False)
                 values, offsets = trimmed(values, offsets, ~np.isnan(values))
             else:
@@ -84,15 +86,15 @@ class EncodedSource(Source):
                 values, offsets = trimmed(values, offsets, values != 0)
             return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
         if feature is None or not has_indices or array.null_count:
-            return array  # what is missing is the encoder's to name
+            return array  # the encoder reports missing values
         return pa.array(reindexed(_indices(array, name, where), feature))
 
 
 def _indices(values: pa.Array, column: str, where: Where) -> Array:
-    """Values as int64; `where` says which rows hold them.
+    """Convert to int64.
 
     Raises:
-        UserError: a null, or something else than whole numbers.
+        UserError: a null, or a value that is not an integer.
     """
     remedy = "write whole numbers, as feature_map.json counts them"
     if values.null_count:
@@ -116,7 +118,7 @@ def _folder_of(source: Source) -> Path:
 
 
 def require_vocabulary(source: Source, vocabulary: str | None) -> None:
-    """Check that a file was made with this vocabulary (None: that its values are raw).
+    """Check that a file was encoded with this vocabulary (None: that its values are raw).
 
     Raises:
         UserError: it was not.
@@ -143,14 +145,14 @@ def require_vocabulary(source: Source, vocabulary: str | None) -> None:
 
 
 def vocab_size(feature: FuxiFeature) -> int | None:
-    """Indices in our convention; one more where FuxiCTR 1 has no PAD."""
+    """Vocabulary size in TossCTR's convention: one more if FuxiCTR 1 has no PAD."""
     if feature.vocab_size is None:
         return None
     return feature.vocab_size + (feature.padding_idx is None)
 
 
 def reindexed(ids: Array, feature: FuxiFeature) -> Array:
-    """Indices with PAD at 0 and OOV last."""
+    """Convert indices to PAD at 0 and OOV last."""
     pad = feature.padding_idx
     if pad == 0 or feature.vocab_size is None:
         return ids
@@ -160,7 +162,7 @@ def reindexed(ids: Array, feature: FuxiFeature) -> Array:
 
 
 def trimmed(values: Array, offsets: Array, real: Array) -> tuple[Array, Array]:
-    """Sequences (M,) and (N + 1,) without what is not `real` (M,) at either end of each."""
+    """Sequences (M,) and offsets (N + 1,) without padding, `~real`, at their ends."""
     lengths = np.diff(offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
     place = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)

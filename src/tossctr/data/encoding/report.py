@@ -64,7 +64,7 @@ class EncodingReport:
         """The share of unseen values, by column with a vocabulary."""
         return {name: self.unseen[name] / count for name, count in self.values.items()}
 
-    def say(self, part: str) -> None:
+    def say(self, split: str) -> None:
         """Print the shares of unseen values, and the null events."""
         shares = self.unseen_shares()
         some = {name: share for name, share in shares.items() if share}
@@ -76,19 +76,19 @@ class EncodingReport:
                 named.append(f"{none} {'column' if none == 1 else 'columns'} 0 %")
             if len(ordered) > _NAMED:
                 named.insert(_NAMED, f"{len(ordered) - _NAMED} more columns")
-            say(f"{part}: values that are not in the vocabulary: {', '.join(named)}")
+            say(f"{split}: values that are not in the vocabulary: {', '.join(named)}")
         many = [f"{name} {share:.0%}" for name, share in some.items() if share > MANY_UNSEEN]
         if many:
             say(
-                f"warning: {part}: many values are not in the vocabulary: {', '.join(many)};"
+                f"warning: {split}: many values are not in the vocabulary: {', '.join(many)};"
                 " check that these columns hold the same ids as the training file"
             )
-        self.say_nulls(part)
+        self.say_nulls(split)
 
-    def say_nulls(self, part: str) -> None:
+    def say_nulls(self, split: str) -> None:
         """Print the numbers of null events."""
         for name, count in self.null_events.items():
-            say(f"{part}: {count:,} null events in {name}")
+            say(f"{split}: {count:,} null events in {name}")
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -1,4 +1,4 @@
-"""Whether input files are still the same."""
+"""Detect changes of input files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _BLOCK_BYTES = 4 << 20
 
 
 class Inputs:
-    """The files that something is made from; as a context manager it ends its hashing thread.
+    """The input files of a result. As a context manager, it ends its hashing thread.
 
     Args:
-        paths: by the part they play, files or folders of files.
+        paths: files or folders, by role (`train`, `valid`, `data`).
     """
 
     def __init__(self, paths: Mapping[str, Location]) -> None:
         self._paths = dict(paths)
-        self._stats = {part: _stat(path) for part, path in self._paths.items()}
+        self._stats = {role: _stat(path) for role, path in self._paths.items()}
         self._pool = ThreadPoolExecutor(1)
         self._hashes: dict[str, Future[str]] = {}
 
@@ -39,48 +39,48 @@ class Inputs:
 
     def start_hashing(self) -> None:
         """Hash the files in the background."""
-        for part in self._paths:
-            self._hash(part)
+        for role in self._paths:
+            self._hash(role)
 
     def same_as(self, earlier: Mapping[str, Any]) -> bool:
-        """Whether the files are those of an earlier `as_dict`, wherever they lie: by size and
-        modification time, or else by content."""
+        """Whether the files equal those of an earlier `as_dict`: by size and modification time, or
+        else by content; their paths may differ."""
         if earlier.keys() != self._paths.keys():
             return False
-        for part, was in earlier.items():
-            now = self._stats[part]
+        for role, was in earlier.items():
+            now = self._stats[role]
             if now["size"] != was["size"]:
                 return False
             same_time = now.items() <= was.items() and len(now) > 1
-            if redacted(str(self._paths[part])) == was["path"] and same_time:
+            if redacted(str(self._paths[role])) == was["path"] and same_time:
                 known: Future[str] = Future()
                 known.set_result(was["sha256"])
-                self._hashes[part] = known
-            elif self._hash(part).result() != was["sha256"]:
+                self._hashes[role] = known
+            elif self._hash(role).result() != was["sha256"]:
                 return False
         return True
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """By part: path, size in bytes, modification time and SHA-256; of a folder, the size of
-        all its files, and one hash each of their times and of their content.
+        """Path, size in bytes, modification time and SHA-256 by role; for a folder, the total size,
+        and one hash each of the times and of the contents.
 
         Raises:
-            UserError: a file has changed since this was made.
+            UserError: a file changed meanwhile.
         """
         described = {}
-        for part, path in self._paths.items():
-            digest = self._hash(part).result()
-            if _stat(path) != self._stats[part]:
+        for role, path in self._paths.items():
+            digest = self._hash(role).result()
+            if _stat(path) != self._stats[role]:
                 raise UserError(
                     "changed while it was read", file=path, remedy="give the same command again"
                 )
-            described[part] = {"path": redacted(str(path)), **self._stats[part], "sha256": digest}
+            described[role] = {"path": redacted(str(path)), **self._stats[role], "sha256": digest}
         return described
 
-    def _hash(self, part: str) -> Future[str]:
-        if part not in self._hashes:
-            self._hashes[part] = self._pool.submit(_content, self._paths[part])
-        return self._hashes[part]
+    def _hash(self, role: str) -> Future[str]:
+        if role not in self._hashes:
+            self._hashes[role] = self._pool.submit(_content, self._paths[role])
+        return self._hashes[role]
 
 
 def _stat(path: Location) -> dict[str, Any]:
@@ -89,16 +89,16 @@ def _stat(path: Location) -> dict[str, Any]:
     files = files_in(path)
     stamps = [stamp(file) for file in files]
     size = sum(of["size"] for of in stamps)
-    if any(len(of) == 1 for of in stamps):  # a store that knows nothing but sizes
+    if any(len(of) == 1 for of in stamps):  # a server that only tells sizes
         return {"size": size}
     named = [[_within(path, file), of] for file, of in zip(files, stamps, strict=True)]
     return {"size": size, "files": len(files), "times": _hash_of(named)}
 
 
 def _content(path: Location) -> str:
-    """SHA-256 of a file's content; of a folder, of the names and contents in it; of either, of the
-    columns in the names of its folders too. A store's own tag of a content stands for it, so that
-    nothing is read from there twice."""
+    """SHA-256 of a file's content, or of a folder's file names and contents, with the columns in
+    the names of folders. The ETag of an object store replaces the content, which is then not
+    read."""
     partition = partition_of(path if is_folder(path) else folder_of(path))
     return _hash_of([partition, _bytes(path)]) if partition else _bytes(path)
 

@@ -1,4 +1,4 @@
-"""Which rows of a file are for validation."""
+"""Random assignment of rows to the validation split."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _ONE = 1 << 32
 
 
 class RandomSplit:
-    """Picks validation rows as a file is read in order; the same rows however it is cut in batches.
+    """Chooses validation rows while a file is read in order, independently of the batches.
 
-    `random`: each row by itself, with probability `fraction`. `stratified`: of the rows of each
-    label, one at random from every 1 / `fraction` consecutive ones, so that the share of each
-    label is exact to within one row, in every part of the file.
+    `random`: each row independently with probability `fraction`. `stratified`: one row at random of
+    every 1 / `fraction` consecutive rows of the same label, so that the share of each label is
+    exact to within one row in any range of the file.
 
     Args:
         split: method `random` or `stratified`, fraction and seed.
-        row: of the file, that it begins with.
-        seen: rows of label 0 and of label 1 before it; only `stratified` asks.
+        row: number of the first row.
+        seen: numbers of rows of label 0 and 1 before it, for `stratified`.
     """
 
     def __init__(self, split: ValidSplit, row: int = 0, seen: Sequence[int] = (0, 0)) -> None:
@@ -37,7 +37,7 @@ class RandomSplit:
         self._row = row
 
     def next(self, labels: Array) -> Array:
-        """(B,) bool: which of the next B rows, of these labels (0 or 1), are for validation."""
+        """(B,) bool: which of the next B rows are for validation, given their labels (0 or 1)."""
         if not self._stratified:
             rows = np.arange(self._row, self._row + len(labels), dtype=np.uint64)
             self._row += len(labels)

@@ -1,4 +1,4 @@
-"""Whether rows are in time order, as a time split takes them to be."""
+"""Check that rows are in time order, as a time split assumes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Array = NDArray[Any]
 
 @dataclass
 class TimeOrder:
-    """One column of times, looked at batch by batch in the file's order.
+    """Checks one column of times, batch by batch in file order.
 
     Attributes:
-        missing: the number that stands for a missing time; such rows are passed over.
-        rows: looked at so far.
-        older: rows with a time before that of some row above them.
-        first: the first of these.
+        missing: the number that replaces a missing time; such rows are ignored.
+        rows: number of rows so far.
+        older: number of rows with an earlier time than some row before them.
+        first: the first of these rows.
         latest: the latest time so far.
     """
 
@@ -35,7 +35,7 @@ class TimeOrder:
     latest: float = -np.inf
 
     def update(self, times: Array) -> None:
-        """Look at the next (B,) times."""
+        """Check the next (B,) times."""
         known = times != self.missing
         latest = np.maximum.accumulate(np.append(self.latest, np.where(known, times, -np.inf)))
         older = known & (times < latest[:-1])
@@ -47,7 +47,7 @@ class TimeOrder:
 
 
 class TimeOrders:
-    """The columns of type `time`, where validation rows are the last ones of the training file."""
+    """Checks all columns of type `time`, if the data set has a time split."""
 
     def __init__(self, dataset: DatasetConfig, encoder: Encoder) -> None:
         by_time = dataset.valid_data is None and dataset.valid_split.method == "time"
@@ -56,13 +56,12 @@ class TimeOrders:
         self._columns = {name: TimeOrder(fills[name]) for name in names}
 
     def update(self, rows: EncodedRows) -> None:
-        """Look at the next rows of the file."""
+        """Check the next rows of the file."""
         for index, column in enumerate(self._columns.values()):
             column.update(rows.times[:, index])
 
     def warning(self, file: RowsIn) -> str | None:
-        """One line where no column of times is in order; one that is may be what rows are sorted
-        by."""
+        """A line if no column is in order; None if one is, as rows may be sorted by that."""
         if not self._columns or not all(column.older for column in self._columns.values()):
             return None
         name, column = next(iter(self._columns.items()))

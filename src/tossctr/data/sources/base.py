@@ -14,19 +14,21 @@ from tossctr.data.where import RowsIn, Where
 from tossctr.errors import UserError
 from tossctr.location import Location
 
-BATCH_ROWS = 4096  # with sequences of 2 KB a row a batch is about 10 MB
-VOCABULARY = "tossctr_vocabulary"  # attribute of an H5 file, key of a Parquet file's metadata
+BATCH_ROWS = 4096  # about 10 MB with sequences of 2 KB per row
+VOCABULARY = "tossctr_vocabulary"  # H5 attribute, or Parquet metadata key
 
 
 class Source(ABC):
-    """A file, or several as one, that can be read in order, any number of times.
+    """A file, or several as one, that can be read repeatedly as a stream.
+
+    A subclass sets the attributes and implements `num_rows`, `count_rows` and `_read`.
 
     Attributes:
-        path: where it is.
-        names: every column of the file.
-        columns: those that it was opened with.
-        vocabulary: SHA-256 of the vocabulary whose indices it holds; None where its values are raw.
-        has_types: whether its columns have types of their own, which CSV has not.
+        path: of the file or folder.
+        names: all columns of the file.
+        columns: the columns to read by default.
+        vocabulary: SHA-256 of the vocabulary if the values are indices; None if they are raw.
+        has_types: False if all columns are text (CSV).
     """
 
     path: Location
@@ -37,22 +39,22 @@ class Source(ABC):
 
     @property
     def file(self) -> RowsIn:
-        """What errors name rows by."""
+        """The file or files, for errors."""
         return self.path
 
     @property
     @abstractmethod
     def num_rows(self) -> int | None:
-        """Rows in the file where its metadata says so, else None."""
+        """Number of rows; None if only reading the file tells."""
 
     @abstractmethod
     def count_rows(self) -> int:
-        """Rows in the file, by reading it through where nothing else tells."""
+        """Number of rows, by reading the file if necessary."""
 
     @property
     def ends(self) -> tuple[int, ...] | None:
-        """Rows that parts of the file end before, each part readable without those before it (a
-        Parquet row group); None where the file is read from its start."""
+        """End rows of the ranges that can be read independently (Parquet row groups); None if the
+        file must be read from its start."""
         return None
 
     def batches(
@@ -62,9 +64,12 @@ class Source(ABC):
         stop: int | None = None,
         batch_rows: int = BATCH_ROWS,
     ) -> Iterator[pa.RecordBatch]:
-        """Rows `start` to `stop` of some columns in file order, at most `batch_rows` at a time.
+        """Read rows `start` to `stop` in file order, at most `batch_rows` at a time.
 
-        `columns` of None are those that the source was opened with.
+        Args:
+            columns: to read; None: `self.columns`.
+            start, stop: the rows; a `stop` of None is the end.
+            batch_rows: most rows per batch; batches are also bounded in bytes.
 
         Raises:
             UserError: a column is missing, or the file is damaged.
@@ -79,16 +84,15 @@ class Source(ABC):
     def _read(
         self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """As `batches`, of columns that are there; `start` is before `stop`, which is within the
-        file where `num_rows` is known, else perhaps beyond it."""
+        """See `batches`. The columns exist, and `start` < `stop`; without `num_rows`, `stop` may be
+        beyond the end of the file."""
 
 
 def require_columns(source: Source, columns: Iterable[str]) -> None:
     """Check that the file has each of these columns exactly once.
 
     Raises:
-        UserError: one line that names the first missing columns, how many there are, and the
-            nearest name that the file does have.
+        UserError: names the first missing columns and the most similar name in the file.
     """
     wanted = list(dict.fromkeys(columns))
     missing = [name for name in wanted if name not in source.names]
@@ -96,7 +100,7 @@ def require_columns(source: Source, columns: Iterable[str]) -> None:
         raise UserError(
             f"{len(missing)} columns are missing: {', '.join(missing[:3])}, ...",
             file=source.path,
-            remedy="use a data set that leaves them out, or a file that has them",
+            remedy="use a data set without them, or a file with them",
         )
     if missing:
         near = difflib.get_close_matches(missing[0], source.names, n=1)
@@ -115,10 +119,10 @@ def _first(names: Sequence[str]) -> str:
 
 
 def unreadable(path: Location, error: Exception, row: int | None = None) -> UserError:
-    """The error for a file that Arrow cannot read on."""
+    """The error for a file that Arrow cannot read."""
     if isinstance(error, TimeoutError):
         return UserError(
-            "the server does not answer any more",
+            "the server stopped answering",
             file=path,
             remedy="check the network, then give the same command again",
         )
@@ -126,7 +130,7 @@ def unreadable(path: Location, error: Exception, row: int | None = None) -> User
 
 
 def short(error: object) -> str:
-    """The first line of what Arrow says."""
+    """The first line of Arrow's message."""
     return str(error).split("\n")[0][:200].rstrip(". ")
 
 
@@ -139,13 +143,13 @@ def between(
     path: Location,
     first_row: int = 0,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows `start` to `stop` of a stream, in batches of at most `batch_rows` and some 16 MB.
+    """Rows `start` to `stop` of a stream, in batches of at most `batch_rows` rows and about 16 MB.
 
     Args:
-        path, first_row: the file, and its row that the stream begins with, for errors.
+        path, first_row: the file, and the row number at which the stream begins, for errors.
 
     Raises:
-        UserError: a row that is larger than any history.
+        UserError: a row is too large.
     """
     position = 0
     for batch in stream:

@@ -1,4 +1,4 @@
-"""Batches bounded by bytes, so that a thousand rows of a million events are not one batch."""
+"""Bound batches in bytes, as rows may have a million events."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from tossctr.data.where import Where
 
 BATCH_BYTES = 16 << 20  # 4096 rows with sequences of 2 KB are 10 MB
-MAX_ROW_BYTES = 256 << 20  # of one row; 30 million events
+MAX_ROW_BYTES = 256 << 20  # limit of a single row; 30 million events
 
 
 def bounded(batch: pa.RecordBatch, rows: int, where: Where) -> Iterator[pa.RecordBatch]:
-    """A batch in pieces of at most `rows` rows and `BATCH_BYTES`, one row at least.
+    """Split a batch into batches of at most `rows` rows and `BATCH_BYTES`, with at least one row.
 
     Raises:
-        UserError: a row of more than `MAX_ROW_BYTES`.
+        UserError: a row is larger than `MAX_ROW_BYTES`.
     """
     sizes = row_bytes(batch)
     if sizes.max(initial=0) > MAX_ROW_BYTES:
@@ -31,7 +31,7 @@ def bounded(batch: pa.RecordBatch, rows: int, where: Where) -> Iterator[pa.Recor
             largest,
             at,
             None,
-            "cut the history to its newest events: more than any model uses",
+            "cut the sequence to its newest events",
         )
     start = 0
     while start < batch.num_rows:
@@ -41,12 +41,12 @@ def bounded(batch: pa.RecordBatch, rows: int, where: Where) -> Iterator[pa.Recor
 
 
 def first_rows(sizes: NDArray[np.int64], limit: int) -> int:
-    """How many of the first rows, of these sizes in bytes, are within a limit; one at least."""
+    """The number of first rows whose sizes in bytes sum up to at most `limit`; at least 1."""
     return max(1, int(np.searchsorted(np.cumsum(sizes), limit, side="right")))
 
 
 def row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """(B,) the size of each row in bytes, with repeated texts written out."""
+    """(B,) size of each row in bytes, with dictionaries decoded."""
     sizes = np.zeros(batch.num_rows, np.int64)
     for array in batch.columns:
         sizes += _sizes(array)

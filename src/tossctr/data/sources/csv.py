@@ -16,7 +16,7 @@ from tossctr.data.sources.base import Source, between, unreadable
 from tossctr.errors import UserError
 from tossctr.location import Location, name_of, opened
 
-_CSV_BLOCK_BYTES = (4 << 20, 64 << 20, 1 << 30)  # a row must fit into a block: larger if need be
+_CSV_BLOCK_BYTES = (4 << 20, 64 << 20, 1 << 30)  # a row must fit in a block; increased if necessary
 _HEAD_BYTES = 1 << 20
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 _COMPRESSION = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
@@ -25,9 +25,10 @@ _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 class CsvSource(Source):
-    """A CSV file with a header line, compressed where its name says so; a field is missing where it
-    is empty or one of `na_values`. Columns are separated by commas, or where the header has none,
-    by tabs, semicolons or `|`."""
+    """A CSV file with a header line, compressed or not. Empty fields and `na_values` are missing.
+
+    Columns are separated by commas, or if the header has none, by tabs, semicolons or `|`.
+    """
 
     has_types = False
 
@@ -38,7 +39,7 @@ class CsvSource(Source):
         self._null = ["", *na_values]
         self._types = types
         self._parsing = pa.csv.ParseOptions(delimiter=self._separator())
-        self._rows: int | None = None  # known once the file has been read through
+        self._rows: int | None = None  # known after the file was read completely
         self.names = self._header()
         self.columns = tuple(types) or self.names
 
@@ -57,7 +58,7 @@ class CsvSource(Source):
             yield plain if codec is None else pa.CompressedInputStream(plain, codec)
 
     def _separator(self) -> str:
-        """What separates the columns of the header.
+        """Detect the separator from the header.
 
         Raises:
             UserError: the file cannot be read, is empty, or is of another encoding.
@@ -71,7 +72,7 @@ class CsvSource(Source):
             raise UserError(
                 "is empty",
                 file=self.path,
-                remedy="write a header line with the names of its columns, and its rows below",
+                remedy="write a header line with column names, and rows below it",
             )
         encoding = _MARKS.get(head[:2], "UTF-16" if b"\0" in head[:200] else None)
         if encoding is not None:
@@ -152,7 +153,7 @@ class CsvSource(Source):
             yield reader
 
     def _wrong(self, error: Exception) -> UserError:
-        """What Arrow says, with the row counted from 0 below the header."""
+        """Arrow's error as a `UserError`; rows count from 0 below the header."""
         text = str(error)
         at = re.search(r"Row #(\d+)", text)
         row = None if at is None or int(at[1]) < 2 else int(at[1]) - 2
@@ -175,6 +176,6 @@ class CsvSource(Source):
                 f"{fields[2]} fields, where the header has {fields[1]}",
                 file=self.path,
                 row=row,
-                remedy='put fields that hold the separator or line breaks in quotes (")',
+                remedy='quote (") fields with separators or line breaks',
             )
         return unreadable(self.path, error, row)

@@ -1,4 +1,4 @@
-"""Which files a folder holds, and which columns are in the names of folders."""
+"""The files of a folder, and the columns in the names of folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def files_in(folder: Location) -> list[Location]:
     before `part-10`). Names that begin with `_` or `.` are skipped, as Spark and Hive do.
 
     Raises:
-        UserError: there is none, they have several formats, or the store cannot be reached.
+        UserError: there is none, they have several formats, or the server cannot be reached.
     """
     found: list[Location]
     if isinstance(folder, Path):
@@ -66,7 +66,7 @@ def partition_of(folder: Location) -> dict[str, str | None]:
 
 
 def _natural(name: str) -> tuple[list[list[tuple[str, int]]], str]:
-    """A sort key: folder by folder, with numbers in names by their value."""
+    """A sort key by folder, with numbers in names compared by value."""
     runs = [re.findall("([^0-9]*)([0-9]*)", part) for part in name.split("/")]
     return [[(text, int(digits or -1)) for text, digits in part] for part in runs], name
 

@@ -1,4 +1,4 @@
-"""H5 files as streams of Arrow batches: one dataset a column, as FuxiCTR lays them out."""
+"""H5 files as streams of Arrow batches, with one dataset per column as FuxiCTR writes them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _BOMB_BYTES, _BOMB_RATIO = 512 << 20, 2000  # gzip packs at most a thousand to o
 
 @contextmanager
 def reading(path: Path) -> Iterator[Any]:
-    """An `h5py.File` to read from.
+    """Open an `h5py.File` for reading.
 
     Raises:
-        UserError: h5py is not installed, or the file, or something in it, cannot be read.
+        UserError: h5py is not installed, or the enclosed code cannot read the file.
     """
     h5py = _h5py(path)
     try:
         with h5py.File(path, "r") as opened:
             yield opened
-    # HDF5's errors come as whatever Python type h5py takes them for.
+    # h5py raises HDF5's errors as these types.
     except (OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:
         problem = " ".join(str(error).split())[:200]
         raise UserError(
@@ -42,12 +42,12 @@ def reading(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def writing(path: Path, file: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """A new `h5py.File`, and a function that raises what the disk has refused so far; `file` is
-    what errors name, where `path` is temporary.
+    """Create an `h5py.File` at the temporary `path`, and a function that raises earlier write
+    errors; `file` is the final path, for errors.
 
     Raises:
         UserError: h5py is not installed.
-        OSError: the disk refuses.
+        OSError: a write failed.
     """
     h5py = _h5py(file)
     with _Output(path, "w+b") as output:
@@ -59,8 +59,8 @@ def writing(path: Path, file: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
 
 
 class _Output(FileIO):
-    """A file whose refused writes are kept and not told to HDF5, which crashes the process when it
-    cannot close a file; nothing is written after the first, and `check` raises it."""
+    """A file that hides write errors from HDF5, which crashes the process if closing a file fails.
+    Nothing is written after the first error, and `check` raises it."""
 
     _refused: OSError | None = None
 
@@ -82,10 +82,7 @@ class _Output(FileIO):
             return size or 0
 
     def check(self) -> None:
-        """
-        Raises:
-            OSError: a write was refused.
-        """
+        """Raise the first write error, if any."""
         if self._refused is not None:
             raise self._refused
 
@@ -103,8 +100,8 @@ def _h5py(file: Path) -> Any:
 
 
 class H5Source(Source):
-    """An H5 file: a one-dimensional dataset is a column, a two-dimensional one holds sequences,
-    padded to one length (they come as lists, padding included)."""
+    """An H5 file. A one-dimensional dataset is a column; a two-dimensional one holds padded
+    sequences, which are read as lists with their padding."""
 
     def __init__(
         self, path: Path, types: Mapping[str, Dtype], na_values: Sequence[str] = ()
@@ -155,10 +152,10 @@ class H5Source(Source):
 
 
 def _column(file: Any, name: str, path: Path) -> Any:
-    """A dataset that is a column.
+    """The dataset of a column.
 
     Raises:
-        UserError: it is something else, is not in this file, or is larger than what the file holds.
+        UserError: it is not a dataset of this file with numbers or text, or suspiciously large.
     """
     import h5py
 

@@ -20,23 +20,23 @@ from tossctr.errors import UserError
 from tossctr.location import Location, opened
 
 _READ_BYTES = 256 * 1024  # read buffer of each Parquet column chunk
-_REQUEST_BYTES = 1 << 20  # the same where each read is a request to an object store
+_REQUEST_BYTES = 1 << 20  # the same for an object store, where each read is a request
 _DECODED_BYTES = 64 << 20
-_SMALL_BYTES = 16 << 10  # of texts in a row: 4096 times so much is no more than that
-_HEAD_ROWS = 256  # looked through for the first list that is not empty
+_SMALL_BYTES = 16 << 10  # per row: 4096 rows of that size fit in it
+_HEAD_ROWS = 256  # searched for the first list that is not empty
 _BOMB_BYTES, _BOMB_RATIO = 512 << 20, 500
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 8}  # in memory; others 8
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 8}  # bytes in memory; others 8
 
 
 @dataclass(frozen=True)
 class _RowBytes:
-    """Of a column in a row group, as far as the metadata tell.
+    """Estimated size of a column in a row group, from the metadata.
 
     Attributes:
-        size: mean bytes of a row in memory.
-        values: mean values of a row.
-        repeated: the path of texts that may be in the file once and in memory for each value.
-        bomb: packed and unpacked bytes of a chunk that unpacks to far more than a log's.
+        size: mean bytes per row in memory.
+        values: mean number of values per row.
+        repeated: path of dictionary-encoded text, which takes more memory than in the file.
+        bomb: compressed and decompressed bytes of a chunk with an implausible ratio.
     """
 
     size: float
@@ -69,8 +69,8 @@ def _mean_row_bytes(group: pq.RowGroupMetaData) -> dict[str, _RowBytes]:
 
 
 def _longest(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> dict[str, int]:
-    """The longest text of each column's dictionary in a row group, in bytes; columns without a
-    dictionary, or with none in the first rows, are left out."""
+    """The longest text in bytes of each column's dictionary in a row group, without columns that
+    have no dictionary in the first rows."""
     found: dict[str, int] = {}
     batches = file.iter_batches(1, row_groups=[group], columns=list(columns))
     for batch in islice(batches, _HEAD_ROWS):  # an empty list reads no dictionary
@@ -88,8 +88,8 @@ def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 class ParquetSource(Source):
-    """A Parquet file, read through small buffers whatever the size of its row groups; its columns
-    come as `plain_types` has them."""
+    """A Parquet file, read through small buffers even if row groups are large; columns are
+    converted by `plain_types`."""
 
     def __init__(
         self, path: Location, types: Mapping[str, Dtype], na_values: Sequence[str] = ()
@@ -141,8 +141,8 @@ class ParquetSource(Source):
     def _rows_at_once(
         self, metadata: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str]
     ) -> int:
-        """How many rows of any of these row groups are some 64 MB when decoded: a small file can
-        hold gigabytes of equal events."""
+        """The number of rows that take about 64 MB when decoded: a small file can contain gigabytes
+        of equal events."""
         repeated: dict[int, list[str]] = {}
         for group in groups:
             if group not in self._decoded:
@@ -152,7 +152,7 @@ class ParquetSource(Source):
             if names := [name for name in columns if of[name].repeated is not None]:
                 repeated[group] = names
         if repeated:
-            # Opened once, with the footer that is known: there may be thousands of row groups.
+            # Opened once, with the footer already read, as there may be thousands of row groups.
             paths = {
                 str(self._decoded[g][n].repeated) for g, names in repeated.items() for n in names
             }
@@ -166,10 +166,11 @@ class ParquetSource(Source):
         return max(1, int(_DECODED_BYTES / max(largest, 1)))
 
     def _refuse_bomb(self, group: int, columns: Sequence[str]) -> None:
-        """A page is decompressed whole, and may be all of a column chunk.
+        """Check the compression ratio, as a page, up to a whole column chunk, is decompressed at
+        once.
 
         Raises:
-            UserError: a chunk that is far larger than any column of a log compresses from.
+            UserError: it is implausible.
         """
         for name in columns:
             bomb = self._decoded[group][name].bomb
