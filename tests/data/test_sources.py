@@ -128,7 +128,7 @@ def test_rows_of_csv_errors_are_those_of_pandas(tmp_path: Path, suffix: str) -> 
     path = tmp_path / f"rows.{suffix}"
     for at, line, problem in (
         (700, "700, free", "not of type float (found 'free')"),
-        (2999, "1,2,3", "3 fields, where the header has 2; quote (") fields"),
+        (2999, "1,2,3", '3 fields, where the header has 2; quote (") fields'),
     ):
         changed = [*lines[:at], line, *lines[at + 1 :]]
         text = "a,x\n" + "\n".join(changed) + "\n"
