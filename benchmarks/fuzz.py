@@ -25,10 +25,8 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fuzz_folders
 import harness
@@ -37,7 +35,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
-from mutations import flip, spoil
+from mutations import flip, mutated_table, spoil
 
 from tossctr.config.schema import Experiment
 from tossctr.data.prepare import prepare
@@ -55,10 +53,6 @@ CPU = torch.device("cpu")
 TIMEOUT = 30
 BATCH = 25  # cases of one process
 ROWS = 200
-USED = ["gender", "hour", "inventory_id", "seq", "l_feat_1", "feat_a_1", "feat_e_3"]
-TOKENS = ["", " ", "nan", "NaN", "inf", "-1", "1e999", "9" * 30, "1,,2", ",", "^", "1^2^3", "\x00",
-          "é", "'", '"', "\n", "null", "0x10", "1_0", "[1, 2]", "=1+1", "1 2 3", "٣", "7" * 4000,
-          ",".join(["3"] * 20_000)]  # fmt: skip
 YAML = ["null", "~", "-1", "0", "1e400", ".nan", "[]", "{}", "[1, [2]]", "'text'", "../../x", "yes",
         "!!python/object:os.system x", "&a [*a]", "2024-13-01", "|", "\t", "💥", '"', "*undefined",
         "9" * 400, "{<<: 3}", "? [a]", "@"]  # fmt: skip
@@ -81,71 +75,6 @@ def world(root: Path) -> World:
     experiment = load_experiment(root / "configs", "FESeq_toy", keys)
     run = train(experiment, prepare(experiment.dataset), CPU, root / "run")
     return World(root, experiment, run.folder, fuzz_folders.make_project(root / "project"))
-
-
-def mutated_table(table: pa.Table, draw: random.Random) -> pa.Table:
-    """Remove, rename, duplicate or cast columns, or insert strange values."""
-    for _ in range(draw.choice([1, 1, 2, 4])):
-        name = draw.choice([n for n in [*USED, "clicked", "ID"] if n in table.column_names] or
-                           table.column_names)  # fmt: skip
-        at = table.column_names.index(name)
-        column = table.column(at)
-        try:
-            match draw.randrange(9):
-                case 0:
-                    table = table.remove_column(at)
-                case 1:
-                    names = list(table.column_names)
-                    names[at] = draw.choice(
-                        [name.upper(), name + " ", "x", names[0], "\ufeff" + name]
-                    )
-                    table = table.rename_columns(names)
-                case 2:
-                    table = table.append_column(name, column)
-                case 3:
-                    table = table.set_column(at, name, retyped(column, draw))
-                case 4:
-                    table = table.slice(0, draw.choice([0, 1, 2, len(table)]))
-                case 5:
-                    table = table.set_column(at, name, pa.nulls(len(table), column.type))
-                case 6:
-                    table = pa.concat_tables([table, table.slice(0, draw.randrange(3))])
-                case _:
-                    table = table.set_column(at, name, revalued(column, draw))
-        except (pa.ArrowException, ValueError, TypeError, OverflowError):
-            continue
-    return table
-
-
-def retyped(column: pa.ChunkedArray, draw: random.Random) -> pa.ChunkedArray:
-    kinds: list[Callable[[], Any]] = [
-        lambda: column.cast(pa.large_string()),
-        lambda: column.cast(pa.string()).dictionary_encode(),
-        lambda: column.cast(pa.binary()),
-        lambda: column.cast(pa.float64()),
-        lambda: column.cast(pa.int64(), safe=False),
-        lambda: column.cast(pa.bool_()),
-        lambda: pc.split_pattern(column.cast(pa.string()), ","),
-        lambda: pc.split_pattern(column.cast(pa.string()), ",").cast(pa.list_(pa.int64())),
-        lambda: pa.chunked_array([pa.array([{"a": 1}] * len(column))]),
-        lambda: pa.chunked_array([pa.array([[[1]]] * len(column))]),
-        lambda: pa.chunked_array([pa.array([1] * len(column), pa.timestamp("ms"))]),
-        lambda: pa.chunked_array([pa.nulls(len(column))]),
-        lambda: pa.chunked_array([pa.array([b"\xff\xfe"] * len(column), pa.binary())]),
-    ]
-    return draw.choice(kinds)()
-
-
-def revalued(column: pa.ChunkedArray, draw: random.Random) -> pa.ChunkedArray:
-    values = column.to_pylist()
-    text = pa.types.is_string(column.type)
-    numbers = [None, float("nan"), float("inf"), -float("inf"), 1e38, -1e300, 0, 2, -1]
-    for _ in range(draw.choice([1, 1, 5, len(values) or 1])):
-        if values:
-            value = draw.choice([None, *TOKENS]) if text else draw.choice(numbers)
-            values[draw.randrange(len(values))] = value
-    kind = column.type if text or pa.types.is_float32(column.type) else pa.float64()
-    return pa.chunked_array([pa.array(values, kind)])
 
 
 def data_file(world: World, folder: Path, draw: random.Random, part: str) -> Path:

@@ -8,7 +8,6 @@ folder, or another artefact; then the hashes of it are corrected, or left wrong.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -16,7 +15,6 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +23,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from fault_cases import BLEND, CONFIG, CONFIGS, CPU, EXPORT, FOLDS, NET, PREPARE, TREES
 from mutations import flip, spoil
+from signing import NOT_READ, plain, sign
 
-from tossctr.artefact import sealed
 from tossctr.calibration.held_out import columns_digest
 from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
-from tossctr.files import sha256_of
 
 ROWS, TEST_ROWS = 240, 80
 OTHER = ("train", *CONFIG, "--expid", "other", *CPU)
@@ -44,8 +41,6 @@ READ = (
     ".db",
 )  # no locks, no logs
 TUNE = ("tune", *CONFIG, "--expid", "trees", *CPU, "--trials")
-NOT_READ = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
-            StopIteration, pa.ArrowException)  # fmt: skip
 JSON_TOKENS = ["null", "-1", "0", "1e400", "NaN", "-Infinity", "[]", "{}", '""', '"\\u0000"',
                '"../../x"', "true", "9" * 400, '"/etc/passwd"', "[" * 400, '{"a":' * 400, "1.5",
                '"x"', "18446744073709551616", '"run.json"', '"blend.json"']  # fmt: skip
@@ -297,76 +292,3 @@ def change_array(path: Path, draw: random.Random) -> None:
         if len(content) > 128:
             content[draw.randrange(128, len(content))] = draw.choice([0, 1, 127, 128, 255])
     path.write_bytes(content)
-
-
-def sign(project: Path) -> None:
-    """Correct all hashes, starting with those of single files."""
-    checkpoints = project / "checkpoints"
-    for manifest in (project / "data" / "few").glob("*/manifest.json"):
-        edit(manifest, sign_store)
-    for marker in sorted(checkpoints.rglob("run.json")):
-        edit(marker, sign_run)
-        sign_predictions(marker.parent / "validation.parquet", marker)
-    for marker in [*checkpoints.rglob("folds.json"), *checkpoints.rglob("blend.json")]:
-        edit(marker, sign_several)
-    for kept in checkpoints.rglob("calibration_*.json"):
-        edit(kept, sign_calibration)
-    for made_from in checkpoints.rglob("made_from.json"):
-        edit(made_from, sign_itself)
-
-
-def sign_store(folder: Path, about: Any) -> None:
-    for stored in about["arrays"].values():
-        data = plain(folder / stored["file"]).read_bytes()
-        stored["sha256"] = hashlib.sha256(data[128:]).hexdigest()
-
-
-def sign_run(folder: Path, about: Any) -> None:
-    for name in about["sha256"]:
-        about["sha256"][name] = sha256_of(plain(folder / name))
-
-
-def sign_several(folder: Path, about: Any) -> None:
-    about["out_of_fold"] = sha256_of(plain(folder / "oof.parquet"))
-    for name in about.get("runs", ()):
-        about["runs"][name] = sha256_of(plain(folder / name / "run.json"))
-    for member in about.get("members", ()):
-        member["sha256"] = sha256_of(plain(folder / member["marker"]))
-
-
-def sign_calibration(folder: Path, about: Any) -> None:
-    held = [folder / name for name in ("oof.parquet", "validation.parquet")]
-    about["held_out"] = sha256_of(plain(next(path for path in held if path.exists())))
-    sign_itself(folder, about)
-
-
-def sign_itself(folder: Path, about: Any) -> None:
-    about.pop("sha256", None)
-    about.update(sealed(about))
-
-
-def sign_predictions(path: Path, marker: Path) -> None:
-    with contextlib.suppress(*NOT_READ):
-        if pq.read_metadata(plain(path)).num_rows > 100_000:
-            return
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"tossctr"])
-        about["run"] = sha256_of(plain(marker))
-        table = table.replace_schema_metadata({b"tossctr": json.dumps(about)})
-        pq.write_table(table, path, compression="none", use_dictionary=False)
-
-
-def edit(path: Path, change: Callable[[Path, Any], None]) -> None:
-    """Change a JSON file, if it can be read."""
-    with contextlib.suppress(*NOT_READ):
-        content = json.loads(plain(path).read_bytes())
-        with contextlib.suppress(*NOT_READ):
-            change(path.parent, content)
-        path.write_text(json.dumps(content))
-
-
-def plain(path: Path) -> Path:
-    """The path, if it is a regular file that is not too large to read."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > 1 << 24:
-        raise OSError(f"{path} is not read")
-    return path

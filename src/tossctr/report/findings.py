@@ -35,17 +35,10 @@ def shared(found: Sequence[Sequence[Finding]]) -> tuple[list[Finding], list[list
 
 def findings(report: RunReport) -> list[Finding]:
     """The findings about a run, the most important first."""
-    every = (
-        *_score(report),
-        *_members(report),
-        *_calibrated(report),
-        *_learning(report),
-        *_history(report),
-        *_fields(report),
-        *_drift(report),
-        *_left_out(report),
-    )
-    return [one for one in every if one is not None]
+    topics = (
+        _score, _members, _calibrated, _learning, _history, _fields, _drift, _left_out,
+    )  # fmt: skip
+    return [one for topic in topics for one in topic(report) if one is not None]
 
 
 def _score(report: RunReport) -> list[Finding | None]:

@@ -164,13 +164,5 @@ def _settings(reports: Sequence[RunReport]) -> Section:
 
 
 BUILDERS: tuple[Callable[[Sequence[RunReport]], Section | None], ...] = (
-    _members,
-    _learning,
-    _ranking,
-    _reliability,
-    _segments,
-    _importance,
-    _data,
-    _cost,
-    _settings,
-)
+    _members, _learning, _ranking, _reliability, _segments, _importance, _data, _cost, _settings,
+)  # fmt: skip

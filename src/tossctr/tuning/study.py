@@ -296,8 +296,5 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder whose files of these names were not made by `tune`."""
     for name in FILES:
         if os.path.lexists(folder / name) and not is_made(folder, "study"):
-            raise UserError(
-                "is in the way, and was not made by tune",
-                file=folder / name,
-                remedy="choose another --output",
-            )
+            message, remedy = "is in the way, and was not made by tune", "choose another --output"
+            raise UserError(message, file=folder / name, remedy=remedy)
