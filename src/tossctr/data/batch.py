@@ -56,7 +56,7 @@ class Batch:
         numeric: (B, n_numeric) float32, filled and scaled.
         sequences: ragged id sequences (int64) and number sequences (float32) by name.
         times: (B,) float64 timestamps by name.
-        time_sequences: ragged float64 time stamps of histories by name.
+        time_sequences: ragged float64 timestamps of sequences by name.
         meta: (B,) int64 by name, for metrics; never a model input.
         label: (B,) float32, or None when scoring.
         row: (B,) int64, the rows' positions in their data set, or None.

@@ -1,6 +1,6 @@
-"""The raw layout of the Toss NEXT ML Challenge: 119 columns, in the files' order, with Arrow types.
+"""The raw files of the Toss NEXT ML Challenge: 119 columns in order, with Arrow types.
 
-Train rows end in `clicked`; test rows begin with `ID` in its place.
+The last column of train is `clicked`; test has `ID` as its first column instead.
 """
 
 from __future__ import annotations

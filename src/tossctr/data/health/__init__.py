@@ -1,1 +1,1 @@
-"""The health of a raw file before any work: what is in each column, and how two files differ."""
+"""`tossctr check`: describe the columns of a raw file, and compare two files."""

@@ -1,8 +1,8 @@
-"""Reading a raw file through to describe its columns.
+"""Describe the columns of a raw file.
 
 A file is read once, in batches. Counts, means, ranges and missing values are exact; quantiles and
-drift come from a random sample of rows where there are many, distinct values are counted up to a
-bound.
+drift of large files are estimated from a random sample of rows; distinct values are counted up to a
+limit.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tossctr.progress import track
 
 @dataclass(frozen=True)
 class Health:
-    """What `check` found in a file; by column, where it was compared with another, `drift` and the
-    share of its ids that are `unseen` in the other."""
+    """The result of `check`. If two files were compared, `drift` and the share of ids that are
+    `unseen` in the other file, by column."""
 
     file: Location
     rows: int
@@ -51,14 +51,14 @@ class Health:
 
 
 def check(path: Location, against: Location | None = None) -> Health:
-    """Read a file through and say what is in it.
+    """Read a file completely and describe its columns.
 
     Args:
         path: a raw file, or a folder of files.
-        against: another, to compare the columns of both (train with test).
+        against: another one, to compare their columns (train with test).
 
     Raises:
-        UserError: a file that cannot be read.
+        UserError: a file cannot be read.
     """
     here = _profile(path)
     if against is None:
@@ -99,14 +99,14 @@ def _profile(path: Location) -> Health:
 
 
 class _Profile:
-    """One column as it is read; its kind is known from the first batch with any value."""
+    """A column while it is read; the first batch with a value determines its kind."""
 
     def __init__(self, name: str, has_types: bool) -> None:
         self._has_types = has_types
         self._is_flag = False
         self._known = False
         self._type = pa.null()
-        self._blank = 0  # rows before the first value, counted once the kind is known
+        self._blank = 0  # rows before the first value, added once the kind is known
         self._found = ColumnHealth(name, "", "other")
 
     def update(self, array: pa.Array, where: Where) -> None:

@@ -1,4 +1,4 @@
-"""What one column of a raw file holds, counted batch by batch."""
+"""Statistics of one column of a raw file, updated batch by batch."""
 
 from __future__ import annotations
 
@@ -23,32 +23,30 @@ from tossctr.errors import UserError
 
 Array = NDArray[Any]
 
-SAMPLE = 1 << 14  # rows at least, if there are so many; a rank is within 1.2 % of the whole file's
+SAMPLE = 1 << 14  # least rows to sample; the error of a rank is at most 1.2 %
 MAX_DISTINCT = 50_000
 QUANTILES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}
 
 
 @dataclass
 class ColumnHealth:
-    """What one column holds.
+    """Statistics of a column.
 
     Attributes:
-        type: as the file has it; of a file without types, a dtype of the config.
-        rows, missing: all rows, and those without a value (null, NaN, the empty text, no event).
-        invalid, first_invalid: values that `prepare` refuses, counted among neither the missing
-            nor the others, and where the first of them is.
-        infinite: infinite numbers.
-        null_events: events of sequences that are null.
+        type: the type in the file; for CSV, a dtype of the config.
+        rows, missing: numbers of rows, and of missing values (null, NaN, empty text or sequence).
+        invalid, first_invalid: number of values that `prepare` refuses (not counted as missing or
+            present), and the position of the first.
+        infinite: number of infinite values.
+        null_events: number of null events in sequences.
         low, high: range of the finite numbers, or of the lengths of sequences.
         total: sum of the finite numbers.
-        zeros, ones, fractions: numbers that are 0, that are 1, that are not whole.
-        sample: numbers (NaN where missing) or lengths, of rows drawn at random; of all rows, where
-            there are not many.
-        counts: how often each text (or token) occurs, until there are too many.
-        numbers, number_counts: distinct numbers, and how often each occurs, until there are too
-            many.
-        distinct_more: there were too many.
-        problems: what will not go through, or will not help a model.
+        zeros, ones, fractions: numbers of values that are 0, 1, and not integers.
+        sample: numbers (NaN if missing) or lengths of a random sample of rows.
+        counts: counts of texts or tokens, up to `MAX_DISTINCT`.
+        numbers, number_counts: distinct numbers and their counts, up to `MAX_DISTINCT`.
+        distinct_more: there are more than that.
+        problems: values that `prepare` refuses, or that do not help a model.
     """
 
     name: str
@@ -75,11 +73,11 @@ class ColumnHealth:
     problems: list[str] = field(default_factory=list)
 
     def update(self, array: pa.Array, where: Where) -> None:
-        """Count the next rows; `where` says which they are.
+        """Add the next rows; `where` has their row numbers.
 
         Raises:
-            UserError, ArrowInvalid, UnicodeDecodeError: values that the column's type does not
-                lead one to expect (bytes that are no text).
+            UserError, ArrowInvalid, UnicodeDecodeError: values that do not fit the first ones
+                (bytes that are not text).
         """
         match self.kind:
             case "numbers" | "times":
@@ -103,7 +101,7 @@ class ColumnHealth:
 
     def _count_numbers(self, array: pa.Array, where: Where) -> None:
         wrong = np.zeros(len(array), bool)
-        if pa.types.is_string(array.type):  # of a file without types
+        if pa.types.is_string(array.type):  # in CSV
             texts = array
             array, wrong = numbers_in(texts)
             if wrong.any():
@@ -135,8 +133,8 @@ class ColumnHealth:
     def _readable(
         self, array: pa.Array, where: Where
     ) -> Iterator[tuple[int, IntTokens | TextTokens]]:
-        """The tokens of runs of rows, with the first row of each; rows that cannot be read are
-        found by halving, and refused."""
+        """The tokens of ranges of rows, with the first row of each. Rows that cannot be parsed are
+        found by bisection, and counted as invalid."""
         try:
             splitter = self.splitter or ","
             tokens = split_tokens(array, splitter, "str", NA_VALUES, self.name, where)
@@ -165,7 +163,7 @@ class ColumnHealth:
             self._count_texts(tokens.codes, tokens.texts)
 
     def add_sample(self, values: Array, first_row: int) -> None:
-        """Draw from (B,) values of consecutive rows."""
+        """Sample from (B,) values of consecutive rows."""
         rows = np.arange(first_row, first_row + len(values))
         self.sample.update(values, np.nan, row_hashes(rows))
 
@@ -185,30 +183,30 @@ class ColumnHealth:
 
     @property
     def known(self) -> int:
-        """Rows with a value that is neither missing nor refused nor infinite."""
+        """Number of rows whose value is neither missing, invalid nor infinite."""
         return self.rows - self.missing - self.invalid - self.infinite
 
     @property
     def distinct(self) -> int | None:
-        """Distinct finite numbers, texts or tokens; `MAX_DISTINCT` where there are more."""
+        """Number of distinct finite numbers, texts or tokens, at most `MAX_DISTINCT`."""
         if self.kind == "other":
             return None
         return len(self.counts) if self.kind in ("texts", "sequences") else len(self.numbers)
 
     @property
     def mean(self) -> float | None:
-        """Of the finite numbers, or of the lengths of sequences (of empty ones too)."""
+        """Mean of the finite numbers, or of the lengths of all sequences."""
         of = self.rows - self.invalid if self.kind == "sequences" else self.known
         return self.total / of if of and self.kind in ("numbers", "sequences") else None
 
     @property
     def share_of_ones(self) -> float | None:
-        """Of a column of 0 and 1: the click rate, if these are clicks."""
+        """Share of 1 in a column of 0 and 1."""
         both = self.zeros and self.ones and self.zeros + self.ones == self.known
         return self.ones / self.known if both else None
 
     def quantiles(self) -> dict[str, float]:
-        """Of the numbers or lengths; least and greatest are exact."""
+        """Quantiles of the numbers or lengths; minimum and maximum are exact."""
         values = self.sample.values[np.isfinite(self.sample.values)]
         if not len(values):
             return {}
@@ -216,7 +214,7 @@ class ColumnHealth:
         return {"min": self.low, **dict(zip(QUANTILES, inner, strict=True)), "max": self.high}
 
     def finish(self) -> None:
-        """Say what stands out."""
+        """Collect `problems`."""
         if self.invalid:
             self.problems.append(
                 f"{self.invalid:,} that prepare refuses, the first {self.first_invalid}"

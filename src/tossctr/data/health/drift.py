@@ -1,4 +1,4 @@
-"""How much a column has shifted from one file to another."""
+"""Drift of a column between two files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tossctr.data.health.column import ColumnHealth
 
 Array = NDArray[Any]
 
-LARGE_DRIFT = 0.25  # of the population stability index: the usual bound for "has shifted"
+LARGE_DRIFT = 0.25  # the usual threshold of the population stability index
 
 
 def stability_index(a: ColumnHealth, b: ColumnHealth) -> float | None:
@@ -19,8 +19,8 @@ def stability_index(a: ColumnHealth, b: ColumnHealth) -> float | None:
     (of numbers or lengths), and over texts or tokens (of sequences, the larger of both). Missing
     values are a class of their own, and a class without rows counts as half a row.
 
-    None where it cannot be told: columns of different kinds, no rows, or so many texts that
-    chance alone would make a large index.
+    None if it is undefined: columns of different kinds, no rows, or so many texts that the index
+    would be large by chance.
     """
     if not a.rows or not b.rows:
         return None
@@ -51,7 +51,7 @@ def stability_index(a: ColumnHealth, b: ColumnHealth) -> float | None:
 def unseen_share(a: ColumnHealth, b: ColumnHealth) -> float | None:
     """The share of the ids of `a` that do not occur in `b`: texts, tokens or whole numbers.
 
-    None where it cannot be told: measures, too many distinct ids to hold, or no value.
+    None if it is undefined: measurements, too many distinct ids, or no value.
     """
     if a.distinct_more or b.distinct_more:
         return None

@@ -1,4 +1,4 @@
-"""Which kind of column it is: by its type, and where a file has no types, by its values."""
+"""Detect the kind of a column from its type, or in CSV from its values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Kind = Literal["numbers", "times", "texts", "sequences", "other"]
 
 NUMBER = r"^\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|infinity)\s*$"
 TRUE_OR_FALSE = r"^\s*(true|false)\s*$"
-_CODE = r"^\s*[+-]?0\d"  # 007 and 00 are names, not numbers
-_LIST = r"^\s*(\[[^\[\]]*\]|\{[^{}]*\})\s*$"  # written as text
-_SHARE = 0.9  # of the first filled values that must be numbers: a file may hold some bad cells
+_CODE = r"^\s*[+-]?0\d"  # 007 and 00 are ids, not numbers
+_LIST = r"^\s*(\[[^\[\]]*\]|\{[^{}]*\})\s*$"  # a list printed as text
+_SHARE = 0.9  # least share of numbers in the first filled values, as a few may be invalid
 
 
 def filled(array: pa.Array) -> pa.Array:
-    """The values of a column that are neither null nor an empty text."""
+    """The values of a column that are neither null nor empty text."""
     array = array.drop_null()
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return array.filter(pc.not_equal(array, ""))
@@ -29,10 +29,9 @@ def filled(array: pa.Array) -> pa.Array:
 
 
 def kind_of(array: pa.Array, has_types: bool) -> tuple[Kind, str | None]:
-    """Kind and, of joined sequences, splitter of a column, from its first filled values.
+    """Kind of a column and splitter of joined sequences, from its first filled values.
 
-    `has_types` is false of a file where everything is text (CSV): numbers are told by what they
-    look like.
+    Without `has_types`, all columns are text (CSV), and numbers are detected from the text.
     """
     kind = array.type
     if pa.types.is_dictionary(kind):
@@ -67,7 +66,7 @@ def _of_texts(texts: pa.Array, has_types: bool) -> tuple[Kind, str | None]:
 
 
 def are_flags(texts: pa.Array) -> bool:
-    """Whether the texts of a file without types are true and false."""
+    """Whether text in CSV is true and false."""
     if not pa.types.is_string(texts.type) or not len(texts):
         return False
     return _matches(texts, TRUE_OR_FALSE) >= _SHARE * len(texts)
@@ -78,8 +77,8 @@ def _matches(texts: pa.Array, pattern: str) -> int:
 
 
 def numbers_in(texts: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """Texts as numbers (N,), true as 1 and false as 0, null where there is none; and which rows
-    (N,) hold something else."""
+    """Text as numbers (N,), with true as 1 and false as 0, null if missing; and (N,) which rows are
+    something else."""
     lower = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
     flags = pc.match_substring_regex(lower, TRUE_OR_FALSE)
     lower = pc.if_else(flags, pc.if_else(pc.equal(lower, "true"), "1", "0"), lower)

@@ -1,4 +1,4 @@
-"""A file's health as a table."""
+"""Show the statistics of a file as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tossctr.data.health.drift import LARGE_DRIFT
 
 
 def health_table(health: Health) -> Table:
-    """One row a column: type, missing, range or commonest values, drift, problems."""
+    """One row per column: type, missing, range or most frequent values, drift, problems."""
     table = Table(title=Text(f"{health.file}: {health.rows:,} rows"))
     compared = bool(health.drift or health.only_here or health.only_there)
     of_both = ("drift", "unseen") if compared else ()
@@ -60,14 +60,14 @@ def _quantiles(column: ColumnHealth) -> str:
 
 
 def _number(value: float) -> str:
-    """To six digits, but large numbers to the last whole one: they may be ids."""
+    """Six digits, but all integer digits of large numbers, which may be ids."""
     return f"{value:.0f}" if 1e6 <= abs(value) < 2**53 else f"{value:.6g}"
 
 
 def _time(seconds: float) -> str:
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):  # years that datetime does not know
+    except (ValueError, OverflowError, OSError):  # out of datetime's range
         return f"{seconds:.6g} s"
 
 

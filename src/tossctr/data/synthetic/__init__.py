@@ -1,10 +1,9 @@
-"""A synthetic Toss data set in the raw layout, whose attainable score is known.
+"""A synthetic Toss data set in the raw layout, with known click probabilities.
 
-Rows are made in blocks of 4,096, each from its own generator, so that memory does not grow with
-the rows and neither row groups nor threads change a value. With the same seed, row i of a split
-is the same in files of any size but for what depends on its place in time: `day_of_week` and
-`hour`, which spread over the whole file, and through the hour the probability, the click and
-`history_*`.
+Rows are generated in blocks of 4,096 with a generator each, so that memory is bounded and values do
+not depend on row groups or threads. With the same seed, row i of a split is the same in files of
+any size, except for `day_of_week` and `hour`, which cover the whole file, and what depends on the
+hour: the probability, the click and `history_*`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from tossctr.progress import track
 Array = NDArray[Any]
 
 NAMES = ("train.parquet", "test.parquet", "sample_submission.csv", "truth.parquet")
-BLOCK_ROWS = 4096  # part of what a seed means: changing it changes every file
+BLOCK_ROWS = 4096  # another size would change all values of a seed
 TRUTH_SCHEMA = pa.schema(
     [
         pa.field("split", pa.string()),
@@ -47,13 +46,13 @@ TRUTH_SCHEMA = pa.schema(
         pa.field(schema.LABEL, pa.int32()),
     ]
 )
-# Other columns hardly repeat a value, so a dictionary would cost time and space.
+# Other columns rarely repeat a value, so a dictionary would cost time and space.
 _DICTIONARY = [*schema.CATEGORICAL, *schema.L_FEATURES, *schema.A_FEATURES]
 
 
 @dataclass(frozen=True)
 class SyntheticFiles:
-    """What `synthesize` writes."""
+    """The files that `synthesize` writes."""
 
     train: Path
     test: Path
@@ -62,13 +61,12 @@ class SyntheticFiles:
 
     @classmethod
     def of(cls, folder: Path) -> SyntheticFiles:
-        """Their places in a folder."""
+        """Their paths in a folder."""
         return cls(*(folder / name for name in NAMES))
 
 
 def may_hold_synthetic(folder: Path) -> bool:
-    """Whether a folder has nothing in it, or only what `synthesize` wrote and none of its files, or
-    those of a call that was killed."""
+    """Whether a folder is empty, or holds only files of `synthesize` that it may replace."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return not os.path.lexists(folder) or folder.is_dir()
     if not is_made(folder, "synthetic"):
@@ -107,20 +105,20 @@ def synthesize(
     """Write train.parquet, test.parquet, sample_submission.csv and truth.parquet into `folder`.
 
     truth.parquet has `split` ('train' or 'test'), `row` (0-based within the split), `probability`
-    and `clicked` of every row, those of test included. Files appear whole, when all is written;
-    after an error there is none. Those of an earlier call are replaced.
+    and `clicked` of every row, also of test. All files appear together once they are complete, and
+    replace those of an earlier call.
 
     Args:
-        folder: made if missing.
+        folder: created if missing.
         train_rows: at least 1; they cover seven days.
         test_rows: at least 1; they cover the day after.
-        seed: of everything drawn. The click model itself is fixed.
+        seed: of the data. The click model is fixed.
         blocks_per_group: blocks of 4,096 rows in a Parquet row group, held in memory at once
             (about 10 MB each). No value depends on it.
-        force: replace files of those names that were not written here.
+        force: replace files that `synthesize` did not write.
 
     Raises:
-        UserError: there is a file of those names that was not written here, or the disk refuses.
+        UserError: `synthesize` did not write a file of one of these names, or the disk is full.
         ValueError: a count below 1.
     """
     if min(train_rows, test_rows, blocks_per_group) < 1:
@@ -169,8 +167,8 @@ def synthesize(
 
 
 def make_blocks(split: str, rows: int, seed: int) -> Iterator[Block]:
-    """The blocks of a split of that many rows, in order, made on several threads a few ahead."""
-    workers = min(os.cpu_count() or 1, 4)  # one thread writes: more would only wait
+    """The blocks of a split, in order, generated ahead by several threads."""
+    workers = min(os.cpu_count() or 1, 4)  # more would wait for the single writer
     pending: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, rows, BLOCK_ROWS):
@@ -187,7 +185,7 @@ def make_block(split: str, block: int, total_rows: int, seed: int) -> Block:
     people_rng, numeric_rng, event_rng, history_rng, click_rng = (
         np.random.default_rng(child) for child in sequence.spawn(5)
     )
-    # Always a full block, cut afterwards: a file's last rows do not depend on where it ends.
+    # Always a full block, cut afterwards, so that rows do not depend on the size of the file.
     people = draw_people(people_rng, BLOCK_ROWS)
     known = people["gender"] > 0
     numeric = draw_numeric(numeric_rng, known)
@@ -219,12 +217,12 @@ def make_block(split: str, block: int, total_rows: int, seed: int) -> Block:
 
 
 def _decimal(numbers: Array, suffix: str = "", known: Array | None = None) -> pa.Array:
-    """Whole numbers as text; null where not known."""
+    """Integers as text; null if unknown."""
     array = pa.array(numbers, mask=None if known is None else ~known)
     return pc.binary_join_element_wise(pc.cast(array, pa.string()), suffix, "")
 
 
 def _test_ids(row: Array) -> pa.Array:
-    """`TEST_0000000` and on, for 0-based rows of test."""
+    """Ids `TEST_0000000`, ... of test rows."""
     digits = pc.utf8_lpad(pc.cast(pa.array(row), pa.string()), 7, "0")
     return pc.binary_join_element_wise("TEST_", digits, "")

@@ -1,8 +1,8 @@
-"""Synthetic tabular columns: who sees which slot when, and the numeric features of ad and user.
+"""Synthetic tabular columns: user, slot, time, and the numeric features.
 
-Columns are independent of each other except where the real ones are tied: the ad's ids
-(`l_feat_5` and other wide ones) follow from one hidden ad, `l_feat_16` and `l_feat_17` repeat
-others, and what is missing is missing for a whole user. Every draw takes whole arrays.
+Columns are independent except where the real ones are related: the ad's ids (`l_feat_5` and others
+with many values) depend on a latent ad, `l_feat_16` and `l_feat_17` duplicate others, and values
+are missing for a user as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tossctr.data.schema import NUMERIC
 Array = NDArray[Any]
 Columns = dict[str, Array]
 
-USER_MISSING = 0.0024  # share of rows without gender, age and all that is known of the user
+USER_MISSING = 0.0024  # share of rows with all features of the user missing
 E3_MISSING = 0.082
 
 GENDER = (0.62, 0.38)  # '1.0', '2.0'
@@ -29,7 +29,7 @@ DAY_CURVE = (
     *(76, 33, 15, 14, 19, 37, 69, 93, 96, 88, 86, 79),
     *(84, 66, 62, 66, 68, 72, 66, 72, 68, 67, 74, 51),
 )
-DAYS = {"train": 7, "test": 1}  # that a file covers, whatever its rows; test follows train
+DAYS = {"train": 7, "test": 1}  # covered by a file of any size; test follows train
 
 # inventory_id: share of the rows.
 INVENTORY = {
@@ -55,14 +55,14 @@ INVENTORY = {
 
 
 class Draw(Protocol):
-    """How one numeric column is drawn."""
+    """The distribution of a numeric column."""
 
     def draw(self, rng: np.random.Generator, rows: int) -> Array: ...
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Whole numbers `first`, `first + 1`, ... with these shares."""
+    """Integers `first`, `first + 1`, ... with these probabilities."""
 
     shares: tuple[float, ...]
     first: int = 1
@@ -74,11 +74,11 @@ class Levels:
 
 @dataclass(frozen=True)
 class Capped:
-    """From 0 up to a cap that is also the mode: the share `at_cap` of rows sits on it."""
+    """From 0 to a cap, with probability `at_cap` of the cap itself."""
 
     cap: float
     at_cap: float
-    power: float = 0.5  # below 1 crowds the cap, above 1 crowds zero
+    power: float = 0.5  # below 1: skewed to the cap, above 1: to zero
 
     def draw(self, rng: np.random.Generator, rows: int) -> Array:
         below = np.minimum(rng.random(rows) / (1 - self.at_cap), 1)
@@ -100,7 +100,7 @@ class Tail:
 
 @dataclass(frozen=True)
 class Pareto:
-    """A tail so long that min-max scaling squashes the rest, cut at `maximum`."""
+    """A tail so long that min-max scaling compresses the rest, cut at `maximum`."""
 
     scale: float
     alpha: float
@@ -112,7 +112,7 @@ class Pareto:
 
 @dataclass(frozen=True)
 class Sparse:
-    """Mostly zero, else one of a few levels up to `top`, each less likely the higher."""
+    """Mostly zero, else one of a few levels up to `top`, with decreasing probability."""
 
     zeros: float
     top: float
@@ -189,7 +189,7 @@ DRAWS: Mapping[str, Draw] = {
     "feat_a_17": Sparse(0.801, 3.6, 8),
     "feat_a_18": Sparse(0.914, 47.7),
 }
-# Values of the ids that follow from the ad.
+# Numbers of values of the ids that depend on the ad.
 AD_IDS = {
     "l_feat_5": 1026,
     "l_feat_6": 870,
@@ -210,7 +210,7 @@ USER_COLUMNS = (
 
 
 def draw_people(rng: np.random.Generator, rows: int) -> Columns:
-    """gender (1, 2), age_group (1..8), both 0 where missing, and inventory_id: (rows,) int64."""
+    """gender (1, 2), age_group (1..8), both 0 if missing, and inventory_id: (rows,) int64."""
     known = rng.random(rows) >= USER_MISSING
     return {
         "gender": np.where(known, Levels(GENDER).draw(rng, rows), 0).astype(np.int64),
@@ -231,7 +231,7 @@ def clock(split: str, first_row: int, rows: int, total_rows: int) -> Columns:
 
 
 def draw_numeric(rng: np.random.Generator, user_known: Array) -> Columns:
-    """The 75 numeric features, NaN where missing: (rows,) float64 by name."""
+    """The 75 numeric features, NaN if missing: (rows,) float64 by name."""
     rows = len(user_known)
     # A few ads take most impressions; each ad's ids are spread over the column's range by strides.
     ad = np.floor(N_ADS * rng.random(rows) ** 2.5).astype(np.int64)

@@ -1,7 +1,7 @@
-"""Synthetic `history_*` columns: what a platform's own past estimates of a user look like.
+"""Synthetic `history_*` columns, which resemble a platform's earlier estimates for a user.
 
-Each is a function of the true logit and of noise that nothing else depends on. Given the other
-columns, from which the logit follows, they say nothing more about the click.
+Each is a function of the true logit and independent noise. Given the other columns, which determine
+the logit, they are independent of the click.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tossctr.data.schema import HISTORY
 
 Array = NDArray[Any]
 
-LOGIT_MEAN, LOGIT_SD = -4.8, 1.32  # of the generating model over rows
+LOGIT_MEAN, LOGIT_SD = -4.8, 1.32  # of the click model over rows
 
 # Correlation with the logit and scale of history_a_*. A correlation of 0.39 here is one of 0.073
 # with the click.
@@ -28,12 +28,12 @@ HISTORY_A = (
     (0.1, 40.0),
     (0.05, 0.1),
 )
-HISTORY_B_CORRELATION = 0.25  # of the one quantity that all history_b_* show
-HISTORY_B_NOISE = 0.02  # relative, of each column by itself: they are nearly collinear
+HISTORY_B_CORRELATION = 0.25  # of the latent value behind all history_b_*
+HISTORY_B_NOISE = 0.02  # relative and independent per column: the columns are nearly collinear
 
 
 def draw_history(rng: np.random.Generator, logit: Array, user_known: Array) -> dict[str, Array]:
-    """The 37 columns by name, (rows,) float64, NaN where the user is not known."""
+    """The 37 columns by name, (rows,) float64, NaN if the user is unknown."""
     z = (logit - LOGIT_MEAN) / LOGIT_SD
 
     def proxy(correlation: float) -> Array:

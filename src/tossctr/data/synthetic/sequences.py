@@ -1,15 +1,16 @@
 """Synthetic behaviour sequences: lengths, events, and their comma-joined text.
 
 A row's events follow a small Markov process with memory. The first event is 9 in 46 % of rows and
-57 in 24 %. Each further one is, by chance,
+57 in 24 %. Each further one is at random
 
-- the event before it again (`REPEAT`),
-- the partner of the event before it (`PARTNER`): ids come in pairs of equal frequency, so that
-  "A then B" and "B then A" are equally common and order cannot be read off counts,
-- an earlier event of the same row, any of them (`HABIT`), so that users differ lastingly,
-- or a fresh draw from the table of frequencies.
+- the previous event (`REPEAT`),
+- the partner of the previous event (`PARTNER`): ids form pairs of equal frequency, so that "A then
+B"
+  and "B then A" are equally frequent and counts do not reveal the order,
+- any earlier event of the same row (`HABIT`), so that users differ,
+- or an independent draw from the table of frequencies.
 
-Each step keeps the table's frequencies, so the tokens of a file have them too.
+Each step preserves the table's frequencies.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ Array = NDArray[Any]
 REPEAT, PARTNER, HABIT = 0.01, 0.25, 0.45
 FIRST_EVENTS = ((9, 0.44), (57, 0.22))  # a fresh draw adds the missing 2 %
 
-# Events per row: the quantiles known of the real file, linear in between. The maximum of a file
-# is met from a few hundred thousand rows on.
+# Events per row: quantiles of the real file, interpolated linearly. The maximum occurs in files of
+# a few hundred thousand rows or more.
 LENGTH_QUANTILES = (
     (0.0, 1),
     (0.05, 33),
@@ -46,7 +47,7 @@ LENGTH_QUANTILES = (
     (1.0, 6591),
 )
 
-# The ten commonest ids as pairs with the frequency of each member: half of all tokens.
+# The ten most frequent ids as pairs with the frequency of each member: half of all tokens.
 COMMON_PAIRS = (
     ((57, 516), 0.075),
     ((74, 77), 0.060),
@@ -77,7 +78,7 @@ IDS, FREQUENCIES = _frequencies()
 
 
 def _fresh_table() -> Array:
-    """(65536,) an id for each 16-bit draw."""
+    """(65536,) the id of each 16-bit random number."""
     ends = np.cumsum(FREQUENCIES) / FREQUENCIES.sum()
     ranks = np.searchsorted(ends, (np.arange(65_536) + 0.5) / 65_536)
     return np.asarray(IDS[ranks], np.uint16)
@@ -116,7 +117,7 @@ def draw_events(rng: np.random.Generator, lengths: Array) -> tuple[Array, Array]
 
 
 def joined(values: Array, offsets: Array) -> pa.StringArray:
-    """Rows as comma-joined decimal text, written straight into Arrow's buffers."""
+    """Rows as comma-joined decimal text, written directly to Arrow's buffers."""
     ends = np.zeros(len(offsets), np.int32)
     _text_ends(values, offsets, ends)
     text = np.empty(ends[-1], np.uint8)
@@ -124,7 +125,7 @@ def joined(values: Array, offsets: Array) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(ends), pa.py_buffer(text))
 
 
-# The kernels below are compiled; `nogil` lets blocks be made on several threads at once.
+# The kernels below are compiled; with `nogil`, several threads generate blocks at once.
 
 
 @numba.njit(cache=True, inline="always")

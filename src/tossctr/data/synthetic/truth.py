@@ -1,4 +1,4 @@
-"""The generating model of synthetic clicks: everything a click depends on, and nothing else.
+"""The model of synthetic clicks: everything that a click depends on.
 
     P(click) = sigmoid(BIAS + sum of the nine parts)
 
@@ -10,7 +10,7 @@ Tabular parts, of one row's own values:
     numeric          six features, two of them not monotone in effect: see `numeric_part`
     inventory_x_age  0.20 group(inventory) x (+1 from age group 6 on, -1 below)
 
-Sequence parts. Event j of n stands n - 1 - j events before the impression and weighs
+Sequence parts. Event j of n is n - 1 - j events before the impression and has the weight
 r_j = exp(-(n - 1 - j) / RECENCY) / RECENCY, so that the newest 60 events carry 95 %:
 
     recent           STRENGTH["recent"]  x sum_j r_j INTEREST[e_j]
@@ -20,8 +20,8 @@ r_j = exp(-(n - 1 - j) / RECENCY) / RECENCY, so that the newest 60 events carry 
                      shrunk towards its mean by 50 events, minus that mean)
 
 `group` is +1 for the slots of 45 % of impressions and -1 for the others: an event that helps one
-group hurts the other. What is missing counts 0. The `history_*` columns are noisy functions of the
-finished logit (`draw_history`): given all other columns they say nothing about the click, so the
+group hurts the other. Missing values count as 0. The `history_*` columns are noisy functions of the
+finished logit (`draw_history`): given all other columns they are independent of the click, so the
 best attainable score is the same with and without them.
 
 The true probability has an AUC of 0.83, the tabular parts alone have 0.69. Shares of the logit's
@@ -121,7 +121,7 @@ def true_probability(parts: Mapping[str, Array]) -> Array:
 
 
 def part_shares(parts: Mapping[str, Array]) -> dict[str, float]:
-    """How much of the logit's variance each part makes; they sum to 1."""
+    """The share of each part in the logit's variance; they sum to 1."""
     logit = np.sum(list(parts.values()), axis=0)
     return {
         name: float(np.cov(part, logit)[0, 1] / logit.var(ddof=1)) for name, part in parts.items()
