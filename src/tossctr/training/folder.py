@@ -83,6 +83,12 @@ class FinishedFolder:
             raise UserError("has changed since training", file=file, remedy=AGAIN)
         return file
 
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the file of weights; 0 if it is missing."""
+        file = self.folder / WEIGHTS
+        return file.stat().st_size if file.is_file() else 0
+
     def tensors(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights, with the names, shapes and types of `expected`.
 

@@ -15,20 +15,23 @@ from tossctr.data.features import FeatureMap
 from tossctr.data.loader import RowsDataset
 from tossctr.data.rows import EncodedRows
 from tossctr.errors import UserError
-from tossctr.models import MODELS, build_model
+from tossctr.models import MODELS
 from tossctr.models.base import CTRModel
+from tossctr.models.bounded import TooLarge, build_within
 from tossctr.models.explain import explain
 from tossctr.models.feseq import FESeq
 from tossctr.models.layers.norm import has_batch_norm
 from tossctr.training.checks import check_network, check_size
 from tossctr.training.device import default_micro_batch_events, keep_freed_memory
 from tossctr.training.family import AttentionByAge, Family, Fit, TrainedModel
-from tossctr.training.folder import AGAIN, FinishedFolder, TrainingFolder
+from tossctr.training.folder import AGAIN, WEIGHTS, FinishedFolder, TrainingFolder
 
 if TYPE_CHECKING:
     from tossctr.data.prepare import Prepared
     from tossctr.training.micro_batches import MicroBatches
     from tossctr.training.plan import MemoryPlan
+
+_SPARE_BYTES = 256 << 20  # of what a model has beside its weights: tables of sines, say
 
 
 class Network(TrainedModel):
@@ -125,21 +128,16 @@ class Networks(Family):
         )
 
     def load(self, experiment: Experiment, features: FeatureMap, folder: FinishedFolder) -> Network:
-        def built() -> CTRModel:
-            return build_model(experiment.model, features, experiment.hyperparameters)
-
+        limit = _SPARE_BYTES + 4 * folder.weights_bytes
         try:
-            with torch.device("meta"):  # shapes without memory
-                shapes = built()
-        except (RuntimeError, OverflowError) as error:
+            module = build_within(experiment.model, features, experiment.hyperparameters, limit)
+        except (TooLarge, RuntimeError, OverflowError) as error:
             raise UserError(
-                f"no model can have these sizes: {str(error).splitlines()[0]}",
-                file=folder.folder,
+                "the weights do not fit the config, whose model is larger",
+                file=folder.folder / WEIGHTS,
                 remedy=AGAIN,
             ) from error
-        weights = folder.tensors(shapes.state_dict())
-        module = built()
-        module.load_state_dict(weights, strict=True)
+        module.load_state_dict(folder.tensors(module.state_dict()), strict=True)
         return Network(module.eval(), experiment.training.micro_batch_events)
 
     def plan(
