@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tossctr.models.layers.attention_cpu import KEYS, QUERIES, RaggedAttention
+from tossctr.models.layers.attention_cpu import RaggedAttention
+from tossctr.models.layers.attention_kernels import KEYS, QUERIES
 
 
 def packed(lengths, heads, head_width, factor=1.0, seed=0):

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
 from tossctr.data.plain_types import to_single_values
@@ -122,7 +121,9 @@ class NumberStats:
         Raises:
             UserError: an infinite value, or one too large for float32.
         """
-        low, high, bad = _range(values, fill, FLOAT32_MAX)
+        from tossctr.data.encoding.kernels import add_sums, value_range
+
+        low, high, bad = value_range(values, fill, FLOAT32_MAX)
         if bad >= 0:
             raise where.error(
                 "a number that float32 cannot hold", column, bad, float(values[bad]), "correct it"
@@ -130,12 +131,14 @@ class NumberStats:
         self.count += len(values)
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self.with_sums:
-            _add_sums(values, fill, self.sums)
+            add_sums(values, fill, self.sums)
 
     def merge(self, other: NumberStats) -> None:
+        from tossctr.data.encoding.kernels import merge_sums
+
         self.count += other.count
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-        _merge_sums(self.sums, other.sums)
+        merge_sums(self.sums, other.sums)
 
     def min_max(self) -> tuple[float, float]:
         """(shift, scale) with (x - shift) * scale in [0, 1]; a constant column becomes 0."""
@@ -171,86 +174,19 @@ def scale_into(
         UserError: an infinite value, or a result too large for the dtype of `out`.
     """
     limit = FLOAT32_MAX if out.dtype == np.float32 else float(np.finfo(np.float64).max)
-    count, bad = _scale(values, missing, shift, scale, limit, out)
-    if bad < 0 and count and abs(missing) > limit:
-        bad = int(np.isnan(values).argmax())
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values.astype(np.float64)
+        is_missing = np.isnan(scaled)
+        scaled -= shift
+        scaled *= scale
+        outside = ~(np.abs(scaled) <= limit) & ~is_missing
+    scaled[is_missing] = missing
+    if abs(missing) > limit:
+        outside |= is_missing
+    bad = int(outside.argmax()) if outside.any() else -1
     if bad >= 0:
         raise where.error(
             "an infinite or too large number", column, bad, float(values[bad]), "correct it"
         )
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _range(values: Array, fill: float, limit: float) -> tuple[float, float, int]:
-    low = np.inf
-    high = -np.inf
-    for i in range(len(values)):
-        x: float = np.float64(values[i])
-        if x != x:
-            x = fill
-        if not abs(x) <= limit:
-            return low, high, i
-        low = min(low, x)
-        high = max(high, x)
-    return low, high, -1
-
-
-@njit(nogil=True, cache=True)
-def _scale(
-    values: Array, missing: float, shift: float, scale: float, limit: float, out: Array
-) -> tuple[int, int]:
-    """The number of NaN, and the position of a result beyond `limit` (-1: none)."""
-    count = 0
-    for i in range(len(values)):
-        x: float = np.float64(values[i])
-        if x != x:
-            x = missing
-            count += 1
-        else:
-            x = (x - shift) * scale
-            if not abs(x) <= limit:
-                return count, i
-        out[i] = x
-    return count, -1
-
-
-@njit(nogil=True, cache=True)
-def _two_sum(a: float, b: float) -> tuple[float, float]:
-    """a + b as rounded sum and exact remainder (Knuth)."""
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
-
-
-@njit(nogil=True, cache=True)
-def _square(a: float) -> tuple[float, float]:
-    """a * a as rounded product and exact remainder (Dekker, splitting at 27 bits)."""
-    p = a * a
-    c = 134217729.0 * a
-    high = c - (c - a)
-    low = a - high
-    return p, ((high * high - p) + 2.0 * high * low) + low * low
-
-
-@njit(nogil=True, cache=True)
-def _add(sums: Array, k: int, high: float, low: float) -> None:
-    s, e = _two_sum(sums[k, 0], high)
-    sums[k, 0], sums[k, 1] = _two_sum(s, e + sums[k, 1] + low)
-
-
-@njit(nogil=True, cache=True)
-def _add_sums(values: Array, fill: float, sums: Array) -> None:
-    for i in range(len(values)):
-        x: float = np.float64(values[i])
-        if x != x:
-            x = fill
-        _add(sums, 0, x, 0.0)
-        high, low = _square(x)
-        _add(sums, 1, high, low)
-
-
-@njit(nogil=True, cache=True)
-def _merge_sums(sums: Array, other: Array) -> None:
-    for k in range(2):
-        _add(sums, k, other[k, 0], other[k, 1])
+    out[...] = scaled
+    return int(np.count_nonzero(is_missing))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tossctr.data.encoding.decode import text_hash
@@ -30,8 +29,10 @@ class ColumnHash:
 
     def update(self, bits: NDArray[np.uint64], row_hashes: NDArray[np.uint64]) -> None:
         """Add the bits of (N,) values and the hashes of their rows."""
+        from tossctr.data.encoding.kernels import sum_of_hashes
+
         if len(bits):
-            total, low, high = map(int, _summed(bits, row_hashes))
+            total, low, high = map(int, sum_of_hashes(bits, row_hashes))
             self.merge(ColumnHash(total, low, high))
 
     def merge(self, other: ColumnHash) -> None:
@@ -66,17 +67,3 @@ def redundant(
             if original != name:
                 duplicates[name] = original
     return constant, duplicates
-
-
-@njit(nogil=True, cache=True)
-def _summed(bits: Array, hashes: Array) -> tuple[Any, Any, Any]:
-    total = np.uint64(0)
-    low, high = bits[0], bits[0]
-    for i in range(len(bits)):
-        x = bits[i]
-        low, high = min(low, x), max(high, x)
-        x = (x ^ hashes[i]) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        total += x ^ (x >> np.uint64(31))
-    return total, low, high

@@ -24,6 +24,9 @@ from tossctr.data.where import Where
 Array = NDArray[Any]
 
 
+SMALL_BYTES = 1 << 16
+
+
 @dataclass(frozen=True)
 class IntTokens:
     """values: (M,) int64 tokens; offsets: (N + 1,) int64; nulls: number of dropped null events."""
@@ -45,8 +48,9 @@ class TextTokens:
 
 
 def joined_integers(array: pa.Array, splitter: str, na: Collection[str]) -> JoinedIntegers | None:
-    """The fast path for joined text; None for lists, and if an integer means a missing value."""
-    if is_list(array) or _null_integers(na):
+    """The fast path for joined text; None for lists, if an integer means a missing value, and for
+    so little text that importing Numba would take longer."""
+    if is_list(array) or array.nbytes < SMALL_BYTES or _null_integers(na):
         return None
     return JoinedIntegers.of(array, splitter)
 
