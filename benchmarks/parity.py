@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 
 from harness import arguments, finish
-
-from tossctr.interop.parity import GRADIENT_BOUND, OUTPUT_BOUND, compare, read_recording
+from recordings import GRADIENT_BOUND, OUTPUT_BOUND, compare, read_recording
 
 
 def main() -> int:

@@ -1,13 +1,20 @@
-"""The code's layers: no circle of imports, and no import from a lower layer of a higher one."""
+"""The layers listed in CONTRIBUTING.md: no import of a higher layer, and no circle."""
 
 import ast
 import re
 from pathlib import Path
 
-from tossctr.layers import LAYERS
-
 PACKAGE = Path(__file__).parents[1] / "src" / "tossctr"
 GUIDE = PACKAGE.parents[1] / "CONTRIBUTING.md"
+
+
+def listed_layers():
+    """The packages and modules of each layer, highest first."""
+    table = GUIDE.read_text().partition("| layer | packages |")[2].partition("\n\n")[0]
+    return [re.findall(r"`(\w+)`", line) for line in table.splitlines()[2:]]
+
+
+LAYERS = listed_layers()
 
 
 def modules(root):
@@ -66,7 +73,7 @@ def circles(imports):
 
 def upward(imports):
     """Every import of a higher layer: (importing module, imported module)."""
-    rank = {name: number for number, layer in enumerate(LAYERS) for name in layer.packages}
+    rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
     def of(module):
         return rank[module.partition(".")[0]]
@@ -75,7 +82,7 @@ def upward(imports):
 
 
 def test_every_module_is_in_one_layer():
-    listed = [name for layer in LAYERS for name in layer.packages]
+    listed = [name for layer in LAYERS for name in layer]
     assert sorted(listed) == sorted({name.partition(".")[0] for name, _ in modules(PACKAGE)} - {""})
 
 
@@ -93,10 +100,3 @@ def test_an_import_that_goes_up_and_a_circle_are_found(tmp_path):
     imports = imports_of(tmp_path)
     assert upward(imports) == [("data.store", "models.base")]
     assert circles(imports) == [["data.store", "models.base"]]
-
-
-def test_the_guide_prints_the_layers():
-    table = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", GUIDE.read_text(), re.MULTILINE)
-    assert [(layer.name, layer.contents) for layer in LAYERS] == [
-        row for row in table if row[0] in {layer.name for layer in LAYERS}
-    ]

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
-
-from tossctr.errors import UserError
-from tossctr.interop.fuxictr_weights import load_public, name_map, to_public
-from tossctr.interop.parity import (
+from recordings import (
     GRADIENT_BOUND,
     OUTPUT_BOUND,
     compare,
     gradient_errors,
     read_recording,
 )
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from tossctr.errors import UserError
+from tossctr.interop.fuxictr_weights import load_public, name_map, to_public
 from tossctr.models.feseq import FESeq
 
 PROJECT = Path(__file__).parents[2]
