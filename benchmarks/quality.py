@@ -51,7 +51,7 @@ from tossctr.models.layers.interaction import Interaction
 from tossctr.models.layers.packed import broadcast
 from tossctr.models.layers.transformer import set_execution
 from tossctr.runs.train import train
-from tossctr.training import network
+from tossctr.training import fit
 
 CPU = torch.device("cpu")
 UNLIMITED = 10**9  # events
@@ -74,7 +74,7 @@ def module_by_module() -> Iterator[None]:
         return self(torch.cat([own, broadcast(shared, events)], dim=1))
 
     with (
-        patch.object(network, "set_execution", partial(set_execution, fused=False)),
+        patch.object(fit, "set_execution", partial(set_execution, fused=False)),
         patch.object(Interaction, "forward_shared", at_each_event),
     ):
         yield

@@ -15,8 +15,8 @@ from tossctr.errors import UserError
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.mlp import MLP
 from tossctr.training.callbacks import LastValidation, MonitorRule
+from tossctr.training.fit import new_trainer, precision
 from tossctr.training.module import CTRModule, new_optimizer
-from tossctr.training.network import new_trainer, precision
 
 FEATURES = FeatureMap(
     dataset_id="d",

@@ -111,7 +111,7 @@ class Networks(Family):
         folder: TrainingFolder,
         how: Fit,
     ) -> dict[str, Any]:
-        from tossctr.training.network import fit_network
+        from tossctr.training.fit import fit_network
 
         micro_batches = how.processes.everywhere(
             lambda: _micro_batches(experiment, train_rows, how)
