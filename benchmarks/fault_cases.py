@@ -20,7 +20,7 @@ from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
 from tossctr.experiments import compare
 from tossctr.files import write_json
-from tossctr.inference import kept
+from tossctr.inference import resumable
 from tossctr.runs import run_folder
 
 TRAIN_ROWS, TEST_ROWS = 6_000, 80
@@ -156,7 +156,7 @@ class Project:
         def work() -> None:
             compare._tossctr = _command  # else it starts processes that are not watched
             run_folder.write_json = _write_at_one_moment
-            kept.PART_ROWS = 1  # store each batch's scores, as for large files
+            resumable.CHUNK_ROWS = 1  # store each batch's scores, as for large files
             _command(*command)
 
         return run_forked(work, self.log, cwd=self.root, watch=(self.root, kill_at))

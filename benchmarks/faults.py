@@ -34,7 +34,7 @@ from fault_points import run_forked
 
 from tossctr.cli import main as tossctr
 from tossctr.data.synthetic import synthesize
-from tossctr.inference import kept
+from tossctr.inference import resumable
 
 STAGES = ("prepare", "train", "predict")
 SETTINGS = {
@@ -111,7 +111,7 @@ class Project:
 def measure(kills: int, failures: int, rows: int, seed: int = 0) -> dict[str, object]:
     """Run until `kills` processes were killed and `failures` could not write."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    kept.PART_ROWS = 1  # store each batch's scores, as for large files
+    resumable.CHUNK_ROWS = 1  # store each batch's scores, as for large files
     draw = random.Random(seed)
     counts = {"kills": 0, "write_failures": 0, "resumed": 0, "results": 0, "tracebacks": 0}
     same = 0

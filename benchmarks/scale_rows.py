@@ -34,7 +34,7 @@ from tossctr.data.prepare import prepare
 from tossctr.data.preparing import passes
 from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_experiment
-from tossctr.inference import kept
+from tossctr.inference import resumable
 from tossctr.inference.predict import BATCH_ROWS
 from tossctr.pipeline.submit import submit
 from tossctr.runs.run import Run
@@ -135,11 +135,11 @@ def score_step(folder: Path, rows: int) -> dict[str, object]:
     run = train(experiment, prepare(experiment.dataset), torch.device("cpu"), folder / "run")
     table = pq.read_table(raw.test)
     few = write_files(table.slice(0, 2 * BATCH_ROWS), folder / "few")
-    before, kept.PART_ROWS = kept.PART_ROWS, BATCH_ROWS
+    before, resumable.CHUNK_ROWS = resumable.CHUNK_ROWS, BATCH_ROWS
     try:
         return measure("score", scoring(run, folder), write_files(table, folder / "all"), few)
     finally:
-        kept.PART_ROWS = before
+        resumable.CHUNK_ROWS = before
 
 
 def main() -> None:

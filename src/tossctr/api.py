@@ -29,8 +29,8 @@ from tossctr.waiting import say_if_threads_spin
 
 
 def prepare(config: Experiment | DatasetConfig, *, force: bool = False) -> Prepared:
-    """Encode a data set's training and validation rows, in bounded memory; nothing is done where
-    nothing has changed.
+    """Encode a data set's training and validation rows, in bounded memory; if nothing has changed,
+    nothing is done.
 
     Args:
         config: an experiment (its data set is prepared) or a data set.
@@ -44,8 +44,7 @@ def prepare(config: Experiment | DatasetConfig, *, force: bool = False) -> Prepa
 
 
 def train(experiment: Experiment, *, gpu: int | None = None, fresh: bool = False) -> Run:
-    """Train an experiment in its folder (preparing its data first, if need be); a training that was
-    interrupted resumes.
+    """Train an experiment, preparing its data first if necessary; an interrupted training resumes.
 
     Args:
         experiment: from `load_experiment`.
@@ -66,7 +65,7 @@ def load_run(folder: str | Path) -> Predictor:
     """Open the folder of a run, of the folds of one, or of a blend.
 
     Raises:
-        UserError: nothing there, or not what was written.
+        UserError: nothing finished there, or a file that has changed.
     """
     return load_predictor(Path(folder))
 
@@ -95,7 +94,7 @@ def predict(
     Raises:
         UserError: a missing column, or a value that cannot be encoded, by column and row; a run
             without held-out predictions to calibrate on.
-        TypeError: `rows` is nothing of this kind.
+        TypeError: `rows` is none of these.
     """
     say_if_threads_spin()
     opened = load_run(run) if isinstance(run, str | Path) else run

@@ -26,7 +26,7 @@ from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.experiments.predictors import Folds
 from tossctr.families.experiment import load_experiment
-from tossctr.inference import kept
+from tossctr.inference import resumable
 from tossctr.inference.predict import BATCH_ROWS
 from tossctr.pipeline.submit import submit
 from tossctr.runs.run import Run
@@ -189,7 +189,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_workers_score_to_the_bytes_of_one_process(
     run: Run, several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "PART_ROWS", BATCH_ROWS)
+    monkeypatch.setattr(resumable, "CHUNK_ROWS", BATCH_ROWS)
     (tmp_path / "folds.json").write_text("{}")
     scored = Folds(tmp_path, (run, run), {}) if several else run
     outputs = [tmp_path / "alone.csv", tmp_path / "together.csv"]

@@ -485,7 +485,7 @@ def test_ids_of_any_type_meet_those_of_a_sample(tmp_path: Path, ids: pa.Array) -
     assert written["ID"].tolist() == ["7", str(LARGE + 1), str(LARGE)]
     np.testing.assert_allclose(written["y"], 1 / (1 + np.exp([-1.0, 0.0, 1.0])))
     sample.write_text("ID,y\n7,0\n7.0,0\n8,0\n")
-    with pytest.raises(UserError, match="an id stands twice in the sample"):
+    with pytest.raises(UserError, match="an id is repeated in the sample"):
         write_submission(iter(scored(ids)), output, sample=read_sample(sample), header=("ID", "y"))
 
 

@@ -253,11 +253,11 @@ def test_the_sample_counts_however_the_test_file_is_named(project, runs, tmp_pat
 def test_a_sample_of_other_rows_is_refused_before_anything_is_scored(
     project, runs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(submitting, "predict_kept", lambda *a, **k: pytest.fail("scored"))
+    monkeypatch.setattr(submitting, "predict_resumable", lambda *a, **k: pytest.fail("scored"))
     sample_of(tmp_path / "short.csv", range(999))
     sample_of(tmp_path / "twice.csv", [0, *range(999)])
     options = {"data": None, "device": CPU, "output": tmp_path / "out.csv"}
-    for name, message in (("short", "999 rows, but 1,000"), ("twice", "stands twice")):
+    for name, message in (("short", "999 rows, but 1,000"), ("twice", "is repeated")):
         with pytest.raises(UserError, match=message):
             submit(runs["trees"], sample=tmp_path / f"{name}.csv", **options)
     (tmp_path / "out.csv").mkdir()

@@ -1,4 +1,4 @@
-"""The calibrator of a predictor, fit on its held-out predictions and kept beside them."""
+"""The calibrator of a predictor, fit on its held-out predictions and kept next to them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tossctr.progress import say
 def calibrator_of(predictor: Predictor, objective: Objective, device: torch.device) -> Calibrator:
     """The calibrator of a predictor for an objective, fit on its held-out predictions.
 
-    `calibration_<objective>.json` beside them keeps which map was chosen, which takes long, and
-    what it gains. Its parameters are fit again: a file that somebody sent cannot bend scores.
+    `calibration_<objective>.json` next to them keeps the choice of the map, which takes long. The
+    map's parameters are fit again, so that a manipulated file cannot change predictions.
     """
     if objective == "raw":
         return RAW

@@ -33,7 +33,7 @@ class Sample:
 
 
 def write_submission(
-    parts: Iterator[Predictions],
+    chunks: Iterator[Predictions],
     output: Path,
     *,
     sample: Sample | None,
@@ -45,7 +45,7 @@ def write_submission(
     Ids and probabilities are held (about 20 bytes a row); rows and their features are not.
 
     Args:
-        parts: predictions with ids.
+        chunks: predictions with ids.
         output: the CSV to write; it appears only when every check has passed.
         sample: gives header and order; None writes the predictions in their own order, repeated
             ids included, which are counted in a line.
@@ -59,7 +59,7 @@ def write_submission(
         UserError: ids that are missing, unknown or repeated, a wrong row count, a probability
             that is not a number from 0 to 1, or an output that may not be replaced.
     """
-    ids, probability = _collect(parts)
+    ids, probability = _collect(chunks)
     _check_probabilities(ids, probability)
     if sample is None:
         _say_repeated(ids, header[0])
@@ -80,10 +80,10 @@ def write_submission(
 
 
 def read_sample(file: Path) -> Sample:
-    """Read a sample submission. What is in a file that is none is not shown.
+    """Read a sample submission. The content of any other file is not shown.
 
     Raises:
-        UserError: missing, no CSV in UTF-8, not of two columns, without rows, or with an id twice.
+        UserError: missing, not a CSV in UTF-8, not of two columns, empty, or with a repeated id.
     """
     original = "give the original file with --sample"
     try:
@@ -155,7 +155,7 @@ def _check_probabilities(ids: pa.Array, probability: NDArray[np.float64]) -> Non
 
 
 def _match(ids: pa.Array, sample: Sample) -> NDArray[np.int64]:
-    """Where each of the sample's ids stands among the predictions; '7', 7.0 and '7.0' are one
+    """The position of each of the sample's ids among the predictions; '7', 7.0 and '7.0' are one
     id."""
     check_count(sample, len(ids))
     keys = _same(ids, sample.file)
@@ -186,7 +186,7 @@ def _same(ids: pa.Array, sample: Path) -> pa.Array:
 
 
 def _say_repeated(ids: pa.Array, name: str) -> None:
-    """Only said: without a sample, an id column may name users, say, of several rows each."""
+    """Not an error: without a sample, the ids may be of users with several rows each."""
     repeated = len(ids) - pc.count_distinct(ids).as_py()
     if repeated:
         say(f"{repeated:,} of {len(ids):,} rows repeat an earlier row's {name}: all are written")
@@ -197,4 +197,4 @@ def _refuse_repeated(ids: pa.Array, sample: Path, name: str) -> None:
     repeated = pc.greater(counts.field("counts"), 1)
     if pc.any(repeated).as_py():
         value = counts.field("values").filter(repeated)[0].as_py()
-        raise UserError(f"an id stands twice in {name}", file=sample, value=value)
+        raise UserError(f"an id is repeated in {name}", file=sample, value=value)

@@ -26,14 +26,14 @@ def evaluate_run(
 
     Args:
         run: what to evaluate.
-        data: None takes the held-out rows: of a run its validation part, of folds and blends all
-            rows out of fold. Maps are fit on them, so each row is calibrated by one that was fit
-            without it.
-        device: where to score.
-        objective: what predictions are calibrated for before they are measured.
+        data: None takes the held-out rows: of a run its validation split, of folds and blends all
+            rows out of fold. Calibrators are cross-fitted on them: each row is calibrated by one
+            that was fit without it.
+        device: where to predict.
+        objective: what predictions are calibrated for before metrics are computed.
 
     Raises:
-        UserError: as `held_out`; a file without rows.
+        UserError: as `Predictor.held_out`; a file without rows.
     """
     training = run.experiment.training
     names = reported(training.metrics, training.monitor)

@@ -1,4 +1,4 @@
-"""A test file to a submission: scores, calibrated for an objective, in the sample's order."""
+"""From a test file to a submission: calibrated probabilities in the sample's order."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tossctr.errors import UserError
 from tossctr.files import locked
 from tossctr.folders import remove_made
 from tossctr.inference.calibrator import calibrator_of
-from tossctr.inference.kept import kept_folder, predict_kept
 from tossctr.inference.predictor import Predictor
+from tossctr.inference.resumable import chunks_folder, predict_resumable
 from tossctr.inference.submission import check_count, read_sample, write_submission
 from tossctr.location import Location, name_of, require_readable, same_place
 from tossctr.metrics.ceiling import ceiling, read_truth
@@ -30,7 +30,7 @@ from tossctr.metrics.registry import evaluate
 from tossctr.outputs import check_output, is_stream
 from tossctr.progress import say
 
-ROW = "row"  # header of row numbers, where there are no ids
+ROW = "row"  # header of row numbers if there are no ids
 
 
 def submit(
@@ -46,31 +46,31 @@ def submit(
     executor: Executor | None = None,
     force: bool = False,
 ) -> tuple[int, EncodingReport]:
-    """Score a test file into a submission. Where the data set names no id column, rows are known by
-    their number, from 0.
+    """Write a submission for a test file. If the data set names no id column, rows are identified
+    by their number, from 0.
 
-    Rows that an earlier call with the same run, file and output had scored when it was killed are
-    not scored again, unless `fresh`. Workers of an `executor` score to the same submission.
+    An interrupted call with the same run, file and output resumes, unless `fresh`. With the workers
+    of an `executor` the submission is the same.
 
     Args:
-        run: what scores.
+        run: the predictor.
         data: the test file; None takes the data set's.
         sample: the sample submission; None takes the data set's where the test file is its own.
         output: the CSV to write.
-        device: where to score.
-        dataset: the user's config of the data set; None takes the run's own, whose paths may be
-            somebody else's: no URL in it is opened.
-        fresh: score all rows again.
+        device: where to predict.
+        dataset: the user's config of the data set; None takes the run's own. Its paths may
+            come from somebody else, so no URL in it is opened.
+        fresh: predict all rows again.
         objective: what probabilities are calibrated for; None takes the run's.
-        executor: workers that score; None: this process.
+        executor: workers that predict; None: this process.
         force: replace a file that TossCTR did not write.
 
     Returns:
-        The number of rows, and what was counted in them.
+        The number of rows, and the counts of unseen and missing values.
 
     Raises:
-        UserError: as `predict_kept`, `write_submission` and `check_output`; a sample that is none,
-            before anything is scored.
+        UserError: as `predict_resumable`, `write_submission` and `check_output`; a file that is
+            no sample submission, before anything is predicted.
     """
     own = run.experiment.dataset
     named = dataset or own
@@ -102,7 +102,7 @@ def submit(
         _kept(target) as folder,
         locked(folder.with_suffix(".lock"), f"the output {output}"),
     ):
-        parts = predict_kept(
+        parts = predict_resumable(
             run,
             source,
             folder,
@@ -121,17 +121,16 @@ def submit(
 
 @contextmanager
 def _kept(output: Path) -> Iterator[Path]:
-    """Where scores are kept until the output is written; for a device or a pipe, which has no place
-    beside it, only as long as this process lives."""
+    """The folder of finished chunks, next to the output; for a device or a pipe a temporary one."""
     if not is_stream(output):
-        yield kept_folder(output)
+        yield chunks_folder(output)
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield kept_folder(Path(folder) / "submission")
+        yield chunks_folder(Path(folder) / "submission")
 
 
 def against_truth(submission: Path, truth: Path) -> dict[str, dict[str, float]]:
-    """A submission on synthetic data against the clicks behind it, and the attainable ceiling."""
+    """Metrics of a submission on synthetic data, and of the true click probabilities."""
     label, probability = read_truth(truth, "test")
     predicted = pyarrow.csv.read_csv(submission).column(1).to_numpy()
     return {

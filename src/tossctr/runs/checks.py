@@ -1,4 +1,4 @@
-"""What is known to be wrong before anything is prepared, and before anything is trained."""
+"""Checks before anything is prepared, and before anything is trained."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def check_model(experiment: Experiment, processes: int = 1) -> None:
 
     Args:
         experiment: what is to be trained.
-        processes: how many train it together.
+        processes: number of processes that train it together.
 
     Raises:
         UserError: model options that do not fit the data set's features or each other, a model
-            that does not fit this machine's memory, what several processes cannot train.
+            that does not fit into memory, or what several processes cannot train.
     """
     if experiment.training.mlflow_uri is not None:
         require_mlflow()
@@ -39,10 +39,10 @@ def check_model(experiment: Experiment, processes: int = 1) -> None:
 
 
 def check_monitor(config: TrainingConfig, valid_rows: EncodedRows) -> None:
-    """Refuse a validation part on which the monitor is not defined, before training on the rest.
+    """Check that the monitor is defined on the validation split.
 
     Raises:
-        UserError: it is NaN whatever the predictions are.
+        UserError: it is NaN for any predictions.
     """
     group = None if config.group_id is None else valid_rows.groups(config.group_id)
     names = tuple(name for name, weight in config.monitor.items() if weight)

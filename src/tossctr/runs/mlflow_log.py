@@ -1,4 +1,4 @@
-"""Finished trainings in MLflow, for who keeps a server; `tossctr leaderboard` needs none."""
+"""Log finished trainings to MLflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
 from tossctr.progress import say
 
-# A dead server is given up after half a minute; by itself MLflow tries for four.
+# Gives up on an unreachable server after half a minute instead of MLflow's four.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -21,7 +21,7 @@ _PATIENCE = {
 
 
 def require_mlflow() -> None:
-    """Refuse `mlflow_uri` before hours of training, where MLflow is not installed.
+    """Check that MLflow is installed, before hours of training.
 
     Raises:
         UserError: it is not.
@@ -35,10 +35,10 @@ def require_mlflow() -> None:
 
 
 def log_run(uri: str, experiment: Experiment, metrics: Mapping[str, Any]) -> None:
-    """One MLflow run in the experiment named after the data set: the config as parameters, the
+    """Log one MLflow run to the experiment named after the data set: the config as parameters, the
     metrics of each validation by its number, the best ones as `best_*`.
 
-    The run's folder is whole by now, so a server that cannot be reached is said, no more.
+    The run's folder is complete, so an unreachable server only logs a warning.
 
     Args:
         uri: of the tracking server, or `sqlite:///runs.db`.
@@ -49,7 +49,7 @@ def log_run(uri: str, experiment: Experiment, metrics: Mapping[str, Any]) -> Non
     for variable, value in _PATIENCE.items():
         os.environ.setdefault(variable, value)
     for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they tell of tables and new experiments
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         logger = MLFlowLogger(
             experiment.dataset.dataset_id, run_name=experiment.expid, tracking_uri=uri
@@ -61,12 +61,12 @@ def log_run(uri: str, experiment: Experiment, metrics: Mapping[str, Any]) -> Non
                 **experiment.hyperparameters.model_dump(mode="json"),
             }
         )
-        for number, row in enumerate(metrics["history"]):  # several may fall into one epoch
+        for number, row in enumerate(metrics["history"]):  # an epoch may have several validations
             logger.log_metrics(_numbers(row), step=number)
         logger.log_metrics({f"best_{name}": v for name, v in _numbers(metrics["best"]).items()})
         logger.log_metrics(_numbers(metrics))
         logger.finalize("success")
-    except Exception as error:  # MLflow, its database and its transport share no base
+    except Exception as error:  # MLflow, its database and its transport have no common base class
         say(f"not logged to MLflow at {uri}: {type(error).__name__}: {str(error).splitlines()[0]}")
 
 

@@ -1,4 +1,4 @@
-"""`results.csv`: one row a run, for those who compare runs in a table, as FuxiCTR's scripts do."""
+"""`results.csv`: one row per run, as FuxiCTR's scripts write it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ COLUMNS = ("time", "command", "exp_id", "dataset_id", "seed", "train", "val", "t
 def append_result(
     folder: Path, experiment: Experiment, best: Mapping[str, Any], finished: str
 ) -> None:
-    """Add a run to `folder`'s results.csv, unless it is there. Where that cannot be done, it is
-    said: the run itself is whole. A link there is not followed, nor a pipe waited for.
+    """Add a run to `folder`'s results.csv, unless it is listed. A failure only logs a warning, as
+    the run itself is complete. Links are not followed, and pipes not opened.
 
     Args:
         folder: where runs are kept.
         experiment: what was trained.
-        best: metrics at the best validation. Of training and test rows none are known: `N.A.`.
-        finished: when; tells runs apart.
+        best: metrics of the best validation; those of training and test rows are `N.A.`.
+        finished: time of the end, which identifies the run.
     """
     names = dict.fromkeys([*experiment.training.metrics, *experiment.training.monitor])
     row = (
@@ -57,7 +57,7 @@ def _append(path: Path, row: tuple[str, ...]) -> None:
     with os.fdopen(os.open(path, flags, 0o666), "a+", encoding="utf-8", newline="") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file")
-        fcntl.flock(file, fcntl.LOCK_EX)  # runs may end at the same moment
+        fcntl.flock(file, fcntl.LOCK_EX)  # two runs may end at once
         file.seek(0)
         known = [tuple(line) for line in csv.reader(file.read().splitlines())]
         if known and known[0] != COLUMNS:

@@ -1,15 +1,15 @@
-"""A trained run on disk: one folder that holds all that scoring needs, and no code.
+"""A trained run on disk: a folder with everything that prediction needs, and no code.
 
 experiment.json     the resolved config
 encoder.json        vocabularies, ranges, fill values
 features.json       the fields as the model sees them
-model.safetensors   the best weights; of trees, what makes their columns
+model.safetensors   the best weights; of trees, the tables of their features
 model.txt           only of trees: the trees, in LightGBM's text format
-metrics.json        validation after each epoch, and which was best
+metrics.json        the metrics of each validation, and the best
 logs/               TensorBoard and CSV
-validation.parquet  predictions of the validation part, for calibration; names run.json
-made_from.json      config, encoder and data: where they are the same, nothing is trained again
-run.json            version and hashes; written last, so its presence means "whole"
+validation.parquet  predictions of the validation split, for calibration
+made_from.json      config, encoder and data; if they are the same, nothing is trained again
+run.json            version and hashes; written last, so its presence means that the run is complete
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ HASHED = (*_LIMITS, WEIGHTS)
 
 
 class RunWriter(TrainingFolder):
-    """Writes a run beside its final place and puts it there whole.
+    """Writes a run into a temporary folder and renames it when it is complete.
 
-    An earlier run in the same place stays until `place`, which keeps it under another name. What an
-    earlier writer left unfinished is continued if it was made from the same, and otherwise stays
-    where it is: `begin` decides. Of several processes only one begins and writes.
+    An earlier run with the final name is kept under another name by `place`. `begin` resumes an
+    unfinished run that was made from the same config and data; any other stays where it is. Of
+    several processes only one begins and writes.
 
     Args:
-        final: the final place.
+        final: the run's final folder.
 
     Attributes:
-        folder: where the run is while it is unfinished; known once `begin` has been called.
+        folder: of the unfinished run; known after `begin`.
     """
 
     def __init__(self, final: Path) -> None:
@@ -84,16 +84,15 @@ class RunWriter(TrainingFolder):
         data: Mapping[str, Any],
         fresh: bool = False,
     ) -> None:
-        """Make the unfinished run's folder, or keep what is there: the same training, unfinished or
-        in its final place.
+        """Create the unfinished run's folder, or find the same training, unfinished or finished.
 
         Args:
-            experiment, encoder, features: what the run is made from, and keeps.
-            data: says which rows the run is trained on.
-            fresh: continue nothing, and train again.
+            experiment, encoder, features: what the run is made from; written into its folder.
+            data: identifies the rows that it is trained on.
+            fresh: train again from the beginning.
 
         Raises:
-            UserError: the final place holds what is no run of ours, or the disk refuses.
+            UserError: the final folder exists and is not a run of this package, or a write failed.
         """
         made_from = json.loads(
             json.dumps(
@@ -115,7 +114,7 @@ class RunWriter(TrainingFolder):
                 remove_made(same, "run")
         elif same is not None:
             self.folder = same
-            if not self.finished:  # its hash is in run.json then
+            if not self.finished:  # then its hash is in run.json
                 save_experiment(experiment, same / EXPERIMENT)
             return
         elif _is_whole(self.final, made_from, family_of(experiment.model).files):
@@ -132,20 +131,20 @@ class RunWriter(TrainingFolder):
         write_made_from(self.folder, made_from)
 
     def request_fresh(self) -> None:
-        """Let the next `begin`, of whatever process, continue nothing."""
+        """Make the next `begin`, in any process, start from the beginning."""
         if find_unfinished(self.final, "run", _FRESH) is None:
             write_made_from(new_unfinished(self.final, "run"), _FRESH)
 
     @property
     def finished(self) -> bool:
-        """Whether the run is whole."""
+        """Whether the run is complete."""
         return (self.folder / RUN_MARKER).is_file()
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write metrics and hashes; the run is whole then.
+        """Write metrics and hashes, which complete the run.
 
         Raises:
-            UserError: the disk refuses.
+            UserError: a write failed.
         """
         finished = datetime.now().astimezone().isoformat(timespec="milliseconds")
         write_json(self.folder / "metrics.json", {**metrics, "finished": finished})
@@ -155,10 +154,10 @@ class RunWriter(TrainingFolder):
         write_json(self.folder / RUN_MARKER, {"version": VERSION, "sha256": hashes})
 
     def place(self) -> None:
-        """Put the whole run in its final place; an earlier one is kept under another name.
+        """Rename the complete run to its final folder; an earlier one is kept under another name.
 
         Raises:
-            UserError: the disk refuses, or the final place holds what is no run of ours.
+            UserError: a write failed, or the final folder is not a run of this package.
         """
         experiment = read_experiment(self.folder / EXPERIMENT)
         metrics = read_artefact(self.folder / "metrics.json", TrainingMetrics, remedy=AGAIN)
@@ -168,11 +167,11 @@ class RunWriter(TrainingFolder):
         put_in_place(self.folder, self.final, "run")
 
 
-_FRESH = {"fresh": True}  # what an unfinished folder says that is only a request
+_FRESH = {"fresh": True}  # made_from.json of a folder that only requests a fresh training
 
 
 def _is_whole(folder: Path, made_from: Mapping[str, Any], files: Sequence[str]) -> bool:
-    """Whether it holds a finished run of this training, with its files as they were written."""
+    """Whether it is a finished run of this training, with unchanged files."""
     if made_from_of(folder, "run") != made_from:
         return False
     try:

@@ -39,33 +39,32 @@ def train(
 ) -> Run:
     """Train to the end of patience or epochs and keep the best weights.
 
-    A training that was cut short goes on from its last checkpoint, to the same end as if it had not
-    been; on SIGINT and SIGTERM it keeps one more and stops. Several processes share each batch and
-    take the same steps; the first one writes. Any number of them goes on from a checkpoint.
+    An interrupted training resumes from its last checkpoint, to the same weights as without the
+    interruption; SIGINT and SIGTERM write another checkpoint and stop. Several processes share each
+    batch and take the same steps; the first one writes. Any number of processes can resume.
 
     Args:
         experiment: what to train and how.
         data: the prepared stores of its data set.
         device: where to train.
-        folder: where the run goes. A finished run of the same training there is returned; any
-            other is kept under another name (`<folder>.1`) once this one is whole.
+        folder: of the run. If it is a finished run of the same training, that is returned; any
+            other is kept under another name (`<folder>.1`) once this one is complete.
         fresh: start over.
-        memory: bytes to fit into; None takes a GPU's free ones, and on a CPU counts nothing.
-        after_validation: called after each with its number, from 0, and the monitor; what it raises
-            ends the training.
-        keep: called with the whole run by the first process; what it writes to the run's folder is
-            there as soon as the run is in its place.
-        processes: those that train together, each calling this; the run folder is one that all see.
+        memory: bytes that the training may use; None: a GPU's free memory, on a CPU no limit.
+        after_validation: called after each validation with its number, from 0, and the monitor; an
+            exception that it raises ends the training.
+        keep: called with the complete run by the first process, before the run's folder gets its
+            final name; it may write to the folder.
+        processes: the processes that train together, each calling this with a shared `folder`.
 
     Returns:
         The run, loaded back from its folder with the best weights.
 
     Raises:
-        UserError: settings that do not fit the data, a loss or monitor that is not finite, another
-            process at work in the folder, a folder that is no run, a disk that refuses, what
-            several processes cannot train.
-        Stopped: a signal asked for it.
-        PeerLost: another of the processes has ended.
+        UserError: settings that do not fit the data, a loss or monitor that is not finite, a folder
+            that is in use or not a run, a write that failed, what several processes cannot train.
+        Stopped: on a signal.
+        PeerLost: another process has ended.
     """
     processes.everywhere(lambda: check_model(experiment, processes.world_size))
     if device.type == "cpu":
@@ -82,8 +81,8 @@ def train(
             )
         )
         writer.folder = folder.with_name(processes.broadcast(writer.folder.name))
-        there = processes.broadcast(writer.finished)
-        if there:
+        is_finished = processes.broadcast(writer.finished)
+        if is_finished:
             say(f"{experiment.expid}: this training is finished (--fresh trains again)")
         else:
             train_rows = replace(data.train, features=features)
@@ -105,15 +104,15 @@ def train(
                 writer.place()
 
         processes.first(place)
-        # A finished run found there may have been trained where other paths lead to the same data.
+        # A finished run may have been trained with other paths to the same data.
         run = replace(processes.everywhere(lambda: load_run(folder)), experiment=experiment)
-        if config.mlflow_uri is not None and not there:
+        if config.mlflow_uri is not None and not is_finished:
             processes.first(lambda: log_run(str(config.mlflow_uri), experiment, run.metrics))
         return run
 
 
 def rows_of(data: Prepared) -> dict[str, Any]:
-    """Which rows these are: their number, and the hash of the manifest that holds their hashes."""
+    """The number of rows of each split, and the hash of its manifest, which holds their hashes."""
     described: dict[str, Any] = {}
     for part, rows in (("train", data.train), ("valid", data.valid)):
         manifest = data.folder / part / "manifest.json"
@@ -122,7 +121,7 @@ def rows_of(data: Prepared) -> dict[str, Any]:
 
 
 def _peak_mb(device: torch.device) -> float:
-    """Largest memory of this process so far, in MB: the GPU's where one is used."""
+    """Peak memory of this process in MB, of the GPU if one is used."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -1,4 +1,5 @@
-"""Scores kept beside the output while a long scoring runs, so that a kill costs minutes at most."""
+"""Predictions of a large file that resume after a kill: finished chunks are files next to the
+output."""
 
 from __future__ import annotations
 
@@ -29,18 +30,18 @@ from tossctr.location import Location, name_of
 from tossctr.progress import say, track
 
 VERSION = 2
-PART_ROWS = 16 * BATCH_ROWS
+CHUNK_ROWS = 16 * BATCH_ROWS
 _KEY = b"tossctr"
 
-Part = tuple[Predictions, EncodingReport]  # and what was counted in its rows
+Chunk = tuple[Predictions, EncodingReport]  # and the counts of its rows
 
 
-def kept_folder(output: Path) -> Path:
-    """Where the scores for this output are kept."""
+def chunks_folder(output: Path) -> Path:
+    """The folder of the chunks of an output."""
     return output.with_name(f".{output.name}.scores")
 
 
-def predict_kept(
+def predict_resumable(
     run: Predictor,
     path: Location,
     folder: Path,
@@ -51,14 +52,14 @@ def predict_kept(
     fresh: bool = False,
     executor: Executor | None = None,
 ) -> Iterator[Predictions]:
-    """As `predict_file` with ids, but what an earlier, killed call kept in `folder` is not scored
-    again; the folder is left for the caller to remove.
+    """As `Predictor.logits` with ids, but chunks that an interrupted call left in `folder` are read
+    instead of predicted again. The caller removes the folder.
 
     Args:
         executor: workers that score, each a range of rows at a time; None: this process.
 
     Raises:
-        UserError: as `predict_file`; or the file has changed while it was read; or workers cannot
+        UserError: as `Predictor.logits`; the file changed while it was read; or workers cannot
             share it.
     """
     with Inputs({"data": path}) as inputs:
@@ -67,29 +68,29 @@ def predict_kept(
             "run": run.digest,
             "id_col": id_col,
             "device": device.type,
-            "rows": [BATCH_ROWS, PART_ROWS],
+            "rows": [BATCH_ROWS, CHUNK_ROWS],
         }
         if fresh or not _is_of(folder, made_from, inputs):
             remove_made(folder, "scores")
         inputs.start_hashing()
         number = start = 0
         while (found := _read(folder / _name(number), start)) is not None:
-            part, counted = found
+            chunk, counted = found
             report.merge(counted)
-            number, start = number + 1, start + len(part.logit)
-            yield part
+            number, start = number + 1, start + len(chunk.logit)
+            yield chunk
         if start:
             say(f"{start:,} rows had been scored before")
         scored = _score_locally if executor is None else partial(_score_on_workers, executor)
-        for part, counted in scored(run, path, device, id_col, start):
-            if counted.rows == PART_ROWS:
+        for chunk, counted in scored(run, path, device, id_col, start):
+            if counted.rows == CHUNK_ROWS:
                 if not (folder / MADE_FROM).exists():
                     mark(folder, "scores")
                     write_made_from(folder, {**made_from, "inputs": inputs.as_dict()})
-                _write(folder / _name(number), part, start, counted)
+                _write(folder / _name(number), chunk, start, counted)
             report.merge(counted)
             number, start = number + 1, start + counted.rows
-            yield part
+            yield chunk
         if not report.rows:
             raise UserError("has no rows to score", file=path)
         inputs.as_dict()
@@ -97,15 +98,15 @@ def predict_kept(
 
 def _score_locally(
     run: Predictor, path: Location, device: torch.device, id_col: str | None, start: int
-) -> Iterator[Part]:
-    """The file from `start` on, in parts of `PART_ROWS` rows."""
+) -> Iterator[Chunk]:
+    """The rows from `start` on, in chunks of `CHUNK_ROWS`."""
     gathered: list[Predictions] = []
     counts = EncodingReport()
     for batch in run.logits(
         path, device=device, id_col=id_col, report=counts, start=start, batch_rows=BATCH_ROWS
     ):
         gathered.append(batch)
-        if counts.rows >= PART_ROWS:
+        if counts.rows >= CHUNK_ROWS:
             yield _joined(gathered), counts.drain()
             gathered = []
     if gathered:
@@ -119,8 +120,8 @@ def _score_on_workers(
     device: torch.device,
     id_col: str | None,
     start: int,
-) -> Iterator[Part]:
-    """The same; each part is scored by one worker, which reads its rows itself."""
+) -> Iterator[Chunk]:
+    """The same, each chunk read and predicted by one worker."""
     if isinstance(path, Path):
         path = path.absolute()  # workers have folders of their own
     if device.type == "cuda":
@@ -133,23 +134,23 @@ def _score_on_workers(
             remedy="write it as Parquet, or score it with --engine local",
         )
     rows = range(source.num_rows)
-    spans = (rows[at : at + PART_ROWS] for at in rows[start::PART_ROWS])
+    spans = (rows[at : at + CHUNK_ROWS] for at in rows[start::CHUNK_ROWS])
     score = partial(_score, run, path, device, id_col)
     with (
         track(f"score {name_of(path)}", source.num_rows) as advance,
-        closing(executor.map(score, spans)) as parts,
+        closing(executor.map(score, spans)) as chunks,
     ):
         advance(start)
-        for part, counted in parts:
-            yield part, counted
+        for chunk, counted in chunks:
+            yield chunk, counted
             advance(counted.rows)
 
 
 def _score(
     run: Predictor, path: Location, device: torch.device, id_col: str | None, rows: range
-) -> Part:
+) -> Chunk:
     counts = EncodingReport()
-    parts = run.logits(
+    chunks = run.logits(
         path,
         device=device,
         id_col=id_col,
@@ -158,7 +159,7 @@ def _score(
         stop=rows.stop,
         batch_rows=BATCH_ROWS,
     )
-    return _joined(list(parts)), counts
+    return _joined(list(chunks)), counts
 
 
 def _is_of(folder: Path, made_from: Mapping[str, Any], inputs: Inputs) -> bool:
@@ -173,20 +174,20 @@ def _name(number: int) -> str:
     return f"{number:06d}.parquet"
 
 
-def _joined(parts: list[Predictions]) -> Predictions:
-    ids = pa.concat_arrays([p.id.cast(pa.large_string()) for p in parts if p.id is not None])
-    return Predictions(np.concatenate([p.logit for p in parts]), None, ids)
+def _joined(chunks: list[Predictions]) -> Predictions:
+    ids = pa.concat_arrays([p.id.cast(pa.large_string()) for p in chunks if p.id is not None])
+    return Predictions(np.concatenate([p.logit for p in chunks]), None, ids)
 
 
-def _write(path: Path, part: Predictions, start: int, report: EncodingReport) -> None:
+def _write(path: Path, chunk: Predictions, start: int, report: EncodingReport) -> None:
     about = json.dumps({"start": start, "report": report.as_dict()})
-    table = pa.table({"id": part.id, "logit": part.logit}).replace_schema_metadata({_KEY: about})
+    table = pa.table({"id": chunk.id, "logit": chunk.logit}).replace_schema_metadata({_KEY: about})
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def _read(path: Path, start: int) -> tuple[Predictions, EncodingReport] | None:
-    """A part and what was counted in it; None where it is damaged."""
+    """A chunk and the counts of its rows; None if it is missing or damaged."""
     try:
         with opened(path) as file:
             table = pq.read_table(file, page_checksum_verification=True)

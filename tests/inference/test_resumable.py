@@ -19,7 +19,7 @@ from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
 from tossctr.files import locked
-from tossctr.inference import kept, predict
+from tossctr.inference import predict
 from tossctr.pipeline import submit as submitting
 from tossctr.runs.train import train
 
@@ -58,8 +58,8 @@ def data(run, request, tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(kept, "PART_ROWS", 200)
-    monkeypatch.setattr(kept, "BATCH_ROWS", 100)
+    monkeypatch.setattr(resumable, "CHUNK_ROWS", 200)
+    monkeypatch.setattr(resumable, "BATCH_ROWS", 100)
 
 
 def submit(run, data, output, **options):
@@ -117,7 +117,7 @@ def test_scores_of_another_file_or_on_demand_are_not_used(run, data, tmp_path, m
             killed_after(patch, 6)
             with pytest.raises(KeyboardInterrupt):
                 submit(run, data, output)
-        assert len(list(kept.kept_folder(output).glob("*.parquet"))) == 3
+        assert len(list(resumable.chunks_folder(output).glob("*.parquet"))) == 3
         return killed_after(monkeypatch, 99)
 
     calls = interrupted()
@@ -141,7 +141,7 @@ def test_a_damaged_part_is_scored_again(run, data, tmp_path, monkeypatch):
         killed_after(patch, 8)
         with pytest.raises(KeyboardInterrupt):
             submit(run, data, output)
-    part = kept.kept_folder(output) / "000001.parquet"
+    part = resumable.chunks_folder(output) / "000001.parquet"
     content = bytearray(part.read_bytes())
     content[len(content) // 3] ^= 1
     part.write_bytes(content)
@@ -260,7 +260,7 @@ def test_a_worker_takes_the_one_gpu_that_it_sees(tmp_path):
             yield from ()
 
     list(
-        kept._score_on_workers(
+        resumable._score_on_workers(
             Recording(), run, tmp_path / "test.parquet", torch.device("cuda", 1), None, 0
         )
     )
