@@ -163,7 +163,7 @@ def measure(kills: int, failures: int, rows: int, seed: int = 0) -> dict[str, ob
 def has_resumed(stage: str, log: str) -> bool:
     if stage == "prepare":
         return "transform:" in log and "fit:" not in log
-    return "resuming from epoch" in log or "had been scored before" in log
+    return "resuming from epoch" in log or "already predicted by an interrupted command" in log
 
 
 def move(project: Project, old: Path) -> None:

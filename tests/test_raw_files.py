@@ -56,7 +56,7 @@ def test_what_may_be_a_users_own_folder_is_left_as_it_is(tmp_path, there, names,
     with pytest.raises(UserError) as raised:
         ensure_raw_files(dataset(tmp_path, **names), **ROWS)
     file, _, remedy = line.partition("; ")
-    assert raised.value.line().startswith(f"{tmp_path / file}: is not there; {remedy}")
+    assert raised.value.line().startswith(f"{tmp_path / file}: does not exist; {remedy}")
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == dict.fromkeys(there, "mine")
 
 
@@ -65,7 +65,7 @@ def test_only_what_is_missing_of_ones_own_is_said(made, tmp_path):
     root = shutil.copytree(made, tmp_path / "raw")
     (root / "test.parquet").unlink()
     train = (root / "train.parquet").read_bytes()
-    with pytest.raises(UserError, match=r"test\.parquet: is not there"):
+    with pytest.raises(UserError, match=r"test\.parquet: does not exist"):
         ensure_raw_files(dataset(root), **ROWS)
     assert (root / "train.parquet").read_bytes() == train
     for path in root.glob("*.*"):
@@ -77,6 +77,6 @@ def test_only_what_is_missing_of_ones_own_is_said(made, tmp_path):
 def test_no_raw_files_are_made_for_another_layout(tmp_path):
     chosen = dataset(tmp_path / "raw")
     label = chosen.label_col.model_copy(update={"name": "is_click"})
-    with pytest.raises(UserError, match=r"train\.parquet: is not there"):
+    with pytest.raises(UserError, match=r"train\.parquet: does not exist"):
         ensure_raw_files(chosen.model_copy(update={"label_col": label}), **ROWS)
     assert not (tmp_path / "raw").exists()

@@ -80,7 +80,7 @@ def _why(error: OSError | ValueError) -> str:
         case FileNotFoundError() | NotADirectoryError():
             return "is missing"
         case OSError(errno=errno.ELOOP):
-            return "is a link, and links are not followed here"
+            return "is a link, which is not followed"
         case OSError(strerror=str(reason)):
             return f"cannot be read: {reason}"
     return "cannot be read"

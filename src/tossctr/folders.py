@@ -39,7 +39,7 @@ def refuse_foreign(folder: Path, kind: Kind) -> None:
         return
     if not folder.is_dir() or any(folder.iterdir()):
         raise UserError(
-            f"already exists and is not a {kind} made by TossCTR",
+            "already exists, and TossCTR did not make it",
             file=folder,
             remedy="move it, or choose another folder",
         )

@@ -26,7 +26,7 @@ from tossctr.metrics.registry import evaluate
 from tossctr.models.base import CTRModel
 from tossctr.runs.checks import check_model
 from tossctr.runs.train import train
-from tossctr.training import network as module
+from tossctr.training import fit as module
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.module import CTRModule
 

@@ -56,8 +56,8 @@ def test_the_directions_are_those_of_better_predictions(name):
         ),
         (
             ["monitor=logloss", "monitor_mode=max"],
-            "--set: small.monitor_mode is not valid: contradicts monitor, which is better if "
-            "small: logloss (found 'max'); remove monitor_mode: the metrics determine it",
+            "--set: small.monitor_mode is not valid: contradicts monitor, of which lower is "
+            "better: logloss (found 'max'); remove monitor_mode: the metrics determine it",
         ),
         (
             ["monitor={AUC: 0}"],

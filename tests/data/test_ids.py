@@ -232,7 +232,9 @@ def test_an_id_is_compared_by_its_text(text: str) -> None:
 )
 @pytest.mark.parametrize("kind", ["categorical", "meta"])
 def test_a_float_that_may_be_several_ids_is_refused(array: pa.Array, kind: str) -> None:
-    with pytest.raises(UserError, match="column c, row 1: a float too large to be one id"):
+    with pytest.raises(
+        UserError, match="column c, row 1: a float too large to identify a single id"
+    ):
         fit(batch(c=array), feature("c", kind, "int")).transform(batch(c=array))
     with pytest.raises(UserError, match="column c, row 6: a float too large"):
         id_array(array, NA_VALUES, "c", Where(5))
@@ -247,7 +249,9 @@ def test_narrow_floats_of_a_file_are_told_by_their_own_digits(tmp_path: Path) ->
     assert check(tmp_path / "a").columns["c"].kind == "numbers"
     pq.write_table(pa.table({"c": pa.array([1, 2048], pa.float16())}), tmp_path / "b")
     (data,) = open_source(tmp_path / "b").batches()
-    with pytest.raises(UserError, match="column c, row 1: a float too large to be one id"):
+    with pytest.raises(
+        UserError, match="column c, row 1: a float too large to identify a single id"
+    ):
         id_array(data.column("c"), NA_VALUES, "c", Where())
 
 
@@ -313,8 +317,8 @@ def test_a_shared_vocabulary_without_a_common_id_is_refused() -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("[8, 9", "half a list"),
-        ("8, 9]", "half a list"),
+        ("[8, 9", "an incomplete list"),
+        ("8, 9]", "an incomplete list"),
         ("[[1, 2], [3]]", "a list within a list"),
         ("{8: 1, 9: 2}", "a mapping"),
         ('{"a": 1}', "not a list that can be read"),

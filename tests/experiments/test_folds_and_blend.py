@@ -163,11 +163,11 @@ def test_folders_of_others_are_not_touched(folds, experiment, data):
     for name in ("DCNv2_toy.folds", "blend"):
         (root / name).mkdir(parents=True)
         (root / name / "folds.json").write_text("mine")
-    with pytest.raises(UserError, match="made by TossCTR"):
+    with pytest.raises(UserError, match="TossCTR did not make it"):
         in_folds(experiment("DCNv2_toy", f"model_root={root}"))
-    with pytest.raises(UserError, match="not a blend made by TossCTR"):
+    with pytest.raises(UserError, match="TossCTR did not make it"):
         blend(folds, root / "blend", CPU)
-    with pytest.raises(UserError, match="not a blend made by TossCTR"):
+    with pytest.raises(UserError, match="TossCTR did not make it"):
         blend(folds, folds["DCNv2_toy"].folder, CPU)
     assert {p.read_text() for p in root.rglob("*") if p.is_file()} == {"mine"}
 

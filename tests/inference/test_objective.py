@@ -257,7 +257,10 @@ def test_a_sample_of_other_rows_is_refused_before_anything_is_scored(
     sample_of(tmp_path / "short.csv", range(999))
     sample_of(tmp_path / "twice.csv", [0, *range(999)])
     options = {"data": None, "device": CPU, "output": tmp_path / "out.csv"}
-    for name, message in (("short", "999 rows, but 1,000"), ("twice", "is repeated")):
+    for name, message in (
+        ("short", "999 rows, but the test file has 1,000"),
+        ("twice", "is repeated"),
+    ):
         with pytest.raises(UserError, match=message):
             submit(runs["trees"], sample=tmp_path / f"{name}.csv", **options)
     (tmp_path / "out.csv").mkdir()
@@ -301,7 +304,7 @@ def test_a_run_from_elsewhere_has_no_url_or_pipe_opened(runs, tmp_path, monkeypa
     monkeypatch.setattr("fsspec.core.url_to_fs", lambda *a, **k: pytest.fail("opened"))
     os.mkfifo(tmp_path / "pipe")
     options = {"data": None, "sample": None, "output": tmp_path / "out.csv", "device": CPU}
-    with pytest.raises(UserError, match=r"not opened unasked.*--data"):
+    with pytest.raises(UserError, match=r"not opened automatically.*--data"):
         submit(named("http://10.0.0.1/rows.parquet"), **options)
     with pytest.raises(UserError, match="neither a file nor a folder"):
         submit(named(tmp_path / "pipe"), **options)

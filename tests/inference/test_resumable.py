@@ -84,7 +84,7 @@ def test_a_folder_of_that_name_with_a_users_own_files_is_not_removed(run, data, 
     own = tmp_path / ".out.csv.scores" / "notes.txt"
     own.parent.mkdir()
     own.write_text("mine")
-    with pytest.raises(UserError, match="already exists and is not a scores"):
+    with pytest.raises(UserError, match="already exists, and TossCTR did not make it"):
         submit(run, data, tmp_path / "out.csv")
     assert own.read_text() == "mine"
 

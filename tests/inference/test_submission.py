@@ -65,11 +65,11 @@ def test_probabilities_keep_every_digit(tmp_path):
 @pytest.mark.parametrize(
     ("sample_ids", "ids", "logits", "message"),
     [
-        (["TEST_0", "TEST_1"], IDS, [0, 0, 0], "2 rows, but 3 are scored"),
+        (["TEST_0", "TEST_1"], IDS, [0, 0, 0], "has 2 rows, but the test file has 3"),
         (["TEST_0", "TEST_1", "TEST_9"], IDS, [0, 0, 0], "TEST_9"),
         (["TEST_0", "TEST_1", "TEST_1"], IDS, [0, 0, 0], "twice in the sample"),
         (IDS, ["TEST_0", "TEST_1", "TEST_1"], [0, 0, 0], "twice in the scored file"),
-        (IDS, IDS, [0, float("nan"), 0], "no probability"),
+        (IDS, IDS, [0, float("nan"), 0], "not a probability"),
     ],
 )
 def test_a_wrong_submission_is_never_written(tmp_path, sample_ids, ids, logits, message):

@@ -246,7 +246,7 @@ def test_an_encoded_file_scores_like_the_raw_one(
     encoded = load_dataset(configs(root, suffix), "encoded")
     other = untrained(encoded, prepare(encoded))
     assert scored(other, root / f"export/test.{suffix}")[0] == ids
-    with pytest.raises(UserError, match="nothing says what the indices"):
+    with pytest.raises(UserError, match="the indices next to it cannot be interpreted"):
         scored(other, root / "data/test.parquet")
 
 
@@ -433,7 +433,7 @@ def test_what_an_encoded_data_set_lacks_is_named(
     (folder / "feature_map.json").write_text("[]")
     assert "feature_map.json" in failing()
     (folder / "feature_map.json").unlink()
-    assert "nothing says what the indices beside it mean" in failing()
+    assert "the indices next to it cannot be interpreted" in failing()
     (folder / "feature_map.json").write_text(json.dumps(TWO))
     with h5py.File(folder / "train.h5", "a") as file:
         del file["seq"]

@@ -27,7 +27,7 @@ def test_what_is_no_table_is_left_alone(tmp_path, make, capsys):
     precious.write_text("kept")
     make(tmp_path / FILE)
     append_result(tmp_path, experiment, BEST, "1")
-    assert "not in the table of results" in capsys.readouterr().err
+    assert "results.csv was not updated" in capsys.readouterr().err
     assert precious.read_text() == "kept"
     for finished in ("1", "2", "1"):  # a kill before the run was in place: the row is there
         append_result(tmp_path / "new", experiment, BEST, finished)

@@ -199,7 +199,7 @@ def test_a_run_from_elsewhere_writes_nothing_where_its_paths_lead(folder, tmp_pa
     precious.write_text("kept")
     changed(folder, "experiment.json", lambda c: c["dataset"].update(data_root=str(target)))
     signed(folder)
-    with pytest.raises(UserError, match="no prepared data to make them from"):
+    with pytest.raises(UserError, match="no prepared data to compute them from"):
         evaluate_run(load_run(folder), None, device=CPU)
     assert [p for p in target.rglob("*") if p.is_file()] == [precious]
 

@@ -16,7 +16,7 @@ from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
 from tossctr.runs.run_folder import RunWriter, load_run
 from tossctr.runs.train import train
-from tossctr.training import network as module
+from tossctr.training import fit as module
 from tossctr.training.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
 from tossctr.training.interruption import Stopped, StopSignal
 from tossctr.training.resume import Checkpoints
@@ -300,7 +300,7 @@ def test_folders_that_are_not_runs_are_not_touched(data_root, tmp_path):
     assert (tmp_path / "run.2" / "run.json").is_file()
     shutil.rmtree(first)
     files.append(own("run"))
-    with pytest.raises(UserError, match="already exists and is not a run made by TossCTR"):
+    with pytest.raises(UserError, match="already exists, and TossCTR did not make it"):
         fit(data_root, first, "epochs=1")
     for file in files:
         assert file.read_text() == "three years"

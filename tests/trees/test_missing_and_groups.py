@@ -255,7 +255,9 @@ def test_a_file_whose_missing_numbers_were_filled_is_refused_for_trees(root, tre
     dataset = trees.experiment.dataset
     export(prepare(dataset), dataset, root / "encoded", Format.PARQUET, splits=["valid"])
     out = root / "encoded" / "valid.parquet"
-    with pytest.raises(UserError, match=r"missing ones filled, which trees tell apart: age"):
+    with pytest.raises(
+        UserError, match=r"missing numbers filled in, but the model needs them missing: age"
+    ):
         gather(trees.logits(out, device=CPU, labelled=True), out)
 
 

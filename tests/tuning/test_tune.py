@@ -148,7 +148,7 @@ def test_files_that_tune_did_not_make_are_kept(root):
     own.parent.mkdir(parents=True)
     own.write_text("mine")
     for fresh in (False, True):
-        with pytest.raises(UserError, match="trials: is in the way, and was not made by tune"):
+        with pytest.raises(UserError, match="trials: already exists, and tune did not make it"):
             search_in(root, fresh=fresh)
     assert own.read_text() == "mine"
 

@@ -291,9 +291,9 @@ class TrainingConfig(_Frozen):
                 value=self.monitor, remedy=f"write {{{', '.join(right)}}}",
             )  # fmt: skip
         if self.monitor_mode not in modes:
-            small = "small" if "min" in modes else "large"
+            better = "lower" if "min" in modes else "higher"
             raise UserError(
-                f"contradicts monitor, which is better if {small}: {', '.join(self.monitor)}",
+                f"contradicts monitor, of which {better} is better: {', '.join(self.monitor)}",
                 key="monitor_mode", value=self.monitor_mode,
                 remedy="remove monitor_mode: the metrics determine it",
             )  # fmt: skip

@@ -159,7 +159,7 @@ def open_prepared(dataset: DatasetConfig) -> Prepared:
     folder = dataset.data_root / dataset.dataset_id
     if not os.path.lexists(folder / FILE):
         raise UserError(
-            "no prepared data here", file=folder, remedy="prepare, or give a file with --data"
+            "has no prepared data", file=folder, remedy="prepare, or give a file with --data"
         )
     made = read_artefact(folder / FILE, PrepareRecord, remedy="prepare again with --force")
     return _open(folder, dataset, Encoder.load(folder), _reports(made), made.stores)

@@ -29,7 +29,7 @@ def ensure_raw_files(dataset: DatasetConfig, *, seed: int, train_rows: int, test
         return False
     folder = _synthetic_folder(dataset)
     if folder is None:
-        raise UserError("is not there", file=missing[0], remedy=_near(missing[0]))
+        raise UserError("does not exist", file=missing[0], remedy=_near(missing[0]))
     say(f"no raw files in {folder}: making {train_rows:,} + {test_rows:,} synthetic rows")
     synthesize(folder, train_rows, test_rows, seed=seed)
     return True

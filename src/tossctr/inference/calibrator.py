@@ -52,4 +52,4 @@ def if_writable() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        say(f"not kept: {error.line()}")
+        say(f"not saved: {error.line()}")

@@ -224,7 +224,7 @@ def _encoder_for(source: Source, fitted: FittedModel) -> Encoder:
     filled = [f.name for f in fitted.features.fields if f.missing is not None]
     if filled and family_of(fitted.experiment.model).uses_missing:
         raise UserError(
-            f"holds numbers with the missing ones filled, which trees tell apart: {filled[0]}",
+            f"has missing numbers filled in, but the model needs them missing: {filled[0]}",
             file=source.path,
             remedy="give the raw file, or train with fill_na for its columns of numbers",
         )

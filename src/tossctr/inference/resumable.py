@@ -80,7 +80,7 @@ def predict_resumable(
             number, start = number + 1, start + len(chunk.logit)
             yield chunk
         if start:
-            say(f"{start:,} rows had been scored before")
+            say(f"{start:,} rows already predicted by an interrupted command")
         scored = _score_locally if executor is None else partial(_score_on_workers, executor)
         for chunk, counted in scored(run, path, device, id_col, start):
             if counted.rows == CHUNK_ROWS:

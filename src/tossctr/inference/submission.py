@@ -124,9 +124,9 @@ def check_count(sample: Sample, rows: int) -> None:
     """
     if len(sample.ids) != rows:
         raise UserError(
-            f"{len(sample.ids):,} rows, but {rows:,} are scored",
+            f"has {len(sample.ids):,} rows, but the test file has {rows:,}",
             file=sample.file,
-            remedy="score the test file that belongs to this sample",
+            remedy="give the test file that belongs to this sample",
         )
 
 
@@ -147,10 +147,10 @@ def _check_probabilities(ids: pa.Array, probability: NDArray[np.float64]) -> Non
     if bad.any():
         row = int(bad.argmax())
         raise UserError(
-            "the model's output is no probability",
+            "the model's output is not a probability",
             row=row,
             value=float(probability[row]),
-            remedy=f"look at the input of id {ids[row].as_py()}",
+            remedy=f"check the input of id {ids[row].as_py()}",
         )
 
 
@@ -164,10 +164,10 @@ def _match(ids: pa.Array, sample: Sample) -> NDArray[np.int64]:
     if where.null_count:
         value = sample.ids.filter(pc.is_null(where))[0].as_py()
         raise UserError(
-            "an id that was not scored",
+            "an id that is not in the test file",
             file=sample.file,
             value=value,
-            remedy="score the test file that belongs to this sample",
+            remedy="give the test file that belongs to this sample",
         )
     order: NDArray[np.int64] = where.to_numpy().astype(np.int64)
     return order
@@ -178,7 +178,7 @@ def _same(ids: pa.Array, sample: Path) -> pa.Array:
         return same_ids(ids)
     except AmbiguousIdError as error:
         raise UserError(
-            "a float too large to be one id",
+            "a float too large to identify a single id",
             file=sample,
             value=str(error),
             remedy="write the ids as integers or as text",

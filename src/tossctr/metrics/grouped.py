@@ -24,7 +24,7 @@ def warn_of_missing_groups(group: NDArray[Any] | None, name: str | None) -> None
         return
     missing = int((group == NO_GROUP).sum())
     if missing:
-        say(f"{missing:,} of {len(group):,} rows have no {name}: gAUC and its like leave them out")
+        say(f"{missing:,} of {len(group):,} rows have no {name}: grouped metrics leave them out")
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def submit(
         raise UserError("no test file is named", remedy="give --data, or test_data in the data set")
     if data is None and dataset is None and isinstance(source, str):
         raise UserError(
-            "is named by the run's own config, and a URL there is not opened unasked",
+            "is a URL in the run's config, which is not opened automatically",
             file=source,
             remedy="give it with --data",
         )

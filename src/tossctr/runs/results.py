@@ -49,7 +49,7 @@ def append_result(
         _append(folder / FILE, row)
     except (OSError, ValueError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
-        say(f"not in the table of results: {folder / FILE}: {why}")
+        say(f"{folder / FILE} was not updated: {why}")
 
 
 def _append(path: Path, row: tuple[str, ...]) -> None:

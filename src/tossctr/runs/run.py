@@ -52,13 +52,13 @@ class Run(FittedModel, Predictor):
             data = open_prepared(self.dataset)
         except UserError as error:
             raise UserError(
-                "no held-out predictions here, and no prepared data to make them from",
+                "has no held-out predictions, and there are no prepared data to compute them from",
                 file=self.folder,
                 remedy="prepare its data set again (to predict, --objective raw needs neither)",
             ) from error
         if data.encoder.hash != self.encoder.hash:
             raise UserError(
-                "the data were prepared anew since this run was trained",
+                "was prepared again after this run was trained",
                 file=data.folder,
                 remedy="train again (to predict, --objective raw needs no held-out predictions)",
             )
@@ -75,7 +75,7 @@ class Run(FittedModel, Predictor):
             raise UserError(
                 "holds predictions of another run",
                 file=self.held_out_file,
-                remedy="remove it: it is made again from the prepared data",
+                remedy="remove it: it is computed again from the prepared data",
             )
         return held
 

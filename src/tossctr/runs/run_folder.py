@@ -194,7 +194,7 @@ def load_run(path: Path) -> Run:
     marker = folder / RUN_MARKER
     if not os.path.lexists(marker):
         raise UserError(
-            "no finished run here", file=folder, remedy="train one first: tossctr train --expid ..."
+            "has no finished run", file=folder, remedy="train one first: tossctr train --expid ..."
         )
     finished = FinishedFolder(folder, read_artefact(marker, RunMarker, remedy=AGAIN).sha256)
     for name, limit in _LIMITS.items():

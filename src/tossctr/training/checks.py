@@ -25,7 +25,7 @@ def check_network(experiment: Experiment, features: FeatureMap, processes: int) 
     """
     if processes > 1 and experiment.training.loss == "pairwise":
         raise UserError(
-            "the pairwise loss needs the whole batch, which no process has",
+            "the pairwise loss needs the whole batch, but each process has a part of it",
             key="loss",
             value="pairwise",
             remedy="choose another loss, or leave out --workers",
@@ -68,7 +68,7 @@ def _check_whole_batches(config: TrainingConfig, processes: int) -> None:
         )
     if processes > 1:
         raise UserError(
-            "batch normalisation needs the whole batch, which no process has",
+            "batch normalisation needs the whole batch, but each process has a part of it",
             key="--workers",
             value=processes,
             remedy=f"leave --workers out, or {_PLAIN}",

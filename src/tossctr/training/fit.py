@@ -167,7 +167,7 @@ def _best(validations: Validations, config: TrainingConfig) -> dict[str, float]:
             "the predictions of every validation were NaN",
             key="learning_rate",
             value=config.learning_rate,
-            remedy="lower it, or look at the inputs for extreme numbers",
+            remedy="lower it, or check the inputs for extreme numbers",
         )
     return validations.best_row
 

@@ -296,5 +296,5 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder whose files of these names were not made by `tune`."""
     for name in FILES:
         if os.path.lexists(folder / name) and not is_made(folder, "study"):
-            message, remedy = "is in the way, and was not made by tune", "choose another --output"
+            message, remedy = "already exists, and tune did not make it", "choose another --output"
             raise UserError(message, file=folder / name, remedy=remedy)

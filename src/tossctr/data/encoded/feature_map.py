@@ -161,9 +161,9 @@ def vocabulary_of(folder: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(
-            "is not there, so nothing says what the indices beside it mean",
+            "does not exist, and the indices next to it cannot be interpreted without it",
             file=path,
-            remedy="put there the one that the data were made with; raw files need none",
+            remedy="copy it from where the data were made; raw files do not need it",
         )
     # Links are allowed, as for data files.
     content = read_json(path.resolve(), limit=ENCODER_BYTES, remedy="build the data set again")

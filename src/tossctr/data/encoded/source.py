@@ -110,7 +110,7 @@ def _indices(values: pa.Array, column: str, where: Where) -> Array:
 def _folder_of(source: Source) -> Path:
     if not isinstance(source.path, Path):
         raise UserError(
-            "indices in an object store, and nothing says what they mean",
+            "has indices, and in an object store their feature_map.json is not read",
             file=source.path,
             remedy="give a local file with its feature_map.json, or one that tossctr export made",
         )

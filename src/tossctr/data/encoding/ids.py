@@ -195,7 +195,7 @@ def as_dtype(
 
 def _ambiguous(column: str, at: int | None, value: Any, where: Where) -> UserError:
     return where.error(
-        "a float too large to be one id",
+        "a float too large to identify a single id",
         column,
         at,
         value,

@@ -132,7 +132,7 @@ def _unpacked(text: str, splitter: str) -> str | list[str]:
             if opening not in (first, _OPENING.get(last)):
                 continue
             if text.count(opening) != text.count(_CLOSING[opening]):
-                raise ValueError("half a list")
+                raise ValueError("an incomplete list")
         return text
     inner = text[1:-1].strip()
     if ("'" in inner or '"' in inner) and _QUOTED.search(inner):

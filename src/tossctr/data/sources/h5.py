@@ -163,11 +163,11 @@ def _column(file: Any, name: str, path: Path) -> Any:
     link = file.get(name, getlink=True)
     item = file[name] if isinstance(link, h5py.HardLink) else None
     if item is None:
-        problem = "a link to another place, which is not followed"
+        problem = "a link, which is not followed"
     elif not isinstance(item, h5py.Dataset):
         problem = "not a column: a group"
     elif item.external or item.is_virtual:
-        problem = "kept in another file, which is not opened"
+        problem = "stored in another file, which is not opened"
     elif not item.shape or len(item.shape) > 2:
         problem = f"not a column, neither (rows,) nor (rows, length): {item.shape}"
     elif item.dtype.kind not in "biufS" and h5py.check_string_dtype(item.dtype) is None:

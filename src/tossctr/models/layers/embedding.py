@@ -139,7 +139,7 @@ class FieldEmbedding(nn.Module):
         """
         if self.curves:
             raise UserError(
-                "gives numeric fields no vectors",
+                "must be linear, so that each numeric field has a vector to load",
                 key="numeric_embedding",
                 remedy="use numeric_embedding: linear",
             )
