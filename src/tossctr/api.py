@@ -20,7 +20,7 @@ from tossctr.data.prepare import prepare as prepare_dataset
 from tossctr.errors import UserError
 from tossctr.experiments.predictors import load_predictor
 from tossctr.inference.calibrator import calibrator_of
-from tossctr.inference.predict import BATCH_ROWS, predict_rows
+from tossctr.inference.predict import BATCH_ROWS, mean_logits
 from tossctr.inference.predictor import Predictor
 from tossctr.pipeline.train import train_experiment
 from tossctr.runs.run import Run
@@ -109,8 +109,8 @@ def predict(
         start = 0
         for batch in _batches(table.select(columns)):
             encoded = encoder.transform(batch, first_row=start, labelled=False)
-            of_runs = [predict_rows(one, encoded, device=device) for one in runs]
-            logits[number, start : start + len(encoded)] = np.mean(of_runs, axis=0)
+            of_runs = mean_logits(runs, encoded, device=device)
+            logits[number, start : start + len(encoded)] = of_runs
             start += len(encoded)
     logit = opened.combine(logits)
     probability: NDArray[np.float64] = expit(chosen(logit))

@@ -69,7 +69,7 @@ def test_folds_are_measured_out_of_fold(of_folds, folds):
 
 def test_each_fold_has_its_own_score_and_weight(of_folds, folds):
     about = json.loads(folds[0].marker.read_bytes())
-    rows = tables.members(of_folds).rows
+    rows = tables.members("folds", of_folds.members).rows
     assert [row[0] for row in rows[:4]] == list(about["runs"])
     for row, scores in zip(rows[:4], about["by_fold"], strict=True):
         assert f"{scores['AUC']:.4f}" in row
@@ -81,7 +81,7 @@ def test_each_fold_has_its_own_score_and_weight(of_folds, folds):
 
 def test_a_blend_has_its_members_weights_and_gain(of_blend, blended):
     about = json.loads(blended.marker.read_bytes())
-    table = tables.members(of_blend)
+    table = tables.members("blend", of_blend.members)
     assert [row[1] for row in table.rows[:2]] == [
         f"{w:.3f}" for w in about["combination"]["weights"]
     ]

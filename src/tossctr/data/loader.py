@@ -58,7 +58,8 @@ class BatchRows(Sampler[Array]):
         self._count = rows
         self._rows = rows
         if negative_sampling < 1:
-            assert label is not None, "sampling by label needs labels"
+            if label is None:
+                raise ValueError("sampling by label needs labels")
             self._positive = np.flatnonzero(np.asarray(label) > 0.5)
             negatives = rows - len(self._positive)
             self._count = len(self._positive) + round(negatives * negative_sampling)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.base import Source
 from tossctr.data.sources.bounded import BATCH_BYTES, first_rows, row_bytes
-from tossctr.data.sources.opening import open_source, say_order
+from tossctr.data.sources.opening import open_source
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.families.registry import family_of
-from tossctr.location import Location, name_of
-from tossctr.progress import track
+from tossctr.location import Location
 from tossctr.training.family import TrainedModel
 
 BATCH_ROWS = 4096
@@ -55,80 +54,31 @@ class Predictions:
     Attributes:
         logit: (n,) float64.
         label: (n,) float32 where the source was read with labels.
-        id: (n,) Arrow strings or row numbers of unlabelled rows.
+        id: (n,) Arrow strings of the id column, or row numbers.
         group: (n,) the value of the experiment's `group_id`, of labelled rows.
     """
 
     logit: NDArray[np.float64]
     label: NDArray[np.float32] | None
-    id: pa.Array | None
+    id: pa.Array
     group: NDArray[Any] | None = None
 
+    @property
+    def labels(self) -> NDArray[np.float32]:
+        """(n,).
 
-def predict_file(
-    members: Sequence[Sequence[FittedModel]],
-    combine: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    path: Location,
-    *,
-    device: torch.device,
-    labelled: bool,
-    id_col: str | None,
-    report: EncodingReport | None,
-    start: int,
-    stop: int | None,
-    batch_rows: int,
-) -> Iterator[Predictions]:
-    """Predict a Parquet, CSV or H5 file, or a folder of Parquet files, `batch_rows` rows at a time;
-    nothing else is held in memory.
-
-    Args:
-        members: each is one model, or several on one encoder, whose logits are averaged; each
-            member reads the file once.
-        combine: (members, n) logits to (n,).
-        path: rows in the raw layout of the data set, or encoded with its vocabulary.
-        device: where to predict.
-        labelled: read the label column too.
-        id_col: read this column as ids; without it the ids of unlabelled rows are their numbers.
-        report: counts unseen categories and missing values, as the first member sees them.
-        start, stop: the rows to predict; `stop` of None is the end.
-        batch_rows: rows in a batch.
-
-    Yields:
-        `Predictions` of consecutive rows, in the file's order.
-
-    Raises:
-        UserError: a missing column or an unreadable value, by file, column and row; a file made
-            with another vocabulary.
-    """
-    sources: list[Source] = []
-    streams = []
-    for models in members:
-        is_first = not sources  # the others' labels, ids and counts would be the same
-        with_label, ids_from = labelled and is_first, id_col if is_first else None
-        sources.append(_open(models[0], path, labelled=with_label, id_col=ids_from))
-        streams.append(
-            _predict_member(
-                models,
-                sources[-1],
-                device=device,
-                labelled=with_label,
-                id_col=ids_from,
-                report=report if is_first else None,
-                start=start,
-                stop=stop,
-                batch_rows=batch_rows,
-            )
-        )
-    say_order(sources[0])
-    with track(f"predict {name_of(path)}", sources[0].num_rows) as advance:
-        advance(start)
-        for of_members in zip(*streams, strict=True):
-            logit = combine(np.stack([p.logit for p in of_members]))
-            yield replace(of_members[0], logit=logit)
-            advance(len(logit))
+        Raises:
+            ValueError: the source was read without labels.
+        """
+        if self.label is None:
+            raise ValueError("the rows were read without labels")
+        return self.label
 
 
-def _open(model: FittedModel, path: Location, *, labelled: bool, id_col: str | None) -> Source:
+def open_rows(
+    model: FittedModel, path: Location, *, labelled: bool = False, id_col: str | None = None
+) -> Source:
+    """Open a raw or encoded file for the columns that a model needs."""
     columns = model.encoder.columns(labelled=labelled)
     if id_col is not None:
         columns = {**columns, id_col: "str"}
@@ -136,18 +86,20 @@ def _open(model: FittedModel, path: Location, *, labelled: bool, id_col: str | N
     return open_source(path, columns, encoded=dataset.encoded, na_values=dataset.na_values)
 
 
-def _predict_member(
+def predict_source(
     models: Sequence[FittedModel],
     source: Source,
     *,
     device: torch.device,
-    labelled: bool,
-    id_col: str | None,
-    report: EncodingReport | None,
     start: int,
     stop: int | None,
     batch_rows: int,
+    labelled: bool = False,
+    id_col: str | None = None,
+    report: EncodingReport | None = None,
 ) -> Iterator[Predictions]:
+    """Predict the rows of a source by the mean of models on one encoder; arguments as in
+    `Predictor.logits`."""
     experiment = models[0].experiment
     group_id = experiment.training.group_id
     encoder = _encoder_for(source, models[0])
@@ -165,7 +117,7 @@ def _predict_member(
             with where.reading(id_col):
                 ids = row_ids(batch.column(id_col), na, id_col, where)
         else:
-            ids = None if labelled else pa.array(np.arange(row - len(encoded), row))
+            ids = pa.array(np.arange(row - len(encoded), row))
         group = encoded.groups(group_id) if labelled and group_id is not None else None
         yield Predictions(logit, encoded.label, ids, group)
 
@@ -232,16 +184,11 @@ def _encoder_for(source: Source, fitted: FittedModel) -> Encoder:
 
 
 def predict_rows(
-    fitted: FittedModel,
-    rows: EncodedRows,
-    *,
-    device: torch.device,
-    batch_rows: int = BATCH_ROWS,
+    fitted: FittedModel, rows: EncodedRows, *, device: torch.device
 ) -> NDArray[np.float64]:
-    """(N,) float64 logits of encoded rows, in their order, `batch_rows` at a time."""
-    return fitted.model.logits(
-        replace(rows, features=fitted.features), device=device, batch_rows=batch_rows
-    )
+    """(N,) float64 logits of encoded rows, in their order, `BATCH_ROWS` at a time."""
+    rows = replace(rows, features=fitted.features)
+    return fitted.model.logits(rows, device=device, batch_rows=BATCH_ROWS)
 
 
 def gather(
@@ -254,8 +201,7 @@ def gather(
     """
     labels, logits, groups = [], [], []
     for part in parts:
-        assert part.label is not None
-        labels.append(part.label)
+        labels.append(part.labels)
         logits.append(part.logit)
         if part.group is not None:
             groups.append(part.group)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,9 +17,17 @@ from tossctr.calibration.held_out import HeldOut
 from tossctr.config.choices import Objective
 from tossctr.config.schema import DatasetConfig, Experiment
 from tossctr.data.encoder import EncodingReport
+from tossctr.data.sources.opening import say_order
 from tossctr.files import sha256_of
-from tossctr.inference.predict import BATCH_ROWS, FittedModel, Predictions, predict_file
-from tossctr.location import Location
+from tossctr.inference.predict import (
+    BATCH_ROWS,
+    FittedModel,
+    Predictions,
+    open_rows,
+    predict_source,
+)
+from tossctr.location import Location, name_of
+from tossctr.progress import track
 
 
 class Predictor(ABC):
@@ -78,19 +88,41 @@ class Predictor(ABC):
         stop: int | None = None,
         batch_rows: int = BATCH_ROWS,
     ) -> Iterator[Predictions]:
-        """Predict a raw file; arguments, rows and errors as in `inference.predict.predict_file`."""
-        return predict_file(
-            self.members,
-            self.combine,
-            source,
-            device=device,
-            labelled=labelled,
-            id_col=id_col,
-            report=report,
-            start=start,
-            stop=stop,
-            batch_rows=batch_rows,
+        """Predict a Parquet, CSV or H5 file, or a folder of Parquet files, `batch_rows` rows at a
+        time; nothing else is held in memory. Each member reads the file once.
+
+        Args:
+            source: rows in the raw layout of the data set, or encoded with its vocabulary.
+            device: where to predict.
+            labelled: read the label column too.
+            id_col: read this column as ids; without it the ids of rows are their numbers.
+            report: counts unseen categories and missing values, as the first member sees them.
+            start, stop: the rows to predict; `stop` of None is the end.
+            batch_rows: rows in a batch.
+
+        Yields:
+            `Predictions` of consecutive rows, in the file's order.
+
+        Raises:
+            UserError: a missing column or an unreadable value, by file, column and row; a file made
+                with another vocabulary.
+        """
+        first, *others = self.members
+        predict = partial(
+            predict_source, device=device, start=start, stop=stop, batch_rows=batch_rows
         )
+        rows = open_rows(first[0], source, labelled=labelled, id_col=id_col)
+        streams = [
+            predict(first, rows, labelled=labelled, id_col=id_col, report=report),
+            *(predict(models, open_rows(models[0], source)) for models in others),
+        ]
+        say_order(rows)
+        with track(f"predict {name_of(source)}", rows.num_rows) as advance:
+            advance(start)
+            for of_members in zip(*streams, strict=True):
+                logit = self.combine(np.stack([p.logit for p in of_members]))
+                yield replace(of_members[0], logit=logit)
+                advance(len(logit))
 
     @property
     def held_out_file(self) -> Path:

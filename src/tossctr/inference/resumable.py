@@ -175,7 +175,7 @@ def _name(number: int) -> str:
 
 
 def _joined(chunks: list[Predictions]) -> Predictions:
-    ids = pa.concat_arrays([p.id.cast(pa.large_string()) for p in chunks if p.id is not None])
+    ids = pa.concat_arrays([p.id.cast(pa.large_string()) for p in chunks])
     return Predictions(np.concatenate([p.logit for p in chunks]), None, ids)
 
 

@@ -134,7 +134,6 @@ def _collect(parts: Iterator[Predictions]) -> tuple[pa.Array, NDArray[np.float64
     ids: list[pa.Array] = []
     probabilities: list[NDArray[np.float64]] = []
     for part in parts:
-        assert part.id is not None
         ids.append(part.id.cast(pa.large_string()))
         probabilities.append(expit(part.logit))
     if not ids:

@@ -38,12 +38,14 @@ class Validations:
     Attributes:
         history: one row per validation: epoch, step, metrics, monitor, learning rate.
         best_row: the row with the best monitor; None while every monitor was NaN.
+        without_gain: validations since the best one.
     """
 
     def __init__(self, monitor: Mapping[str, float], mode: Mode) -> None:
         self._monitor, self._sign = monitor, sign_of(mode)
         self.history: list[dict[str, float]] = []
         self.best_row: dict[str, float] | None = None
+        self.without_gain = 0
 
     def add(
         self, metrics: Mapping[str, float], *, epoch: int, step: int, learning_rate: float
@@ -60,6 +62,7 @@ class Validations:
         )  # fmt: skip
         best = -math.inf if self.best_row is None else self._sign * self.best_row["monitor"]
         if not self._sign * value > best + MIN_IMPROVEMENT:  # NaN too
+            self.without_gain += 1
             return False
-        self.best_row = self.history[-1]
+        self.best_row, self.without_gain = self.history[-1], 0
         return True

@@ -130,8 +130,7 @@ def _find_prepared(run: Predictor, split: str, label: NDArray[np.float32]) -> Pr
     except UserError as error:
         say(f"the report leaves out segments and drift: {error.line()}")
         return None
-    stored = prepared.valid.label if split == "valid" else prepared.train.label
-    assert stored is not None
+    stored = (prepared.valid if split == "valid" else prepared.train).labels
     if prepared.encoder.hash == first.encoder.hash and np.array_equal(stored, label):
         return prepared
     folder = prepared.folder

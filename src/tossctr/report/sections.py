@@ -40,7 +40,7 @@ def sections(reports: Sequence[RunReport]) -> list[Section]:
 
 
 def _members(reports: Sequence[RunReport]) -> Section | None:
-    found = [tables.members(r) for r in reports if r.members is not None]
+    found = [tables.members(r.name, r.members) for r in reports if r.members is not None]
     if not found:
         return None
     lead = "The score and the weight of each member."

@@ -104,13 +104,13 @@ def _inline(svg: str, name: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    size = re.search(r'viewBox="([^"]+)"', svg)
-    assert size is not None
-    opening = (
-        f'<svg viewBox="{size[1]}" role="img" aria-label="{html.escape(alt)}" '
-        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    about = (
+        f'role="img" aria-label="{html.escape(alt)}" xmlns="http://www.w3.org/2000/svg" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink"'
     )
-    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
+    svg = re.sub(
+        r'<svg[^>]*(viewBox="[^"]+")[^>]*>', lambda m: f"<svg {m[1]} {about}>", svg, count=1
+    )
     # Ids must be unique in a page: used ones get the figure's name as prefix, others are removed.
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)

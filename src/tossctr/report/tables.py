@@ -13,6 +13,7 @@ from tossctr.families.registry import family_of
 from tossctr.inference.predict import FittedModel
 from tossctr.metrics.registry import METRICS, default_metrics
 from tossctr.report.distributions import Distributions
+from tossctr.report.members import Members
 from tossctr.report.run_report import RunReport
 from tossctr.training.folder import WEIGHTS
 
@@ -119,10 +120,8 @@ def gains(report: RunReport) -> Table:
     )
 
 
-def members(report: RunReport) -> Table:
+def members(name: str, found: Members) -> Table:
     """The scores of folds, or of a blend's members and of the blending methods."""
-    assert report.members is not None
-    found = report.members
     short = {"competition_score": "Score", "logloss": "Log loss"}
     names = [short.get(key, key) for key in found.metrics]
 
@@ -130,7 +129,7 @@ def members(report: RunReport) -> Table:
         return f"{value:.4f} ± {std:.4f}" if np.isfinite(std) else f"{value:.4f}"
 
     return Table(
-        f"Members of {report.name}, on held-out rows",
+        f"Members of {name}, on held-out rows",
         ("Member", "Weight", *names, "Details"),
         tuple(
             (one.name, "" if one.weight is None else f"{one.weight:.3f}",

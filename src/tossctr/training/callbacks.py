@@ -33,7 +33,6 @@ class MonitorRule(pl.Callback):
 
     Attributes:
         validations: the history of validations, and the best of them.
-        validations_without_gain: the number of validations since the best.
     """
 
     def __init__(
@@ -46,20 +45,19 @@ class MonitorRule(pl.Callback):
         self.keep = keep
         self.after = after
         self.validations = Validations(config.monitor, config.monitor_mode)
-        self.validations_without_gain = 0
 
     def state_dict(self) -> dict[str, Any]:
         found = self.validations
         return {
             "best_row": found.best_row,
-            "without_gain": self.validations_without_gain,
+            "without_gain": found.without_gain,
             "history": found.history,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validations.best_row = state_dict["best_row"]
         self.validations.history = state_dict["history"]
-        self.validations_without_gain = state_dict["without_gain"]
+        self.validations.without_gain = state_dict["without_gain"]
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         metrics = cast(CTRModule, module).metrics
@@ -72,21 +70,15 @@ class MonitorRule(pl.Callback):
         shown = "  ".join(f"{name} {number:.6f}" for name, number in metrics.items())
         say(f"epoch {trainer.current_epoch + 1}: {shown}")
         if is_best:
-            self.validations_without_gain = 0
             self.keep()
-        else:
-            self._no_gain(trainer)
-        if self.after is not None:
-            history = self.validations.history
-            self.after(len(history) - 1, history[-1]["monitor"])
-
-    def _no_gain(self, trainer: pl.Trainer) -> None:
-        self.validations_without_gain += 1
-        if self.validations_without_gain >= self.config.early_stop_patience:
-            say(f"no improvement in {self.validations_without_gain} validations: stopping early")
+        elif self.validations.without_gain >= self.config.early_stop_patience:
+            say(f"no improvement in {self.validations.without_gain} validations: stopping early")
             trainer.should_stop = True
         elif self.config.reduce_lr_on_plateau:
             self._reduce_learning_rate(trainer)
+        if self.after is not None:
+            history = self.validations.history
+            self.after(len(history) - 1, history[-1]["monitor"])
 
     @staticmethod
     def _reduce_learning_rate(trainer: pl.Trainer) -> None:

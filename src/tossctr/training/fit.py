@@ -108,7 +108,7 @@ def fit_network(
         config.batch_size,
         shuffle=config.shuffle,
         seed=config.seed,
-        label=train_rows.label,
+        label=train_rows.labels,
         negative_sampling=config.negative_sampling,
     )
     group = None

@@ -89,13 +89,11 @@ def fit_trees(
                     after_validation(
                         len(validations.history) - 1, validations.history[-1]["monitor"]
                     )
-                without_gain = round_ - int(
-                    validations.best_row["epoch"] if validations.best_row else 0
-                )
+                without_gain = validations.without_gain * options.eval_rounds
+                if last:
+                    break
                 if without_gain >= options.early_stopping_rounds:
                     say(f"no improvement in {without_gain} rounds: stopping early")
-                    break
-                if last:
                     break
     if validations.best_row is None:
         raise Untrainable(
