@@ -112,15 +112,37 @@ def find_unfinished(final: Path, kind: Kind, made_from: Mapping[str, Any]) -> Pa
     return next((folder for folder, of in unfinished(final, kind) if of == made_from), None)
 
 
+def find_same(
+    final: Path, kind: Kind, made_from: Mapping[str, Any], *, fresh: bool = False
+) -> Path | None:
+    """The unfinished folder of a result with this `made_from`, else `final` if it has it.
+
+    Args:
+        fresh: remove the unfinished folder, and return None.
+
+    Raises:
+        UserError: TossCTR did not make `final`, or the folder cannot be removed.
+    """
+    refuse_foreign(final, kind)
+    same = find_unfinished(final, kind, made_from)
+    if fresh:
+        if same is not None:
+            remove_made(same, kind)
+        return None
+    return final if same is None and made_from_of(final, kind) == made_from else same
+
+
 def new_unfinished(final: Path, kind: Kind) -> Path:
     """Create an empty folder for a result, which counts as unfinished once `write_made_from` is
     called.
 
-    Unfinished folders of other configs or inputs are kept.
+    Unfinished folders of other configs or inputs are kept, with a message.
 
     Raises:
         UserError: it cannot be created.
     """
+    for folder, _ in unfinished(final, kind):
+        say(f"{folder} is unfinished, for another config or other data, and is kept")
     number = 1
     while True:
         folder = final.with_name(f"{final.name}.partial" + (f".{number}" if number > 1 else ""))

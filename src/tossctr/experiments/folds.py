@@ -37,16 +37,7 @@ from tossctr.experiments.marker import FOLDS_MARKER, MAX_RUNS, read_folds
 from tossctr.experiments.predictors import Folds, load_folds
 from tossctr.families.experiment import save_experiment
 from tossctr.files import locked, sha256_of, write_json
-from tossctr.folders import (
-    find_unfinished,
-    made_from_of,
-    new_unfinished,
-    put_in_place,
-    refuse_foreign,
-    remove_made,
-    unfinished,
-    write_made_from,
-)
+from tossctr.folders import find_same, new_unfinished, put_in_place, write_made_from
 from tossctr.inference.predict import predict_rows
 from tossctr.metrics.registry import evaluate, reported
 from tossctr.metrics.uncertainty import MeanStd, standard_errors
@@ -162,16 +153,9 @@ def _begin(
     folder: Path, made_from: dict[str, Any], seeds: Sequence[int], fresh: bool
 ) -> tuple[Path, Folds | None]:
     """The folder to train in, and the folds if they are finished."""
-    refuse_foreign(folder, "folds")
-    same = find_unfinished(folder, "folds", made_from)
-    if same is not None and fresh:
-        remove_made(same, "folds")
-    elif same is not None:
-        return same, None
-    elif not fresh and made_from_of(folder, "folds") == made_from:
-        return folder, _finished(folder, seeds)
-    for other, _ in unfinished(folder, "folds"):
-        say(f"unfinished folds of another config or other data are left in {other}")
+    same = find_same(folder, "folds", made_from, fresh=fresh)
+    if same is not None:
+        return same, _finished(folder, seeds) if same == folder else None
     work = new_unfinished(folder, "folds")
     write_made_from(work, made_from)
     return work, None

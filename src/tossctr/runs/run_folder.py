@@ -31,16 +31,12 @@ from tossctr.families.experiment import read_experiment, save_experiment
 from tossctr.families.registry import family_of
 from tossctr.files import remove, sha256_of, write_json, writing
 from tossctr.folders import (
+    find_same,
     find_unfinished,
-    made_from_of,
     new_unfinished,
     put_in_place,
-    refuse_foreign,
-    remove_made,
-    unfinished,
     write_made_from,
 )
-from tossctr.progress import say
 from tossctr.runs.marker import RUN_MARKER, VERSION, RunMarker, TrainingMetrics
 from tossctr.runs.results import append_result
 from tossctr.runs.run import Run
@@ -106,23 +102,14 @@ class RunWriter(TrainingFolder):
                 }
             )
         )
-        refuse_foreign(self.final, "run")
         requested = find_unfinished(self.final, "run", _FRESH)
-        same = find_unfinished(self.final, "run", made_from)
-        if fresh or requested is not None:
-            if same is not None:
-                remove_made(same, "run")
-        elif same is not None:
+        same = find_same(self.final, "run", made_from, fresh=fresh or requested is not None)
+        files = family_of(experiment.model).files
+        if same is not None and (same != self.final or _is_unchanged(same, files)):
             self.folder = same
             if not self.finished:  # then its hash is in run.json
                 save_experiment(experiment, same / EXPERIMENT)
             return
-        elif _is_whole(self.final, made_from, family_of(experiment.model).files):
-            self.folder = self.final
-            return
-        for folder, of in unfinished(self.final, "run"):
-            if of != _FRESH:
-                say(f"an unfinished training of another config or other data stays in {folder}")
         self.folder = requested or new_unfinished(self.final, "run")
         self.checkpoints.mkdir(exist_ok=True)
         save_experiment(experiment, self.folder / EXPERIMENT)
@@ -170,10 +157,8 @@ class RunWriter(TrainingFolder):
 _FRESH = {"fresh": True}  # made_from.json of a folder that only requests a fresh training
 
 
-def _is_whole(folder: Path, made_from: Mapping[str, Any], files: Sequence[str]) -> bool:
-    """Whether it is a finished run of this training, with unchanged files."""
-    if made_from_of(folder, "run") != made_from:
-        return False
+def _is_unchanged(folder: Path, files: Sequence[str]) -> bool:
+    """Whether it is a finished run, with unchanged files."""
     try:
         finished = FinishedFolder(folder, read_artefact(folder / RUN_MARKER, RunMarker).sha256)
         for name in (*HASHED, *files):
