@@ -19,7 +19,7 @@ from tossctr.data.synthetic import synthesize
 from tossctr.errors import UserError
 from tossctr.families.experiment import load_experiment
 from tossctr.files import locked
-from tossctr.inference import predict
+from tossctr.inference import predict, resumable
 from tossctr.pipeline import submit as submitting
 from tossctr.runs.train import train
 
