@@ -67,8 +67,8 @@ def test_probabilities_keep_every_digit(tmp_path):
     [
         (["TEST_0", "TEST_1"], IDS, [0, 0, 0], "has 2 rows, but the test file has 3"),
         (["TEST_0", "TEST_1", "TEST_9"], IDS, [0, 0, 0], "TEST_9"),
-        (["TEST_0", "TEST_1", "TEST_1"], IDS, [0, 0, 0], "twice in the sample"),
-        (IDS, ["TEST_0", "TEST_1", "TEST_1"], [0, 0, 0], "twice in the scored file"),
+        (["TEST_0", "TEST_1", "TEST_1"], IDS, [0, 0, 0], "repeated in the sample"),
+        (IDS, ["TEST_0", "TEST_1", "TEST_1"], [0, 0, 0], "repeated in the test file"),
         (IDS, IDS, [0, float("nan"), 0], "not a probability"),
     ],
 )

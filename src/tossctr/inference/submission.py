@@ -158,7 +158,7 @@ def _match(ids: pa.Array, sample: Sample) -> NDArray[np.int64]:
     id."""
     check_count(sample, len(ids))
     keys = _same(ids, sample.file)
-    _refuse_repeated(keys, sample.file, "the scored file")
+    _refuse_repeated(keys, sample.file, "the test file")
     where = pc.index_in(_same(sample.ids, sample.file), value_set=keys)
     if where.null_count:
         value = sample.ids.filter(pc.is_null(where))[0].as_py()
