@@ -24,7 +24,7 @@ from tossctr.data.synthetic import synthesize
 from tossctr.families.experiment import load_experiment
 from tossctr.models import build_model
 from tossctr.training.device import keep_freed_memory
-from tossctr.training.module import new_optimizer
+from tossctr.training.optimizer import new_optimizer
 from tossctr.training.plan import plan_memory
 
 SETTINGS = (

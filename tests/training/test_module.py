@@ -16,7 +16,8 @@ from tossctr.models.base import CTRModel
 from tossctr.models.layers.mlp import MLP
 from tossctr.training.callbacks import LastValidation, MonitorRule
 from tossctr.training.fit import new_trainer, precision
-from tossctr.training.module import CTRModule, new_optimizer
+from tossctr.training.module import CTRModule
+from tossctr.training.optimizer import new_optimizer
 
 FEATURES = FeatureMap(
     dataset_id="d",

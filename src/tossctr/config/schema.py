@@ -20,12 +20,11 @@ from pydantic import (
 )
 
 from tossctr.config.choices import Objective
-from tossctr.config.messages import suggestion
+from tossctr.config.metrics import check_metrics
 from tossctr.config.nulls import NA_VALUES, as_na_values
 from tossctr.errors import UserError
 from tossctr.location import Location, same_place
-from tossctr.metrics.monitor import Mode, mode_of, modes_of
-from tossctr.metrics.registry import METRICS, PARAMETRIZED, find_metric, is_metric
+from tossctr.metrics.monitor import Mode, mode_of
 from tossctr.redaction import redacted
 
 FeatureType = Literal["categorical", "numeric", "sequence", "time", "meta"]
@@ -258,45 +257,7 @@ class TrainingConfig(_Frozen):
 
     @model_validator(mode="after")
     def _known_metrics(self) -> Self:
-        for key, names in (("metrics", self.metrics), ("monitor", tuple(self.monitor))):
-            for name in names:
-                if not is_metric(name):
-                    raise UserError(
-                        "names an unknown metric", key=key, value=name,
-                        remedy=suggestion(name, (*METRICS, *PARAMETRIZED)),
-                    )  # fmt: skip
-                if find_metric(name).needs_groups and self.group_id is None:
-                    raise UserError(
-                        f"names {name}, which needs groups", key=key,
-                        remedy="give group_id, a feature",
-                    )  # fmt: skip
-        return self
-
-    @model_validator(mode="after")
-    def _one_direction(self) -> Self:
-        modes = modes_of(self.monitor)
-        if not modes:
-            raise UserError(
-                "is empty or has only zero weights", key="monitor", value=self.monitor,
-                remedy="give a metric the weight 1",
-            )  # fmt: skip
-        if len(modes) == 2:
-            signs = {True: "", False: "-"}
-            right = (
-                f"{n}: {signs[find_metric(n).higher_is_better]}{abs(w):g}"
-                for n, w in self.monitor.items()
-            )
-            raise UserError(
-                "mixes metrics to maximize and metrics to minimize", key="monitor",
-                value=self.monitor, remedy=f"write {{{', '.join(right)}}}",
-            )  # fmt: skip
-        if self.monitor_mode not in modes:
-            better = "lower" if "min" in modes else "higher"
-            raise UserError(
-                f"contradicts monitor, of which {better} is better: {', '.join(self.monitor)}",
-                key="monitor_mode", value=self.monitor_mode,
-                remedy="remove monitor_mode: the metrics determine it",
-            )  # fmt: skip
+        check_metrics(self.metrics, self.monitor, self.monitor_mode, self.group_id)
         return self
 
 

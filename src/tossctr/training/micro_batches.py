@@ -31,7 +31,7 @@ from tossctr.models.layers.norm import has_batch_norm
 from tossctr.models.layers.transformer import set_execution
 from tossctr.training.checks import check_size
 from tossctr.training.device import default_micro_batch_events
-from tossctr.training.module import new_optimizer
+from tossctr.training.optimizer import new_optimizer
 
 PROBE_EVENTS = (2_000, 8_000)
 SMALLEST, LARGEST = 2**10, 2**21  # events of a micro-batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
@@ -22,24 +21,8 @@ from tossctr.progress import say
 from tossctr.training.device import CPU_MICRO_BATCH
 from tossctr.training.joint import sum_gradients
 from tossctr.training.losses import Loss
+from tossctr.training.optimizer import new_optimizer
 from tossctr.training.regularization import Penalty
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "adagrad": torch.optim.Adagrad,
-    "rmsprop": torch.optim.RMSprop,
-}
-
-
-def new_optimizer(model: CTRModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The configured optimizer, fused where torch supports it."""
-    options: dict[str, Any] = {} if config.optimizer == "rmsprop" else {"fused": True}
-    if config.optimizer == "adamw":
-        options["weight_decay"] = 0.01 if config.weight_decay is None else config.weight_decay
-    kind = OPTIMIZERS[config.optimizer]
-    return kind(model.parameters(), lr=config.learning_rate, **options)
 
 
 class CTRModule(pl.LightningModule):

@@ -17,7 +17,7 @@ from tossctr.models import build_model
 from tossctr.models.base import CTRModel
 from tossctr.models.layers.transformer import set_execution
 from tossctr.training.micro_batches import PROBE_EVENTS, fit_micro_batches, probe, probe_step
-from tossctr.training.module import new_optimizer
+from tossctr.training.optimizer import new_optimizer
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tossctr.models.layers.emit import LANES
 from tossctr.models.layers.vectors import (
-    LANES,
     dot,
     exp2_sum,
     matrix_tile,

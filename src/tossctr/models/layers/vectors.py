@@ -6,127 +6,16 @@ float32 arrays and offsets, and use vectors of 8 (AVX; LLVM splits or pairs them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
-LANES = 8
+from tossctr.models.layers.emit import LANES, Emit, Value
+
 FLOATS = types.Array(types.float32, 1, "C")
-_FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_VECTOR, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
-Value = Any  # an ir.Value; llvmlite ships no types
 intrinsic: Any = _intrinsic  # untyped: callers do not pass the typing context
-
-
-def _exp2_polynomial(degree: int = 6) -> list[float]:
-    # 2**f for f in [-0.5, 0.5], fitted at Chebyshev nodes; error 1e-8, below float32's rounding.
-    nodes = 0.5 * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
-    fit = np.polynomial.Polynomial.fit(nodes, 2.0**nodes, degree, domain=[-1, 1], window=[-1, 1])
-    return [float(np.float32(c)) for c in fit.coef]
-
-
-EXP2 = _exp2_polynomial()
-
-
-class _Emit:
-    """Emits LLVM vector instructions."""
-
-    def __init__(self, context: Any, builder: Any, signature: Any, args: Sequence[Value]) -> None:
-        self.builder = builder
-        self.args = [
-            context.make_array(kind)(context, builder, arg).data
-            if isinstance(kind, types.Array)
-            else arg
-            for kind, arg in zip(signature.args, args, strict=True)
-        ]
-
-    def at(self, pointer: Value, *offsets: Value | int) -> Value:
-        for offset in offsets:
-            index = ir.Constant(_LONG, offset) if isinstance(offset, int) else offset
-            pointer = self.builder.gep(pointer, [index])
-        return pointer
-
-    def times(self, a: Value, n: int) -> Value:
-        return self.builder.mul(a, ir.Constant(_LONG, n))
-
-    def load(self, pointer: Value) -> Value:
-        return self.builder.load(self.builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-
-    def store(self, value: Value, pointer: Value) -> None:
-        self.builder.store(value, self.builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-
-    def constant(self, value: float) -> Value:
-        return ir.Constant(_VECTOR, [value] * LANES)
-
-    def splat(self, value: Value) -> Value:
-        one = self.builder.insert_element(
-            ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_INT, 0)
-        )
-        return self.builder.shuffle_vector(
-            one, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(_INTS, [0] * LANES)
-        )
-
-    def call(self, name: str, *args: Value) -> Value:
-        kind = ir.FunctionType(_VECTOR, [_VECTOR] * len(args))
-        insert: Any = cgutils.get_or_insert_function
-        function = insert(self.builder.module, kind, f"llvm.{name}.v{LANES}f32")
-        return self.builder.call(function, args)
-
-    def fma(self, a: Value, b: Value, c: Value) -> Value:
-        return self.call("fma", a, b, c)
-
-    def larger(self, a: Value, b: Value) -> Value:
-        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
-
-    def exp2(self, x: Value) -> Value:
-        # 2**x = 2**n * 2**f, with n added to the exponent bits. Clipped at 2**-125, because
-        # subnormal numbers are slow.
-        x = self.larger(x, self.constant(-125.0))
-        n = self.call("rint", x)
-        f = self.builder.fsub(x, n)
-        power = self.constant(EXP2[-1])
-        for coefficient in reversed(EXP2[:-1]):
-            power = self.fma(power, f, self.constant(coefficient))
-        shifted = self.builder.shl(self.builder.fptosi(n, _INTS), ir.Constant(_INTS, [23] * LANES))
-        bits = self.builder.add(self.builder.bitcast(power, _INTS), shifted)
-        return self.builder.bitcast(bits, _VECTOR)
-
-    def reduce(self, combine: Callable[[Value, Value], Value], x: Value) -> Value:
-        lanes = [self.builder.extract_element(x, ir.Constant(_INT, i)) for i in range(LANES)]
-        while len(lanes) > 1:
-            lanes = [combine(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
-        return lanes[0]
-
-    def loop(
-        self,
-        count: Value,
-        step: int,
-        initial: Sequence[Value],
-        body: Callable[[Value, Sequence[Value]], Sequence[Value]],
-    ) -> Sequence[Value]:
-        """`for i in range(0, count, step): carried = body(i, carried)`; runs at least once."""
-        b = self.builder
-        before, inside = b.basic_block, b.append_basic_block("loop")
-        b.branch(inside)
-        b.position_at_end(inside)
-        i = b.phi(_LONG)
-        carried = [b.phi(value.type) for value in initial]
-        after = body(i, carried)
-        following = b.add(i, ir.Constant(_LONG, step))
-        for phi, first, later in zip(
-            [i, *carried], [ir.Constant(_LONG, 0), *initial], [following, *after], strict=True
-        ):
-            phi.add_incoming(first, before)
-            phi.add_incoming(later, inside)
-        end = b.append_basic_block("end")
-        b.cbranch(b.icmp_signed("<", following, count), inside, end)
-        b.position_at_end(end)
-        return after
 
 
 def matrix_tile(rows: int, vectors: int, *, add: bool) -> Any:
@@ -145,7 +34,7 @@ def matrix_tile(rows: int, vectors: int, *, add: bool) -> Any:
         signature = types.void(FLOATS, n, n, FLOATS, n, n, n, FLOATS, n, n, n)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
-            emit = _Emit(context, builder, signature, args)
+            emit = Emit(context, builder, signature, args)
             c, c0, c_row, a, a0, a_row, a_step, b, b0, b_step, depth = emit.args
             targets = [
                 emit.at(c, c0, emit.times(c_row, r), LANES * v)
@@ -182,7 +71,7 @@ def scaled_copy(typing, out, out0, x, x0, count, factor):  # type: ignore[no-unt
     """out[out0 + i] = x[x0 + i] * factor for i < count, a multiple of 8; may be in place."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
-        emit = _Emit(context, builder, signature, args)
+        emit = Emit(context, builder, signature, args)
         out, out0, x, x0, count, factor = emit.args
         target, source, factor = emit.at(out, out0), emit.at(x, x0), emit.splat(factor)
 
@@ -203,7 +92,7 @@ def transpose_8(typing, out, out0, out_row, x, x0, x_row):  # type: ignore[no-un
     """out[out0 + i*out_row + j] = x[x0 + j*x_row + i] for i and j < 8."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
-        emit = _Emit(context, builder, signature, args)
+        emit = Emit(context, builder, signature, args)
         out, out0, out_row, x, x0, x_row = emit.args
         rows = [emit.load(emit.at(x, x0, emit.times(x_row, r))) for r in range(LANES)]
         for step in (4, 2, 1):  # swap the off-diagonal blocks of this size
@@ -213,10 +102,7 @@ def transpose_8(typing, out, out0, out_row, x, x0, x_row):  # type: ignore[no-un
                 pair = rows[r], rows[r + step]
                 upper = [c if not c & step else LANES + c - step for c in range(LANES)]
                 lower = [c + step if not c & step else LANES + c for c in range(LANES)]
-                rows[r], rows[r + step] = (
-                    builder.shuffle_vector(*pair, ir.Constant(_INTS, lanes))
-                    for lanes in (upper, lower)
-                )
+                rows[r], rows[r + step] = (emit.shuffle(*pair, lanes) for lanes in (upper, lower))
         for r, row in enumerate(rows):
             emit.store(row, emit.at(out, out0, emit.times(out_row, r)))
         return context.get_dummy_value()
@@ -230,7 +116,7 @@ def dot(typing, x, x0, y, y0, count):  # type: ignore[no-untyped-def]
     """The sum of x[x0 + i] * y[y0 + i] for i < count, a multiple of 8."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
-        emit = _Emit(context, builder, signature, args)
+        emit = Emit(context, builder, signature, args)
         x, x0, y, y0, count = emit.args
         a, b = emit.at(x, x0), emit.at(y, y0)
 
@@ -249,7 +135,7 @@ def row_max(typing, x, x0, count):  # type: ignore[no-untyped-def]
     """The largest of x[x0 : x0 + count], count a multiple of 8."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
-        emit = _Emit(context, builder, signature, args)
+        emit = Emit(context, builder, signature, args)
         x, x0, count = emit.args
         start = emit.at(x, x0)
         (top,) = emit.loop(
@@ -268,7 +154,7 @@ def exp2_sum(typing, x, x0, count, shift):  # type: ignore[no-untyped-def]
     """x <- 2**(x - shift) for x[x0 : x0 + count], count a multiple of 8; returns their sum."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
-        emit = _Emit(context, builder, signature, args)
+        emit = Emit(context, builder, signature, args)
         x, x0, count, shift = emit.args
         start, shift = emit.at(x, x0), emit.splat(shift)
 
@@ -292,7 +178,7 @@ def softmax_gradient(typing, x, g, at, count, shift, mean):  # type: ignore[no-u
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Value:
-        emit = _Emit(context, builder, signature, args)
+        emit = Emit(context, builder, signature, args)
         x, g, at, count, shift, mean = emit.args
         scores, gradients = emit.at(x, at), emit.at(g, at)
         shift, mean = emit.splat(shift), emit.splat(mean)
