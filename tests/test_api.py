@@ -107,7 +107,7 @@ def test_probabilities_are_click_rates(run, rows):
 
 
 @pytest.mark.parametrize("form", [Stream, ToArrow, Interchange, lambda t: t.to_pydict()])
-def test_any_data_frame_will_do(run, rows, form):
+def test_predict_accepts_any_arrow_data_frame(run, rows, form):
     few = rows.slice(0, 20)
     expected = tossctr.predict(run, few, gpu=-1)
     np.testing.assert_allclose(tossctr.predict(run, form(few), gpu=-1), expected, rtol=1e-6)
@@ -142,7 +142,7 @@ def test_a_missing_column_and_a_bad_value_are_named(run, rows):
         tossctr.predict(run, bad, gpu=-1)
 
 
-def test_what_is_no_data_frame_is_refused():
+def test_other_objects_than_data_frames_are_refused():
     with pytest.raises(TypeError, match="not list"):
         as_table([1, 2])
 

@@ -116,7 +116,7 @@ def test_evaluate_repeats_the_validation_of_training(project):
         assert metrics[name] == pytest.approx(result["validation"][name], abs=1e-6)
 
 
-def test_unseen_categories_are_scored_and_their_share_is_told(project, tmp_path):
+def test_unseen_categories_are_predicted_and_their_share_is_printed(project, tmp_path):
     root, _ = project
     table = pq.read_table(root / "data/toy/test.parquet")
     changed = ["999" if i % 5 == 0 else v for i, v in enumerate(table["inventory_id"].to_pylist())]

@@ -76,7 +76,7 @@ def test_only_marked_or_empty_folders_are_replaced_or_removed(tmp_path):
     assert (own / "notes").exists()
 
 
-def test_a_half_removed_folder_is_still_known_and_no_result(tmp_path, monkeypatch):
+def test_a_partly_removed_folder_is_recognised_and_is_not_a_result(tmp_path, monkeypatch):
     for kill_at in range(6):
         folder = tmp_path / "x.partial"
         mark(folder, "run")
@@ -106,7 +106,7 @@ def test_a_half_removed_folder_is_still_known_and_no_result(tmp_path, monkeypatc
     lambda text: "[" * 100_000,
     lambda text: text[: len(text) // 2],
 ])  # fmt: skip
-def test_what_a_folder_is_made_from_counts_only_as_it_was_written(tmp_path, change):
+def test_a_changed_made_from_is_not_trusted(tmp_path, change):
     made_from = {"seed": 11, "data": {"train": [3, None]}, "rate": 0.1, "é": True}
     folder = new_unfinished(tmp_path / "x", "run")
     write_made_from(folder, made_from)
@@ -279,7 +279,7 @@ def test_threads_write_one_file_whole(tmp_path):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
-def test_weights_have_the_rights_that_new_files_have(tmp_path, umask):
+def test_weights_have_the_permissions_of_new_files(tmp_path, umask):
     before = os.umask(umask)
     try:
         write_tensors(tmp_path / "model.safetensors", {"a": torch.zeros(3)})

@@ -37,7 +37,7 @@ def test_what_we_wrote_is_replaced_and_what_we_did_not_is_kept(tmp_path):
         check_output(other)
 
 
-def test_a_file_that_came_meanwhile_is_kept(tmp_path):
+def test_a_file_created_during_the_write_is_kept(tmp_path):
     path = tmp_path / "out.csv"
 
     def write_over_a_new_file():
@@ -58,7 +58,9 @@ def test_an_empty_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("at", range(1, 4))
-def test_after_a_kill_at_any_record_the_same_command_goes_on(tmp_path, monkeypatch, at):
+def test_after_a_kill_at_any_write_of_the_record_the_command_can_be_repeated(
+    tmp_path, monkeypatch, at
+):
     path, calls = tmp_path / "out.csv", []
     write(path, "one")
 
@@ -106,7 +108,7 @@ def test_an_output_that_is_read_is_refused_even_with_force(tmp_path, monkeypatch
         check_output(parts)
 
 
-def test_a_link_is_followed_and_stays_a_link(tmp_path):
+def test_a_link_is_followed_and_kept(tmp_path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "out.csv"
     link.symlink_to(tmp_path / "real" / "out.csv")
@@ -137,7 +139,7 @@ def test_devices_and_pipes_are_written_through(tmp_path):
     assert out.stat().st_ino == inode
 
 
-def test_paths_are_compared_by_what_they_lead_to(tmp_path, monkeypatch):
+def test_paths_are_compared_after_resolving(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "data" / "test.csv"
     path.parent.mkdir()
@@ -161,7 +163,7 @@ def test_a_link_to_itself_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 9])
-def test_what_a_file_behind_a_stream_holds_stays(tmp_path, number):
+def test_content_of_a_file_behind_stdout_is_kept(tmp_path, number):
     target = tmp_path / "all.csv"
     target.write_text("earlier ")
     code = (

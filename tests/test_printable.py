@@ -43,7 +43,7 @@ def test_control_characters_are_written_as_their_codes(capsys):
     assert printable("tab\tnewline\n한국어 \u200d") == "tab\tnewline\n한국어 \u200d"
 
 
-def test_a_name_that_is_no_text_can_be_said(capsys):
+def test_a_file_name_that_is_not_text_can_be_printed(capsys):
     say("read \udcff.csv")
     assert "\\udcff.csv" in capsys.readouterr().err
 

@@ -50,7 +50,7 @@ def test_raw_files_are_made_in_an_empty_folder_and_then_used(made):
         ([], {"sample_submission": "other/sample_submission.csv"}, "train.parquet"),
     ],
 )
-def test_what_may_be_a_users_own_folder_is_left_as_it_is(tmp_path, there, names, line):
+def test_a_folder_with_files_of_the_user_is_left_unchanged(tmp_path, there, names, line):
     for name in there:
         (tmp_path / name).write_text("mine")
     with pytest.raises(UserError) as raised:
@@ -60,7 +60,7 @@ def test_what_may_be_a_users_own_folder_is_left_as_it_is(tmp_path, there, names,
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == dict.fromkeys(there, "mine")
 
 
-def test_only_what_is_missing_of_ones_own_is_said(made, tmp_path):
+def test_a_missing_file_of_a_synthetic_folder_is_reported_not_recreated(made, tmp_path):
     """A test file that was made and taken away is not made again beside the others."""
     root = shutil.copytree(made, tmp_path / "raw")
     (root / "test.parquet").unlink()

@@ -42,7 +42,7 @@ def ends(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-def test_every_command_has_examples_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(EXAMPLES) == NAMES
     for name, lines in EXAMPLES.items():
         assert ends(name, "--help") == 0
@@ -53,7 +53,7 @@ def test_every_command_has_examples_of_itself(capsys: pytest.CaptureFixture[str]
             assert line in shown
 
 
-def test_help_says_what_exit_codes_mean(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_explains_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert ends("--help") == 0
     shown = capsys.readouterr().out
     assert re.search(r"Exit codes:\s+0: success.*\n.*\b2: .*\n.*130, 143: ", shown, re.DOTALL)
@@ -79,7 +79,7 @@ def test_quiet_keeps_results_and_errors(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_says_how_to_go_on(
+def test_an_interrupted_command_prints_how_to_resume(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress.console.quiet = True  # even so
@@ -139,7 +139,7 @@ def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
     assert done.stdout.strip() == str(expected)
 
 
-def test_who_imported_torch_first_is_told_once_what_to_do(
+def test_importing_torch_first_prints_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch
@@ -157,7 +157,7 @@ def test_who_imported_torch_first_is_told_once_what_to_do(
 
 
 @pytest.mark.parametrize("broken", [OSError(28, "No space left on device"), ValueError("closed")])
-def test_a_full_or_closed_stderr_costs_lines_and_nothing_more(
+def test_a_full_or_closed_stderr_only_loses_messages(
     broken: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(io.StringIO):
@@ -179,7 +179,7 @@ def test_a_full_or_closed_stderr_costs_lines_and_nothing_more(
     assert kept.getvalue() == "heard\n"
 
 
-def test_what_the_caller_has_closed_is_not_the_number_of_the_next_file(tmp_path: Path) -> None:
+def test_closed_standard_streams_are_replaced(tmp_path: Path) -> None:
     # What a library writes to its standard error would land in that file.
     script = (
         "import os, sys; from tossctr.cli import main\n"

@@ -126,7 +126,7 @@ def test_processes_lost_again_and_again_are_one_line(root, tmp_path, monkeypatch
         train_with("torchrun", chosen, workers=2, gpu=-1, fresh=False)
 
 
-def test_ray_trains_the_same_and_says_mistakes(root, tmp_path, monkeypatch):
+def test_ray_trains_to_the_same_weights_and_reports_user_errors(root, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     chosen = experiment(root, *KEYS, f"model_root={tmp_path / 'runs'}")

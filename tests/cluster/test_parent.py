@@ -7,7 +7,7 @@ import time
 from tossctr.cluster import parent
 
 
-def test_a_process_is_told_to_stop_when_its_launcher_is_gone(monkeypatch):
+def test_a_process_gets_sigterm_when_its_launcher_has_ended(monkeypatch):
     monkeypatch.setattr(parent, "POLL_SECONDS", 0.01)
     told, tell = os.pipe()
     launcher = os.fork()

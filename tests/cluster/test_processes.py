@@ -31,7 +31,7 @@ def everything(processes):
     }
 
 
-def test_what_processes_tell_each_other():
+def test_reductions_gathers_and_broadcasts_match_on_all_processes():
     found = together(3, everything)
     assert [each["sum"] for each in found] == [[6.0] * 3] * 3
     assert [each["gathered"] for each in found] == [
@@ -47,7 +47,7 @@ def test_what_processes_tell_each_other():
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_of_one_is_an_error_of_all_and_told_once(failing):
+def test_an_error_of_one_process_ends_all_and_is_reported_once(failing):
     def work(processes):
         def may_fail():
             if processes.rank == failing:
@@ -100,7 +100,7 @@ def test_the_place_is_found_in_the_environment():
     assert find_rank({**SRUN, **TORCHRUN}).address == "10.0.0.1"  # torchrun started by srun
 
 
-def test_a_process_alone_has_no_place():
+def test_a_single_process_has_no_rank():
     assert find_rank({}) is None
     assert find_rank({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) is None
     # The script of a SLURM job is none of its tasks, though it knows their number.

@@ -130,7 +130,7 @@ def test_files_that_only_one_process_can_read_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("cluster")
-def test_what_a_killed_worker_had_to_do_is_done_again(tmp_path: Path) -> None:
+def test_tasks_of_a_killed_worker_are_retried(tmp_path: Path) -> None:
     marker = tmp_path / "killed"
 
     def killed_once(item: int) -> tuple[int, int]:
@@ -156,7 +156,7 @@ def test_a_worker_lost_again_and_again_is_one_line() -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_few_items_are_taken_ahead() -> None:
+def test_few_items_are_submitted_ahead() -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -234,7 +234,7 @@ def ended(line: list[str]) -> int | str | None:
     return end.value.code
 
 
-def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     original = builtins.__import__
 
     def without(name: str, *args: Any) -> Any:

@@ -172,7 +172,7 @@ def test_gradients_weights_and_metrics_are_those_of_one_process(root, tmp_path, 
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (3, 2)])
-def test_a_checkpoint_of_some_is_gone_on_from_by_others(root, tmp_path, one, before, after):
+def test_a_checkpoint_resumes_with_another_number_of_processes(root, tmp_path, one, before, after):
     def stopped(processes):
         # A signal to the last process is one to all.
         last = processes.rank == processes.world_size - 1
@@ -233,7 +233,7 @@ def test_metrics_of_the_same_predictions_do_not_depend_on_processes():
                 assert found[name] == pytest.approx(value, abs=1e-9)
 
 
-def test_what_is_not_finite_in_one_share_is_told_once_and_skipped_by_all(root, tmp_path):
+def test_a_nonfinite_loss_of_one_process_is_reported_once_or_skipped_by_all(root, tmp_path):
     def work(processes, folder, *keys):
         chosen = experiment(root, *keys)
         data = open_prepared(chosen.dataset)
@@ -251,7 +251,7 @@ def test_what_is_not_finite_in_one_share_is_told_once_and_skipped_by_all(root, t
     assert together(2, lambda p: work(p, tmp_path / "b", "on_nonfinite=skip")) == [2, 2]
 
 
-def test_a_row_that_fits_no_memory_ends_all(root, tmp_path):
+def test_out_of_memory_in_one_process_ends_all(root, tmp_path):
     def work(processes):
         def tight(self, parts, optimizer):
             if processes.rank == 1:

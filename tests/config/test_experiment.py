@@ -46,14 +46,16 @@ def test_paths_start_at_the_projects_root(
 
 
 @pytest.mark.parametrize("written", ["1e-5", "1.e-5", "1E-5", "0.00001"])
-def test_a_regulariser_is_a_number_however_it_is_written(config_dir: Path, written: str) -> None:
+def test_a_regulariser_is_parsed_from_any_notation_of_a_number(
+    config_dir: Path, written: str
+) -> None:
     overrides = [f"embedding_regularizer={written}"]
     found = load_experiment(config_dir, "small", overrides).training.embedding_regularizer
     assert isinstance(found, float)
     assert found == 1e-5
 
 
-def test_a_regulariser_in_words_stays_text(config_dir: Path) -> None:
+def test_a_regulariser_such_as_l1_is_kept_as_text(config_dir: Path) -> None:
     experiment = load_experiment(config_dir, "small", ["net_regularizer=l2(1e-5)"])
     assert experiment.training.net_regularizer == "l2(1e-5)"
 

@@ -102,7 +102,7 @@ EXPERIMENTS = st.builds(
 
 @settings(max_examples=50, deadline=None)
 @given(EXPERIMENTS)
-def test_any_experiment_comes_back(experiment: Experiment) -> None:
+def test_any_experiment_round_trips(experiment: Experiment) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "experiment.json"
         save_experiment(experiment, file)

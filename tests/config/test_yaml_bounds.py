@@ -86,7 +86,7 @@ def test_keys_are_names_as_they_are_written(tmp_path: Path) -> None:
         ("1.5", 'must be text (found 1.5); put it in quotes: "1.5"'),
     ],
 )
-def test_a_name_that_yaml_reads_as_something_else_says_quote_it(
+def test_a_name_that_yaml_does_not_read_as_text_asks_for_quotes(
     config_dir: Path, edit: Callable[[str, str, str], None], name: str, message: str
 ) -> None:
     edit("dataset_config.yaml", "name: [city, item]", f"name: [city, item, {name}]")
@@ -107,12 +107,12 @@ def test_other_libraries_names_are_understood(config_dir: Path, given: str, mean
         load_experiment(config_dir, "small", [f"{given}=1"])
 
 
-def test_a_key_like_none_is_not_to_be_removed(config_dir: Path) -> None:
+def test_an_override_key_without_a_similar_one_refers_to_the_config(config_dir: Path) -> None:
     with pytest.raises(UserError, match=r"--set: qqq is not a known key.*see model_config"):
         load_experiment(config_dir, "small", ["qqq=1"])
 
 
-def test_no_other_name_is_a_key_of_its_own(config_dir: Path) -> None:
+def test_names_of_other_libraries_are_not_keys_here(config_dir: Path) -> None:
     experiment = load_experiment(config_dir, "small")
     own = {*type(experiment.training).model_fields, *type(experiment.dataset).model_fields}
     assert not own & set(OTHER_NAMES)

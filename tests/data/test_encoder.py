@@ -124,7 +124,7 @@ def test_each_type_has_one_text(array: pa.Array, tokens: tuple[str, ...]) -> Non
     assert fit(batch(c=array), feature("c", "categorical", "str")).tokens("c") == tokens
 
 
-def test_dtype_says_what_text_means() -> None:
+def test_dtype_determines_how_text_is_read() -> None:
     text, number = pa.array(["07", "7.0", "7"]), pa.array([7, 7, 7])
     as_int = fit(batch(c=text), feature("c", "categorical", "int"))
     as_float = fit(batch(c=number), feature("c", "categorical", "float"))

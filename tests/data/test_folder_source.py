@@ -139,7 +139,7 @@ def test_numbers_in_names_count_by_their_value(tmp_path: Path, store: Any, here:
     assert [r for b in source.batches() for r in b.column("row").to_pylist()] == list(range(7))
 
 
-def test_the_time_split_takes_the_newest_files_and_says_the_order(
+def test_the_time_split_takes_the_newest_files_and_prints_their_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "raw"
@@ -157,7 +157,7 @@ def test_the_time_split_takes_the_newest_files_and_says_the_order(
 
 
 @pytest.mark.parametrize("rows", [7, 4096])
-def test_time_that_runs_backwards_under_a_time_split_is_said(
+def test_a_time_split_of_unordered_rows_prints_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int
 ) -> None:
     at = TABLE["at"].to_pylist()

@@ -99,7 +99,7 @@ def nothing(file: h5py.File) -> None:
         (nothing, "neither (rows,) nor (rows, length): None"),
     ],
 )
-def test_what_is_no_column_is_one_line(
+def test_an_unusable_h5_item_is_a_one_line_error(
     tmp_path: Path, make: Callable[[h5py.File], None], problem: str
 ) -> None:
     path = tmp_path / "rows.h5"

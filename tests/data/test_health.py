@@ -81,7 +81,7 @@ def test_each_column_is_described(file: Path) -> None:
     json.loads(json.dumps(found.as_dict(), allow_nan=False))
 
 
-def test_drift_is_told_from_chance(tmp_path: Path) -> None:
+def test_drift_is_distinguished_from_sampling_noise(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.parquet" for i in range(3)]
     for path, raw in zip(paths, [table(0), table(1), table(2, shift=2.0)], strict=True):
         pq.write_table(raw, path)
@@ -205,7 +205,7 @@ def test_quantiles_are_exact_until_there_are_many_rows(tmp_path: Path) -> None:
         assert column.quantiles()[label] == pytest.approx(values.quantile(level), rel=1e-12)
 
 
-def test_one_bad_sequence_takes_no_other_row_with_it(tmp_path: Path) -> None:
+def test_one_bad_sequence_does_not_invalidate_other_rows(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     lengths = rng.integers(0, 5, 9000)
     rows = [",".join(map(str, rng.integers(1, 9, n))) for n in lengths]

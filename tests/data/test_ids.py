@@ -172,7 +172,7 @@ def test_a_history_is_the_same_in_every_type(
 
 @settings(max_examples=25)
 @given(values=st.lists(ids, min_size=1, max_size=6), numbers=st.lists(ids, min_size=1))
-def test_files_hold_what_memory_holds(
+def test_ids_read_from_files_equal_those_in_memory(
     tmp_path_factory: pytest.TempPathFactory, values: list[int | None], numbers: Ids
 ) -> None:
     """pandas writes CSV and Parquet; a missing id makes its column one of floats."""
@@ -240,7 +240,7 @@ def test_a_float_that_may_be_several_ids_is_refused(array: pa.Array, kind: str) 
         id_array(array, NA_VALUES, "c", Where(5))
 
 
-def test_narrow_floats_of_a_file_are_told_by_their_own_digits(tmp_path: Path) -> None:
+def test_ids_of_narrow_floats_have_their_shortest_digits(tmp_path: Path) -> None:
     column = pa.array([0.1, 2047, None, 2.0], pa.float16())
     pq.write_table(pa.table({"c": column, "n": column, "clicked": [0, 1, 0, 1]}), tmp_path / "a")
     features = feature("c", "categorical", "str"), feature("n", "numeric", "float")
@@ -327,7 +327,7 @@ def test_a_shared_vocabulary_without_a_common_id_is_refused() -> None:
         ("[1 2 3 ... 8 9]", "a list that was abbreviated"),
     ],
 )
-def test_what_is_no_list_is_refused(row: str, problem: str) -> None:
+def test_malformed_lists_are_refused(row: str, problem: str) -> None:
     with pytest.raises(UserError, match=f"column seq, row 1: {problem}"):
         fit(batch(seq=pa.array(["1,2", row])), feature("seq", "sequence", "str"))
 
@@ -370,7 +370,7 @@ def test_null_events_are_left_out_and_counted() -> None:
         assert (report.null_events["seq"], report.values["seq"]) == (nulls, 3)
 
 
-def test_a_null_event_keeps_its_place_beside_other_histories() -> None:
+def test_a_null_event_is_an_unknown_id_where_histories_may_be_aligned() -> None:
     data = batch(
         seq=pa.array([["7", None, "8"]]),
         outcome=pa.array(["a,b,NULL"]),
@@ -392,7 +392,7 @@ def test_a_null_event_keeps_its_place_beside_other_histories() -> None:
     assert report.null_events == {"seq": 1, "outcome": 1}
 
 
-def test_the_markers_of_nothing_are_the_data_sets_own() -> None:
+def test_na_values_of_the_data_set_replace_the_default_ones() -> None:
     options = {"na_values": as_na_values([-1, -0.1, -2.0, "none"])}
     data = batch(
         c=pa.array(["NA", "none", "-1", "5"]),

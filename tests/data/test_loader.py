@@ -147,7 +147,7 @@ def loader_of(rows, **options):
     return batches(rows, BatchRows(8, 2, shuffle=False), num_workers=1, **options)
 
 
-def test_rows_are_not_sent_to_loaders_processes_whatever_pythons_default(monkeypatch):
+def test_the_loader_works_if_the_default_start_method_is_forkserver(monkeypatch):
     monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", None)
     multiprocessing.set_start_method("forkserver", force=True)
     try:
@@ -158,7 +158,7 @@ def test_rows_are_not_sent_to_loaders_processes_whatever_pythons_default(monkeyp
         multiprocessing.set_start_method(None, force=True)
 
 
-def test_a_loaders_process_that_is_killed_is_one_line():
+def test_a_killed_loader_process_is_a_one_line_error():
     loader = loader_of(rows_of([1] * 8))
 
     def read_on():
@@ -186,7 +186,7 @@ def test_too_few_file_handles_are_one_line(error):
     assert raised.value.__cause__ is error
 
 
-def test_other_errors_of_a_training_stay_what_they_are():
+def test_other_errors_are_not_converted():
     for error in (RuntimeError("shapes"), OSError(errno.EIO, "disk")):
         with pytest.raises(type(error)) as raised, ending_workers():
             raise error

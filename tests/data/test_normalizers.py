@@ -119,6 +119,6 @@ def test_quantiles_are_of_single_numbers():
 @pytest.mark.parametrize(
     ("values", "ranks"), [((), ()), ((1.0, 1.0), (0.0, 1.0)), ((1.0, 2.0), (0.5, 0.1))]
 )
-def test_what_is_no_rank_is_refused(values, ranks):
+def test_invalid_quantile_ranks_are_refused(values, ranks):
     with pytest.raises(ValueError, match="values"):
         Quantiles(values=values, ranks=ranks)

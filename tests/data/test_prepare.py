@@ -53,9 +53,7 @@ def stamps(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("method", ["time", "random", "stratified"])
-def test_the_same_stores_whatever_the_batch_size_and_row_groups(
-    tmp_path: Path, method: str
-) -> None:
+def test_stores_do_not_depend_on_batch_size_or_row_groups(tmp_path: Path, method: str) -> None:
     split = ValidSplit(method=method, fraction=0.2)  # type: ignore[arg-type]
     seen = []
     for i, (batch_rows, group) in enumerate([(4096, 300), (1, 300), (37, 11), (64, 64)]):
@@ -188,7 +186,7 @@ def test_nothing_is_redone_when_nothing_has_changed(
     assert len(fits) == 2
 
 
-def test_choices_of_training_redo_nothing_but_are_heard(
+def test_training_options_of_a_feature_take_effect_without_preparing_again(
     tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = counted(monkeypatch)
@@ -289,7 +287,7 @@ class Killed(BaseException):
     ("owner", "name"),
     [(os, "fsync"), (os, "replace"), (os, "unlink"), (Path, "unlink"), (Path, "rmdir")],
 )
-def test_killed_anywhere_it_leaves_the_earlier_store_or_goes_on_to_the_new(
+def test_after_a_kill_there_is_the_earlier_store_and_the_new_one_can_be_completed(
     tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
     old = dataset(tmp_path, raw, *FEATURES)
@@ -329,7 +327,7 @@ def test_killed_anywhere_it_leaves_the_earlier_store_or_goes_on_to_the_new(
     assert kills
 
 
-def test_a_refusing_disk_is_one_line_and_leaves_the_earlier_store(
+def test_a_full_disk_is_one_line_and_keeps_the_earlier_store(
     tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = dataset(tmp_path, raw, *FEATURES)
@@ -391,7 +389,7 @@ def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_what_it_was_made_from_is_written_down(tmp_path: Path, raw: Path) -> None:
+def test_prepare_records_its_inputs(tmp_path: Path, raw: Path) -> None:
     done = prepare(dataset(tmp_path, raw, *FEATURES))
     made = json.loads((done.folder / "prepare.json").read_text())
     assert made["inputs"]["train"]["size"] == raw.stat().st_size

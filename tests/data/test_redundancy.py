@@ -77,7 +77,7 @@ def test_prepare_drops_them_with_a_message(tmp_path, capsys, drop):
     assert prepared.encoder.hash == Encoder.load(prepared.folder).hash
 
 
-def test_an_owner_that_others_share_stays(tmp_path):
+def test_a_duplicate_column_whose_embedding_is_shared_is_kept(tmp_path):
     config = dataset(tmp_path, drop_redundant=True)
     cols = [
         f.model_copy(update={"share_embedding": "colour"}) if f.name == "like_colour" else f

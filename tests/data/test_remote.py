@@ -51,7 +51,7 @@ def test_secrets_of_urls_are_hidden_and_nothing_else(text, expected):
     assert redacted(text) == expected
 
 
-def test_nothing_that_is_written_or_said_holds_a_password(capsys, monkeypatch):
+def test_passwords_are_in_no_file_and_no_message(capsys, monkeypatch):
     url = "memory://eve:geheim@host/train.parquet?token=geheim"
     dataset = DatasetConfig(
         dataset_id="d",

@@ -292,7 +292,7 @@ def test_a_row_beyond_all_bounds_and_a_chunk_that_explodes_are_refused(
         list(open_source(path).batches(start=4))
 
 
-def test_however_many_row_groups_a_file_is_opened_but_twice(
+def test_a_file_is_opened_twice_for_any_number_of_row_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = pa.array(["7" * 20_000, None] * 20)  # each group says how long its texts are
@@ -309,7 +309,7 @@ def test_however_many_row_groups_a_file_is_opened_but_twice(
 
 
 @pytest.mark.parametrize("limit", [1 << 30, 2000])
-def test_scoring_cuts_rows_at_the_same_places_however_they_come(
+def test_batches_of_predictions_do_not_depend_on_batches_of_the_source(
     monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     monkeypatch.setattr("tossctr.inference.predict.BATCH_BYTES", limit)

@@ -21,7 +21,7 @@ def mask(split: ValidSplit, labels: np.ndarray, cuts: list[int]) -> np.ndarray:
     seed=st.integers(0, 9),
     cuts=st.lists(st.integers(0, 500), max_size=5),
 )
-def test_the_same_rows_however_they_are_cut(
+def test_a_split_does_not_depend_on_batch_boundaries(
     method: str, fraction: float, seed: int, cuts: list[int]
 ) -> None:
     split = ValidSplit(method=method, fraction=fraction, seed=seed)  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def same(ours: EncodedRows, theirs: EncodedRows) -> None:
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(cuts=st.lists(st.integers(0, len(BATCH)), max_size=4).map(sorted))
-def test_a_store_is_its_rows_however_they_came(tmp_path: Path, cuts: list[int]) -> None:
+def test_a_store_does_not_depend_on_batches(tmp_path: Path, cuts: list[int]) -> None:
     folder = write(tmp_path / "store", *cuts)
     rows = open_store(folder)
     same(rows, ENCODER.transform(BATCH))
@@ -206,7 +206,7 @@ def test_verifying_finds_one_changed_byte(tmp_path: Path, name: str) -> None:
         open_store(folder)
 
 
-def test_a_copied_store_is_read_once_and_one_that_stays_is_not_read(
+def test_a_copied_store_is_verified_once_and_an_unchanged_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []

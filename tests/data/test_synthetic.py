@@ -68,7 +68,7 @@ def test_submission_names_the_test_rows(files: SyntheticFiles) -> None:
     assert ids == [line.split(",")[0] for line in lines[1:]]
 
 
-def test_same_seed_same_rows_whatever_the_row_groups(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_rows_for_any_row_group_size(tmp_path: Path) -> None:
     tables = []
     for name, groups in (("one", 1), ("three", 3)):
         files = synthesize(
@@ -243,7 +243,7 @@ def test_recent_events_weigh_more() -> None:
     assert older == pytest.approx(weight / tau * np.exp(-20 / tau))
 
 
-def test_order_counts_one_way_only() -> None:
+def test_an_ordered_pair_counts_in_its_order_only() -> None:
     for first, second in synthetic_truth.ORDERED:
         assert signals(first, second)[2] > 0
         assert signals(second, first)[2] == 0
@@ -324,7 +324,7 @@ def test_files_that_it_did_not_write_are_not_replaced(tmp_path: Path) -> None:
         small(tmp_path)
 
 
-def test_the_command_writes_apart_from_raw_data_unless_told(
+def test_synth_does_not_write_to_raw_data_unless_forced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

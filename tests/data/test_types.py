@@ -103,7 +103,7 @@ def test_a_category_of_any_type_is_its_text(tmp_path: Path, kind: str) -> None:
     assert [tokens[i] for i in rows.categorical[:, 0]] == expected
 
 
-def test_one_time_is_one_category_whatever_its_unit(tmp_path: Path) -> None:
+def test_a_time_is_one_category_in_any_unit(tmp_path: Path) -> None:
     found = []
     for unit in ("s", "ms", "us", "ns"):
         array = pa.array([dt.datetime(2026, 1, 2), None, None], pa.timestamp(unit))

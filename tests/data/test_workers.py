@@ -48,7 +48,7 @@ def content(folder: Path) -> dict[str, bytes]:
     method=st.sampled_from(["time", "random", "stratified"]),
     limit=st.none() | st.integers(60, 130),
 )
-def test_the_same_store_however_rows_are_cut_for_workers(
+def test_the_store_does_not_depend_on_the_spans_of_workers(
     tmp_path_factory: pytest.TempPathFactory,
     cuts: list[int],
     group: int,
@@ -87,7 +87,7 @@ print(int(peak.split()[1]) / 1024)
 """
 
 
-def test_neither_worker_nor_caller_holds_a_span(tmp_path: Path) -> None:
+def test_memory_of_workers_and_caller_does_not_grow_with_a_span(tmp_path: Path) -> None:
     # One row group, and so one span, of up to 55 MB of sequences.
     rng = np.random.default_rng(0)
     texts = np.array(

@@ -210,7 +210,7 @@ def test_the_leaderboard_ranks_each_objective_by_its_own_metric(project, runs):
     assert first.score == pytest.approx(first.metrics["logloss"], rel=0.1)
 
 
-def test_a_report_speaks_of_the_objective(runs):
+def test_the_report_uses_the_metric_of_the_objective(runs):
     report = collect(runs["trees"], "trees", CPU)
     page = render([report])
     assert "ompetition score" not in page
@@ -221,7 +221,7 @@ def test_a_report_speaks_of_the_objective(runs):
     assert report.metrics["AP"] == pytest.approx(average_precision_score(label, z), rel=1e-9)
 
 
-def test_with_few_clicks_nothing_is_calibrated_and_a_line_says_so(capsys):
+def test_with_few_clicks_no_map_is_fit_and_a_message_is_printed(capsys):
     label = np.zeros(1000, np.float32)
     label[:20] = 1
     z = np.random.default_rng(0).normal(size=1000)
@@ -234,7 +234,7 @@ def sample_of(path, ids, header="id,probability"):
     path.write_text("\n".join([header, *(f"{i},0" for i in ids)]) + "\n")
 
 
-def test_the_sample_counts_however_the_test_file_is_named(project, runs, tmp_path, monkeypatch):
+def test_the_sample_is_used_for_any_path_to_the_test_file(project, runs, tmp_path, monkeypatch):
     sample_of(project / "sample.csv", range(999, -1, -1))
     run = runs["trees"]
     dataset = run.experiment.dataset.model_copy(
@@ -295,7 +295,7 @@ def test_a_submission_goes_through_standard_output(project, runs, monkeypatch, c
     command("run", "--expid", "trees", "--output", "/dev/null", code=2)
 
 
-def test_a_run_from_elsewhere_has_no_url_or_pipe_opened(runs, tmp_path, monkeypatch):
+def test_urls_and_pipes_of_a_run_from_someone_else_are_not_opened(runs, tmp_path, monkeypatch):
     def named(path):
         dataset = runs["trees"].experiment.dataset.model_copy(update={"test_data": path})
         experiment = runs["trees"].experiment.model_copy(update={"dataset": dataset})
@@ -333,7 +333,7 @@ def test_json_has_null_where_a_metric_is_not_defined(project, runs, tmp_path, mo
     assert found["logloss"] > 0
 
 
-def test_a_shifted_field_is_told_without_advice_against_it(runs):
+def test_drift_of_a_field_is_reported_without_advice(runs):
     report = collect(runs["trees"], "trees", CPU)
     drift = {"history": 3.0, "price": 0.0}
     shifted = replace(report.data, distributions=replace(report.data.distributions, drift=drift))

@@ -90,7 +90,7 @@ def test_a_folder_of_that_name_with_a_users_own_files_is_not_removed(run, data, 
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5, 14])
-def test_a_killed_scoring_goes_on_to_the_same_file(run, data, tmp_path, monkeypatch, batches):
+def test_a_killed_prediction_resumes_to_the_same_file(run, data, tmp_path, monkeypatch, batches):
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
     expected = submit(run, data, whole)
     with monkeypatch.context() as patch:
@@ -149,7 +149,7 @@ def test_a_damaged_part_is_scored_again(run, data, tmp_path, monkeypatch):
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_batches_are_even_whatever_the_file_is_cut_in(run, data):
+def test_batch_boundaries_do_not_depend_on_the_files_row_groups(run, data):
     sizes = [len(p.logit) for p in run.logits(data, device=CPU, start=300, batch_rows=100)]
     assert sizes == [100] * 11 + [50]
     assert np.isfinite(next(run.logits(data, device=CPU)).logit).all()
@@ -185,7 +185,7 @@ def test_two_runs_do_not_write_one_output(run, data, tmp_path):
         (pa.array(["a", None]), "column ID, row 1: the id is missing"),
     ],
 )
-def test_ids_that_are_none_are_refused(run, tmp_path, ids, message):
+def test_null_or_invalid_ids_are_refused(run, tmp_path, ids, message):
     table = pq.read_table(run.experiment.dataset.test_data).slice(0, 2)
     path = tmp_path / "odd.parquet"
     pq.write_table(table.set_column(table.column_names.index("ID"), "ID", ids), path)
@@ -203,9 +203,7 @@ class Copying:
 
 
 @pytest.mark.parametrize("data", ["parquet"], indirect=True)
-def test_workers_score_to_the_same_bytes_and_go_on_where_they_were(
-    run, data, tmp_path, monkeypatch
-):
+def test_workers_predict_the_same_bytes_and_resume(run, data, tmp_path, monkeypatch):
     expected = submit(run, data, tmp_path / "whole.csv")
     with monkeypatch.context() as patch:
         killed_after(patch, 9)  # in the middle of the fifth part

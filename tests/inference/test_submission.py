@@ -111,7 +111,9 @@ def a_pipe(path):
         (b"", "not CSV"),
     ],
 )
-def test_a_sample_that_is_none_is_one_line_that_shows_nothing_of_it(tmp_path, made, message):
+def test_a_file_that_is_not_a_sample_is_refused_without_showing_its_content(
+    tmp_path, made, message
+):
     path = tmp_path / "sample.csv"
     if callable(made):
         made(path)

@@ -172,7 +172,7 @@ def test_both_make_the_same_feature_map(both: Both) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_our_export_trains_there(both: Both, number: int) -> None:
+def test_fuxictr_trains_on_our_export(both: Both, number: int) -> None:
     found = both.side["steps"][number]
     assert found["rows"] == [200, 80]
     assert np.isfinite(found["losses"]).all()
@@ -194,7 +194,7 @@ def test_our_export_trains_there(both: Both, number: int) -> None:
         assert padded == [0] * (4 - len(kept)) + kept
 
 
-def test_what_is_prepared_there_trains_here(both: Both) -> None:
+def test_data_prepared_by_fuxictr_can_be_trained_on(both: Both) -> None:
     configs = both.there / "configs"
     configs.mkdir()
     (configs / "dataset_config.yaml").write_text(PREPARED_THERE)

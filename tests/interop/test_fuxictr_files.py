@@ -442,7 +442,7 @@ def test_what_an_encoded_data_set_lacks_is_named(
     assert "train.h5: not a usable H5 file" in failing()
 
 
-def test_without_h5py_one_line_says_how_to_get_it(
+def test_without_h5py_the_error_names_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.h5").touch()

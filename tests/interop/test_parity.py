@@ -163,7 +163,7 @@ def recorded(tmp_path):
     return path, arrays
 
 
-def test_own_recording_comes_back_in_both_executions(recorded):
+def test_a_recording_of_our_model_is_reproduced_by_both_executions(recorded):
     path, _ = recorded
     recording = read_recording(path)
     assert recording.features["items"].share_embedding == "item"
@@ -185,7 +185,7 @@ def test_own_recording_comes_back_in_both_executions(recorded):
         ("weight/dnn.mlp.3.bias", "probability", OUTPUT_BOUND),
     ],
 )
-def test_the_comparison_sees_what_is_wrong(recorded, spoilt, figure, bound):
+def test_the_comparison_finds_each_changed_array(recorded, spoilt, figure, bound):
     path, arrays = recorded
     np.savez(path, **{**arrays, spoilt: arrays[spoilt] + np.float32(0.01)})
     for errors in compare(read_recording(path)).values():

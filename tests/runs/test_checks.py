@@ -49,7 +49,7 @@ def valid_rows(label, user):
 
 
 @pytest.mark.parametrize("name", ["gAUC", "avgAUC"])
-def test_a_monitor_that_no_group_can_tell_is_refused(name):
+def test_a_monitor_undefined_in_every_group_is_refused(name):
     config = TrainingConfig(monitor=name, group_id="user")
     with pytest.raises(UserError, match=rf"{name} is not defined on the 4 .*2 of them.*by user"):
         check_monitor(config, valid_rows([1, 1, 0, 0], [2, 2, 3, 3]))
@@ -57,7 +57,7 @@ def test_a_monitor_that_no_group_can_tell_is_refused(name):
 
 
 @pytest.mark.parametrize("name", ["AUC", "AP", "WLL", "competition_score"])
-def test_a_monitor_that_one_class_cannot_tell_is_refused(name):
+def test_a_monitor_undefined_for_one_class_is_refused(name):
     with pytest.raises(UserError, match=rf"{name} is not defined"):
         check_monitor(TrainingConfig(monitor=name), valid_rows([0, 0], [2, 3]))
     check_monitor(TrainingConfig(monitor="logloss"), valid_rows([0, 0], [2, 3]))

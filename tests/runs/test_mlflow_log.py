@@ -52,7 +52,7 @@ def test_a_training_is_one_run_with_its_config_and_every_validation(experiment, 
     assert "tossctr_toy" in names
 
 
-def test_an_mlflow_that_is_not_there_is_said_and_nothing_more(experiment, tmp_path, capsys):
+def test_an_unreachable_mlflow_server_only_logs_a_warning(experiment, tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
     uri = f"sqlite:///{tmp_path}/file/runs.db"
     log_run(uri, experiment(uri), {"best": {"AUC": 0.5}, "history": [{"AUC": 0.5}]})
@@ -65,7 +65,7 @@ def test_without_mlflow_the_key_is_refused_before_training(experiment, monkeypat
         check_model(experiment("sqlite:///runs.db"))
 
 
-def test_a_server_that_does_not_answer_is_given_up_and_its_password_not_said(monkeypatch, capsys):
+def test_an_unresponsive_server_times_out_and_its_password_is_not_printed(monkeypatch, capsys):
     for variable in mlflow_log._PATIENCE:
         monkeypatch.delenv(variable, raising=False)  # and is as before afterwards
     patience = {**mlflow_log._PATIENCE, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}

@@ -21,7 +21,7 @@ BEST = dict.fromkeys(["AUC", "logloss", "AP", "WLL", "competition_score"], 0.5)
         lambda p: p.write_text("my,own,table\n"),
     ],
 )
-def test_what_is_no_table_is_left_alone(tmp_path, make, capsys):
+def test_another_results_file_is_left_unchanged(tmp_path, make, capsys):
     experiment = load_experiment(CONFIGS, "LightGBM_toy")
     precious = tmp_path / "precious.txt"
     precious.write_text("kept")

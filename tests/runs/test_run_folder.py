@@ -192,7 +192,7 @@ def test_hashes_without_end(folder):
         load_run(folder)
 
 
-def test_a_run_from_elsewhere_writes_nothing_where_its_paths_lead(folder, tmp_path):
+def test_a_run_from_someone_else_writes_nothing_at_its_paths(folder, tmp_path):
     target = tmp_path / "victim"
     (target / "tossctr_toy" / "train").mkdir(parents=True)
     precious = target / "tossctr_toy" / "train" / "precious.txt"

@@ -128,7 +128,9 @@ def test_a_gpu_that_is_not_there_is_one_line(
     assert line.endswith("use --gpu -1 for the CPU")
 
 
-def test_without_the_package_one_line_says_how_to_install_it(project: Path, tmp_path: Path) -> None:
+def test_without_the_package_the_error_names_the_install_command(
+    project: Path, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-S", project / "scripts/train.py"],  # -S: no site-packages
         cwd=tmp_path,
