@@ -56,8 +56,8 @@ OF_NETWORKS = ("negative_sampling=0.25", "epochs=10", "embedding_regularizer=1e-
 SCORE = "competition_score"
 
 
-def logits_of(scorer: Predictor, test: Path, device: torch.device) -> np.ndarray:
-    return np.concatenate([p.logit for p in scorer.logits(test, device=device)])
+def logits_of(predictor: Predictor, test: Path, device: torch.device) -> np.ndarray:
+    return np.concatenate([p.logit for p in predictor.logits(test, device=device)])
 
 
 def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dict[str, Any]:
@@ -78,12 +78,12 @@ def one_seed(seed: int, folder: Path, options: Any, device: torch.device) -> dic
         experiment = load_experiment(harness.CONFIGS, expid, overrides)
         if not isinstance(experiment.hyperparameters, LightGBMConfig):
             experiment = load_experiment(harness.CONFIGS, expid, [*OF_NETWORKS, *overrides])
-        scorer = train_in_folds(
+        predictor = train_in_folds(
             experiment, device, folds=options.folds, method="stratified", seeds=[seed]
         )
-        members[expid] = scorer
-        raw = logits_of(scorer, test, device)
-        mapped = calibrator_of(scorer, SCORE, device)(raw)
+        members[expid] = predictor
+        raw = logits_of(predictor, test, device)
+        mapped = calibrator_of(predictor, SCORE, device)(raw)
         singles[expid] = {
             "raw": expected_score(raw, truth)[SCORE],
             "calibrated": expected_score(mapped, truth)[SCORE],

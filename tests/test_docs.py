@@ -43,7 +43,7 @@ PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob
 STARTS = re.compile(r"(\.venv/bin/)?tossctr |python (scripts|benchmarks)/|make ")
 BLOCK = re.compile(r"(?:^ {4}.*\n|^```.*\n(?:.*\n)*?^```\n)+", re.MULTILINE)
 
-# A user's shell variables, and what stands for them here.
+# Shell variables in the docs, and their values in these tests.
 STANDS_FOR = {"$model": "FESeq_full"}
 # In execution: models without histories are trained in a second.
 SMALLER = {
@@ -203,7 +203,7 @@ def executed() -> list[list[str]]:
         if command in ("train", "run", "compare", "tune"):
             small += SHORT_TREES if "LightGBM_toy" in small else SHORT
         if command == "run":
-            small += ["--no-report"]  # seconds each; `report` has lines of its own
+            small += ["--no-report"]  # seconds each; `report` is tested separately
         forms.setdefault((command, str(several), *sorted(options)), [command, *small])
     order = IN_ORDER.split()
     return sorted(forms.values(), key=lambda words: order.index(words[0]))

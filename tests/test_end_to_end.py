@@ -1,4 +1,4 @@
-"""The road as a user walks it: real processes, real files."""
+"""The commands as a user runs them: real processes, real files."""
 
 import json
 import shutil

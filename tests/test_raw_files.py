@@ -61,7 +61,7 @@ def test_a_folder_with_files_of_the_user_is_left_unchanged(tmp_path, there, name
 
 
 def test_a_missing_file_of_a_synthetic_folder_is_reported_not_recreated(made, tmp_path):
-    """A test file that was made and taken away is not made again beside the others."""
+    """A synthetic test file that was removed is not made again for the remaining training file."""
     root = shutil.copytree(made, tmp_path / "raw")
     (root / "test.parquet").unlink()
     train = (root / "train.parquet").read_bytes()

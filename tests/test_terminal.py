@@ -27,7 +27,7 @@ SYNTH = ["synth", "data", "--rows", "50", "--test-rows", "5"]
 
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder of its own, and signals as they were."""
+    """A new folder, and signal handlers restored."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     before = signal.getsignal(signal.SIGTERM)

@@ -63,7 +63,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.filename is None and error.errno not in _SYSTEM_ERRORS:
             raise  # not about a file, so an internal error
-        _fail(refused(error, "the system refuses", None))
+        _fail(refused(error, "the operating system reports an error", None))
     except Stopped as stopped:
         _stopped(str(stopped), stopped.number)
     except _Terminated:

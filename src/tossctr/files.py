@@ -57,7 +57,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a new, empty file beside `path`; on success sync it and rename it to `path`.
+    """Yield a new, empty file next to `path`; on success sync it and rename it to `path`.
 
     After an exception the new file is removed and an earlier `path` is unchanged. Temporary files
     of killed processes are removed. The file mode is the default for new files (umask).
@@ -79,7 +79,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def new_temporary(path: Path) -> tuple[Path, int]:
-    """A new, empty file beside `path` that no other process uses, and its mode."""
+    """A new, empty file next to `path` that no other process uses, and its mode."""
     temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -89,7 +89,7 @@ def new_temporary(path: Path) -> tuple[Path, int]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A unique name beside `path`. Temporary files of killed processes of this machine are
+    """A unique name next to `path`. Temporary files of killed processes of this machine are
     removed."""
     left = re.compile(rf"\.{re.escape(path.name)}\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.tmp")
     for other in path.parent.iterdir():

@@ -141,7 +141,7 @@ def opened(url: str) -> BinaryIO:
 
 
 def stamp(location: Location) -> dict[str, Any]:
-    """What tells versions of a file apart without reading it: `size` in bytes, and `mtime_ns` of a
+    """Identifies the version of a file without reading it: `size` in bytes, and `mtime_ns` of a
     path; for a URL `etag`, or else the time `modified`, if the server gives one.
 
     Raises:

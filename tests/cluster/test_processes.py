@@ -1,4 +1,4 @@
-"""What processes tell each other, and how an error of one is told once and ends all."""
+"""Reductions and broadcasts between processes; an error of one is reported once and ends all."""
 
 import math
 import os

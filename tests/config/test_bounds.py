@@ -1,4 +1,4 @@
-"""Every whole number of every config class has bounds, within which a model can be built."""
+"""Every integer of every config class has bounds, within which a model can be built."""
 
 import re
 from typing import Annotated, get_args, get_origin

@@ -90,7 +90,7 @@ def test_every_model_is_compared_on_equal_terms(suffix: str) -> None:
 
 
 def differences(a: Experiment, b: Experiment) -> set[str]:
-    """The keys in which two experiments differ, their ids apart."""
+    """The keys in which two experiments differ, other than their ids."""
     first, second = (
         {
             **e.model_dump(include={"model", "dataset"}),

@@ -1,4 +1,4 @@
-"""An id is the same id whatever type a file gives it; the reference is plain Python and pandas."""
+"""An id is the same in every type of a file; the reference is plain Python and pandas."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tossctr.errors import UserError
 
 
 def rows_of(lengths, max_len=None, truncating="pre"):
-    """Rows whose values can be told apart: event j of row i is 1000 * i + j."""
+    """Rows with distinct values: event j of row i is 1000 * i + j."""
     features = FeatureMap(
         dataset_id="d",
         label="y",
@@ -136,7 +136,7 @@ def test_loader_yields_whole_batches(num_workers):
 
 
 class Unsendable(EncodedRows):
-    """Rows as a store maps them: to send a copy to another process would send the whole store."""
+    """Rows as a store maps them: pickling them for another process sends all of it."""
 
     def __reduce__(self):
         raise AssertionError("rows were pickled")

@@ -280,7 +280,7 @@ def test_labels_changed_on_disk_are_not_trained_on(
 
 
 class Killed(BaseException):
-    """What a kill is to a process: nothing of its own runs after it."""
+    """Like SIGKILL for a process: no handler runs after it."""
 
 
 @pytest.mark.parametrize(

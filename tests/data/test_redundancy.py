@@ -30,7 +30,7 @@ def table(rows=500):
             "filled_a": pa.array(a, from_pandas=True),  # by fill_na
             "like_filled_a": np.nan_to_num(a).astype(np.float64),
             "almost_a": almost,
-            "zero_or_null": pa.array(a * 0, from_pandas=True),  # trees tell the two apart
+            "zero_or_null": pa.array(a * 0, from_pandas=True),  # trees distinguish the two
             "colour": colour,
             "one_colour": np.full(rows, "red"),
             "like_colour": colour.copy(),

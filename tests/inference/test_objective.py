@@ -190,9 +190,9 @@ def test_a_blend_is_weighed_and_judged_by_the_data_sets_objective(project, runs,
     assert set(result.gain) == {"logloss", "AP", "AUC"}
     best = min(result.singles, key=lambda name: result.singles[name]["logloss"].mean)
     assert result.best_single == best
-    scorer = load_predictor(tmp_path / "blend")
-    assert scorer.objective == "logloss"
-    held = scorer.held_out_metrics
+    predictor = load_predictor(tmp_path / "blend")
+    assert predictor.objective == "logloss"
+    held = predictor.held_out_metrics
     assert 0.5 < held["AUC"] < 1
     for_score = blend(members, tmp_path / "score", CPU, objective="competition_score")
     assert (

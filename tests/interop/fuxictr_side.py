@@ -1,4 +1,4 @@
-"""What FuxiCTR does in `test_fuxictr.py`, run by the Python of its own environment.
+"""What FuxiCTR does in `test_fuxictr.py`, run by the Python of a separate environment.
 
     python fuxictr_side.py TASKS.json
 

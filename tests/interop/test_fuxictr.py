@@ -1,4 +1,4 @@
-"""Against the released FuxiCTR, in an environment of its own: `make test-fuxictr`.
+"""Against the released FuxiCTR, in a separate environment: `make test-fuxictr`.
 
 The same raw files go through both. What FuxiCTR prepares trains here, what we export trains there.
 """

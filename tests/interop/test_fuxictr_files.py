@@ -282,7 +282,7 @@ def test_raw_and_encoded_files_are_not_mistaken_for_each_other(
         prepare(dataset.model_copy(update=changed))
 
 
-# Files as FuxiCTR makes them: no hash, but a feature map beside them.
+# Files as FuxiCTR makes them: no hash, but a feature map next to them.
 TWO = {
     "dataset_id": "tiny",
     "labels": ["click"],
@@ -501,7 +501,7 @@ def test_an_export_replaces_only_exports(
         rows = export(data, dataset, folder, form, force=True)
         assert export(data, dataset, folder, form) == rows
     vocabulary = folder / "feature_vocab.json"
-    vocabulary.write_text("{}")  # beside files of an export, and yet the user's
+    vocabulary.write_text("{}")  # next to files of an export, but the user's
     with pytest.raises(UserError, match=r"feature_vocab\.json: exists, and TossCTR did not"):
         export(data, dataset, folder, form)
     assert vocabulary.read_text() == "{}"

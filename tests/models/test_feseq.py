@@ -105,7 +105,7 @@ def row_logit(model: FESeq, batch: Batch, b: int) -> torch.Tensor:
     events = len(x)
     for name in c.default_field:
         x = torch.cat([x, field(name).expand(events, -1)], dim=1)
-    x = model.interaction(x)  # by itself in layers/test_interaction.py
+    x = model.interaction(x)  # tested in layers/test_interaction.py
     if c.use_position_emb:
         x = torch.cat([x, model.position.weight[:events].flip(0)], dim=1)
     if c.use_time_emb:

@@ -1,4 +1,4 @@
-"""What is known to be wrong before a training is said before it, in one line."""
+"""Errors that can be detected before training are reported before it, in one line."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What MLflow is told of a training, read back from its own database."""
+"""What is logged to MLflow, read back from its database."""
 
 import importlib.util
 import json

@@ -192,7 +192,7 @@ def test_unsupported_keys_are_refused_before_preparing(root, key, message):
 
 
 def of_own(tmp_path, base, own=""):
-    """LightGBM in a project of its own: what it is without any key."""
+    """LightGBM in a new project, without any key."""
     shutil.copytree(CONFIGS, tmp_path / "configs")
     shutil.rmtree(tmp_path / "configs" / "model_config")
     entry = "Mine: {model: LightGBM, dataset_id: tossctr_toy" + own + "}"
@@ -202,7 +202,7 @@ def of_own(tmp_path, base, own=""):
 
 
 def test_trees_train_with_default_options(root, tmp_path):
-    """The defaults are those of trees, whatever Base holds for networks."""
+    """The defaults are those of trees, even if Base has keys for networks."""
     base = "learning_rate: 1.e-3, epochs: 1, batch_size: 64, patience: 1, precision: bf16"
     given = [f"data_root={tmp_path}", f"train_data={root / 'train.parquet'}",
              "valid_split.method=stratified", "valid_split.fraction=0.3"]  # fmt: skip

@@ -262,7 +262,7 @@ def test_a_file_whose_missing_numbers_were_filled_is_refused_for_trees(root, tre
 
 
 def test_a_category_out_of_an_index_file_has_no_group(tmp_path):
-    """The last index stands for all that a vocabulary lacks: it is no user."""
+    """The last index is that of all ids not in the vocabulary, not of a user."""
     (tmp_path / "configs").mkdir()
     text = DATASET.replace("{name: user, type: categorical, dtype: int}",
                            "{name: user, type: categorical, dtype: int, remap: false,"

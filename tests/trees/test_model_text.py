@@ -47,7 +47,7 @@ def text(booster):
 
 def test_a_model_of_lightgbm_passes_and_predicts_the_same(booster, text):
     assert check_model(text, COLUMNS) == 4
-    for needed in (r"cat_boundaries=0 3", r"decision_type=.*\b(8|10)\b"):  # 70 ids; NaN apart
+    for needed in (r"cat_boundaries=0 3", r"decision_type=.*\b(8|10)\b"):  # 70 ids; NaN separate
         assert re.search(needed, text)
     x, _ = rows(seed=1)
     x[:50, 3:] = [-1, 1e9]  # ids that training did not see

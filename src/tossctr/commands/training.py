@@ -99,7 +99,7 @@ def train(
 
     hush(experiment.training.verbose == 0)
     first = experiment.training.seed
-    scorer = train_in_folds(
+    folds_run = train_in_folds(
         experiment,
         resolve_device(gpu),
         folds=folds,
@@ -107,7 +107,7 @@ def train(
         seeds=range(first, first + seeds),
         fresh=fresh,
     )
-    print_result(scorer.held_out_metrics, as_json, f"{expid} out of fold")
+    print_result(folds_run.held_out_metrics, as_json, f"{expid} out of fold")
 
 
 @app.command()

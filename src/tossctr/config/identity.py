@@ -1,4 +1,4 @@
-"""The part of a config that the weights depend on, which tells trainings apart."""
+"""The part of a config that the weights depend on, which identifies a training."""
 
 from __future__ import annotations
 

@@ -25,4 +25,4 @@ Names = Annotated[tuple[str, ...], BeforeValidator(flat)]
 """Field names: a list, a lone name, or null for none."""
 
 Groups = Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_grouped)]
-"""Groups of field names, as in `[[item, shop], brand]`: a name in a list is a group of its own."""
+"""Groups of field names, as in `[[item, shop], brand]`: a name in a list is a group of one."""

@@ -111,7 +111,7 @@ class Batch:
         return counts
 
     def split(self, max_events: int) -> list[Batch]:
-        """Consecutive micro-batches of at most `max_events` events; a longer row is one of its own.
+        """Consecutive micro-batches of at most `max_events` events; a longer row is one alone.
 
         Call it while the batch is on the CPU, where reading lengths needs no synchronization.
         """

@@ -166,7 +166,7 @@ def open_prepared(dataset: DatasetConfig) -> Prepared:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder in which files that `prepare` did not make have the names of its own."""
+    """Refuse a folder with files named like those of `prepare` that it did not make."""
     for split in SPLITS:
         refuse_foreign(folder / split, "store")
     refuse_foreign(folder / PARTIAL, "store")

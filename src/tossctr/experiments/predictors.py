@@ -126,7 +126,7 @@ def load_predictor(path: Path, *, prefer_folds: bool = False) -> Predictor:
 
     Args:
         path: the folder, or its marker.
-        prefer_folds: open finished folds beside a run rather than the run; without a run they are
+        prefer_folds: open finished folds next to a run rather than the run; without a run they are
             opened in any case.
 
     Raises:

@@ -133,9 +133,9 @@ def mean_logits(
 
 
 def _even(stream: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The stream in batches of just so many rows, whatever it came in, so that sums over a batch
-    are the same wherever a scoring begins at a multiple of `rows`. Rows that are too large for one
-    batch are several, cut at the same places too."""
+    """Rebatch the stream into batches of `rows` rows, so that sums over a batch depend neither on
+    the source's batches nor on the multiple of `rows` from which predicting starts. Rows too large
+    for one batch become several, also split at fixed positions."""
     held: list[pa.RecordBatch] = []
     count = size = 0  # rows since the last multiple, and bytes held
     for batch in stream:

@@ -125,7 +125,7 @@ def _score_on_workers(
     if isinstance(path, Path):
         path = path.absolute()  # workers have folders of their own
     if device.type == "cuda":
-        device = torch.device("cuda", 0)  # each worker sees one GPU alone, whatever its number
+        device = torch.device("cuda", 0)  # each worker sees only its GPU, as number 0
     source = open_source(path, {}, encoded=run.experiment.dataset.encoded)
     if source.ends is None or source.num_rows is None:
         raise UserError(

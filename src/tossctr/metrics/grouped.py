@@ -19,7 +19,7 @@ NO_GROUP = int(np.iinfo(np.int64).min)  # of a row whose group is not known
 
 
 def warn_of_missing_groups(group: NDArray[Any] | None, name: str | None) -> None:
-    """Log how many rows have no group: metrics within groups leave them out."""
+    """Log how many rows have no group: grouped metrics leave them out."""
     if group is None:
         return
     missing = int((group == NO_GROUP).sum())

@@ -28,7 +28,7 @@ class JointStrategy(DDPStrategy):
     @property
     def root_device(self) -> torch.device:
         (device,) = cast(list[torch.device], self.parallel_devices)
-        return device  # the trainer was given one device, whatever `local_rank` is
+        return device  # the trainer was given one device, for any `local_rank`
 
     def _configure_launcher(self) -> None:
         pass  # the processes are running

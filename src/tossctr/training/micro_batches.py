@@ -46,7 +46,7 @@ class MicroBatches:
     """How a batch is executed.
 
     Attributes:
-        micro_batch_events: most events of a micro-batch; a longer row is one of its own.
+        micro_batch_events: most events of a micro-batch; a longer row is one alone.
         gradient_checkpointing: whether the backward pass recomputes Transformer blocks.
         events_per_step: of an average batch of `batch_size` rows.
     """
@@ -94,7 +94,7 @@ class MeasuredMicroBatches(MicroBatches):
     """Micro-batches that fit, and the bytes they need.
 
     Attributes:
-        fixed: weights, gradients, optimizer state and whatever else does not grow with events.
+        fixed: weights, gradients, optimizer state and all else that does not grow with events.
         activations: saved and temporary tensors of one micro-batch.
         process: resident before training (0 if `memory` was given).
     """

@@ -29,7 +29,7 @@ class MemoryPlan:
         micro_batches: of an average step of `batch_size` rows.
         gradient_checkpointing: whether the backward pass recomputes Transformer blocks.
         events_per_row: mean over the training rows, cut to `max_len`, plus one for the row itself.
-        fixed_mb: weights, gradients, optimizer state and whatever else does not grow with events.
+        fixed_mb: weights, gradients, optimizer state and all else that does not grow with events.
         activations_mb: saved and temporary tensors of one micro-batch.
         process_mb: resident size of the process before training (0 if `memory` was given).
         peak_mb: the sum of these three.

@@ -1,4 +1,4 @@
-"""Normalize ids to text, so that an id is the same whatever its type in a file.
+"""Normalize ids to text, so that an id is the same in every type of a file.
 
 In categories, sequences, groups and the id column, 7, 7.0, '7', ' 7 ' and '7.0' are all '7'.
 Leading zeros of text are kept ('07' is not '7'). Text is Unicode NFC without surrounding blanks,
@@ -34,7 +34,7 @@ _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
 class AmbiguousIdError(ValueError):
-    """A float too large to tell neighbouring integers apart."""
+    """A float too large to distinguish neighbouring integers."""
 
 
 def id_text(value: Any, na: Collection[str], float_bits: int = 64) -> str:
@@ -46,7 +46,7 @@ def id_text(value: Any, na: Collection[str], float_bits: int = 64) -> str:
         float_bits: size of the column's float type.
 
     Raises:
-        AmbiguousIdError: a whole float from 2^53 on (2^24 of 32 bits, 2^11 of 16), or its text.
+        AmbiguousIdError: an integral float from 2^53 on (2^24 of 32 bits, 2^11 of 16), or its text.
     """
     if isinstance(value, str):
         return _text(value, na)

@@ -187,7 +187,7 @@ class ParquetSource(Source):
         self, as_dictionary: Sequence[str] = (), metadata: pq.FileMetaData | None = None
     ) -> Iterator[pq.ParquetFile]:
         # Without a buffer size, a column chunk (2 GB of sequences in a group of a million rows)
-        # would be read whole.
+        # would be read completely.
         with ExitStack() as stack:
             try:
                 local = isinstance(self.path, Path)
