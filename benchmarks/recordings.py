@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fuxictr_weights import load_public, to_public
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -21,7 +22,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tossctr.data.batch import Batch, Ragged
 from tossctr.data.features import FeatureMap, Field, FieldType
 from tossctr.errors import UserError
-from tossctr.interop.fuxictr_weights import load_public, to_public
 from tossctr.models.feseq import FESeq
 from tossctr.models.feseq_config import FESeqConfig
 

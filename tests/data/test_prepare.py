@@ -23,7 +23,6 @@ from tossctr.data.encoder import Encoder
 from tossctr.data.encoding import decode
 from tossctr.data.prepare import Prepared, open_prepared, prepare
 from tossctr.data.preparing.verify import verify_prepared
-from tossctr.data.store import open_store
 from tossctr.data.where import Where
 from tossctr.errors import UserError
 from tossctr.files import locked
@@ -60,8 +59,7 @@ def test_stores_do_not_depend_on_batch_size_or_row_groups(tmp_path: Path, method
         raw = write(TABLE, tmp_path / f"{i}.parquet", row_group_size=group)
         data = dataset(tmp_path / str(i), raw, *FEATURES, valid_split=split)
         seen.append(content(prepare(data, batch_rows=batch_rows).folder))
-        open_store(tmp_path / str(i) / "ds" / "train")
-        open_store(tmp_path / str(i) / "ds" / "valid")
+        verify_prepared(tmp_path / str(i) / "ds")
     assert seen[0].keys() >= {"encoder.json", "train/numeric.npy", "valid/numeric.npy"}
     assert all(other == seen[0] for other in seen[1:])
 

@@ -21,7 +21,7 @@ from tossctr.data.encoder import Encoder
 from tossctr.data.manifest import read_manifest
 from tossctr.data.rows import EncodedRows
 from tossctr.data.store import StoreWriter, open_store
-from tossctr.data.verification import check_store, stamps_of
+from tossctr.data.verification import check_content, check_store, stamps_of
 from tossctr.errors import UserError
 
 BATCH = raw_table(40, seed=5).to_batches()[0]
@@ -50,6 +50,12 @@ def sign(folder: Path, name: str) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def verified(folder: Path) -> EncodedRows:
+    manifest = read_manifest(folder)
+    check_content(folder, manifest)
+    return open_store(folder, manifest)
+
+
 def same(ours: EncodedRows, theirs: EncodedRows) -> None:
     for name in MATRICES:
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
@@ -69,16 +75,16 @@ def same(ours: EncodedRows, theirs: EncodedRows) -> None:
 @given(cuts=st.lists(st.integers(0, len(BATCH)), max_size=4).map(sorted))
 def test_a_store_does_not_depend_on_batches(tmp_path: Path, cuts: list[int]) -> None:
     folder = write(tmp_path / "store", *cuts)
-    rows = open_store(folder)
+    rows = verified(folder)
     same(rows, ENCODER.transform(BATCH))
     assert rows.features == ENCODER.features
     assert content(folder) == content(write(tmp_path / "whole"))
-    open_store(folder)
+    verified(folder)
 
 
 def test_files_are_plain_npy_and_maps_are_read_only(tmp_path: Path) -> None:
     folder = write(tmp_path / "store")
-    rows = open_store(folder)
+    rows = verified(folder)
     for name in MATRICES:
         np.testing.assert_array_equal(
             np.load(folder / f"{name}.npy", allow_pickle=False), getattr(rows, name)
@@ -96,7 +102,7 @@ def test_no_rows_and_no_columns(tmp_path: Path) -> None:
     )
     with StoreWriter(tmp_path / "store", encoder.features, encoder.hash):
         pass
-    rows = open_store(tmp_path / "store")
+    rows = verified(tmp_path / "store")
     assert len(rows) == 0
     assert rows.sequences["seq"].offsets.tolist() == [0]
 
@@ -112,7 +118,7 @@ def test_field_names_do_not_choose_files(tmp_path: Path) -> None:
         writer.append(encoder.transform(batch))
     assert [p.name for p in tmp_path.iterdir()] == ["deep"]
     assert [p.name for p in folder.parent.iterdir()] == ["store"]
-    same(open_store(folder), encoder.transform(batch))
+    same(verified(folder), encoder.transform(batch))
 
 
 def test_an_interrupted_store_is_absent(tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ def test_a_hostile_manifest_is_refused(tmp_path: Path, path: tuple[str, ...], va
     place[path[-1]] = value
     file.write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="prepare again"):
-        open_store(folder)
+        verified(folder)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -184,16 +190,16 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for bad in (good[:-1], good + b"x", good[:100], b"\x80" + good[1:], b""):
         numeric.write_bytes(bad)
         with pytest.raises(UserError, match=r"numeric\.npy"):
-            open_store(folder)
+            verified(folder)
     numeric.unlink()
     with pytest.raises(UserError, match=r"is missing|is a link"):
-        open_store(folder)
+        verified(folder)
     (tmp_path / "outside.npy").write_bytes(good)
     numeric.symlink_to(tmp_path / "outside.npy")
     with pytest.raises(UserError, match=r"is missing|is a link"):
-        open_store(folder)
+        verified(folder)
     with pytest.raises(UserError, match="is missing"):
-        open_store(tmp_path / "nothing")
+        verified(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("name", ["numeric.npy", "000-seq.values.npy", "label.npy"])
@@ -203,7 +209,7 @@ def test_verifying_finds_one_changed_byte(tmp_path: Path, name: str) -> None:
     data[-1] ^= 1
     (folder / name).write_bytes(data)
     with pytest.raises(UserError, match=f"{name}: its content has changed"):
-        open_store(folder)
+        verified(folder)
 
 
 def test_a_copied_store_is_verified_once_and_an_unchanged_one_is_not(
@@ -230,7 +236,7 @@ def test_a_copied_store_is_verified_once_and_an_unchanged_one_is_not(
     times = label.stat()
     with label.open("r+b") as file:
         file.seek(-4, 2)
-        file.write(np.float32(1 - open_store(moved).label[-1]).tobytes())
+        file.write(np.float32(1 - verified(moved).label[-1]).tobytes())
     os.utime(label, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert label.stat().st_mtime_ns == times.st_mtime_ns
     with pytest.raises(UserError, match=r"label\.npy: its content has changed"):
@@ -258,7 +264,7 @@ def test_values_that_do_not_fit_are_refused_though_their_hash_is_right(
     (folder / name).write_bytes(data)
     sign(folder, name)
     with pytest.raises(UserError, match="do not fit"):
-        open_store(folder)
+        verified(folder)
 
 
 def test_offsets_that_lead_outside_are_refused(tmp_path: Path) -> None:
@@ -268,4 +274,4 @@ def test_offsets_that_lead_outside_are_refused(tmp_path: Path) -> None:
     file.write_bytes(data[:-8] + (10**9).to_bytes(8, "little"))
     sign(folder, file.name)
     with pytest.raises(UserError, match="offsets do not fit"):
-        open_store(folder)
+        verified(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fuxictr_weights import load_public, name_map, to_public
 from recordings import (
     GRADIENT_BOUND,
     OUTPUT_BOUND,
@@ -19,7 +20,6 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tossctr.errors import UserError
-from tossctr.interop.fuxictr_weights import load_public, name_map, to_public
 from tossctr.models.feseq import FESeq
 
 PROJECT = Path(__file__).parents[2]

@@ -9,4 +9,3 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 Method = Literal["logit_mean", "mean", "rank_mean", "weights"]  # to blend predictions
 METHODS: tuple[Method, ...] = get_args(Method)  # simplest first
 FoldMethod = Literal["stratified", "random", "time", "group"]  # how rows are assigned to folds
-FOLD_METHODS: tuple[FoldMethod, ...] = get_args(FoldMethod)

@@ -262,7 +262,7 @@ def _open(
     for split in SPLITS:
         manifest = read_manifest(folder / split)
         check_store(folder / split, manifest, known[split])
-        store = open_store(folder / split, manifest, verify=False)
+        store = open_store(folder / split, manifest)
         if store.features != encoder.features or manifest.encoder != encoder.hash:
             raise UserError(
                 "was not made with encoder.json", file=folder / split, remedy="prepare again"

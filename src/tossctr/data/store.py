@@ -37,7 +37,6 @@ from tossctr.data.manifest import (
     sequences,
 )
 from tossctr.data.rows import EncodedRows, RaggedArray
-from tossctr.data.verification import check_content
 from tossctr.files import sync_folder, write_json
 from tossctr.folders import mark, remove_made
 
@@ -153,22 +152,17 @@ class StoreWriter:
         remove_made(self._temporary, "store")
 
 
-def open_store(
-    folder: Path, manifest: Manifest | None = None, *, verify: bool = True
-) -> EncodedRows:
-    """The rows of a store, memory-mapped read-only.
+def open_store(folder: Path, manifest: Manifest | None = None) -> EncodedRows:
+    """The rows of a store, memory-mapped read-only; `check_content` verifies them.
 
     Args:
         folder: the store.
         manifest: the result of `read_manifest`; None reads it.
-        verify: read all files, and check hashes and ranges of values.
 
     Raises:
-        UserError: no store, another version, or files that changed since they were written.
+        UserError: no store, another version, or files of other sizes.
     """
     manifest = read_manifest(folder) if manifest is None else manifest
-    if verify:
-        check_content(folder, manifest)
 
     def array(name: str) -> Array:
         stored = manifest.arrays[name]

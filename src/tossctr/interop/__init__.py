@@ -1,1 +1,1 @@
-"""FuxiCTR: export of data sets, import of weights, and comparison with recorded runs."""
+"""FuxiCTR: export of data sets."""

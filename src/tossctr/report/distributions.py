@@ -16,8 +16,7 @@ from tossctr.data.health.drift import stability_index
 from tossctr.data.prepare import Prepared
 from tossctr.data.rows import EncodedRows
 from tossctr.data.sources.base import BATCH_ROWS
-from tossctr.data.sources.opening import open_source
-from tossctr.inference.predict import FittedModel
+from tossctr.inference.predict import FittedModel, open_rows
 from tossctr.location import Location
 from tossctr.progress import say
 from tossctr.report.sample import evenly, subset
@@ -96,11 +95,9 @@ def distributions(run: FittedModel, prepared: Prepared) -> Distributions:
 
 def _of_file(run: FittedModel, path: Location) -> list[EncodedRows]:
     """Encoded rows from evenly spaced ranges of a file; the first rows if it has no row count."""
-    dataset = run.experiment.dataset
-    columns = run.encoder.columns(labelled=False)
-    source = open_source(path, columns, encoded=dataset.encoded, na_values=dataset.na_values)
+    source = open_rows(run, path)
     encoder = run.encoder
-    if source.vocabulary is not None and not dataset.encoded:
+    if source.vocabulary is not None and not run.experiment.dataset.encoded:
         encoder = encoder.of_encoded()
     rows = source.num_rows or 0
     block = ROWS // BLOCKS

@@ -62,14 +62,12 @@ class Plot:
     """A figure of the page.
 
     Attributes:
-        svg: the drawing, with `alt` as its label.
-        alt: a description for screen readers.
+        svg: the drawing, with a label for screen readers.
         note: a line below the figure.
     """
 
     title: str
     svg: str
-    alt: str
     note: str = ""
 
 
@@ -86,6 +84,7 @@ def plot(
 
     Args:
         name: unique on the page; letters, digits and hyphens.
+        alt: the label for screen readers.
         draw: draws on the given axes.
         height_in: height in inches; the width is `WIDTH_IN`.
     """
@@ -96,7 +95,7 @@ def plot(
         draw(figure.add_subplot())
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return Plot(title, _inline(text.getvalue(), name, alt), alt, note)
+    return Plot(title, _inline(text.getvalue(), name, alt), note)
 
 
 def _inline(svg: str, name: str, alt: str) -> str:

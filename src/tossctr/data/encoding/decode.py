@@ -21,8 +21,6 @@ from tossctr.metrics.grouped import NO_GROUP
 
 Array = NDArray[Any]
 
-MISSING_META = NO_GROUP
-
 
 def labels(batch: pa.RecordBatch, name: str, where: Where) -> NDArray[np.float32]:
     """The label column as (B,) float32 of 0 and 1, from numbers, Booleans or text.
@@ -77,14 +75,14 @@ def meta(
     array: pa.Array, column: FieldEncoding, na: Collection[str], where: Where
 ) -> NDArray[np.int64]:
     """Group ids as (B,) int64: with `dtype: int` an int64 is kept, any other id is the first 8
-    bytes of its text's BLAKE2b hash; a missing value is `MISSING_META`."""
+    bytes of its text's BLAKE2b hash; a missing value is `NO_GROUP`."""
     codes, texts = categories(array, column.dtype, na, column.name, where)
 
     def number(text: str) -> int:
-        itself = column.dtype == "int" and is_int64(text) and int(text) != MISSING_META
+        itself = column.dtype == "int" and is_int64(text) and int(text) != NO_GROUP
         return int(text) if itself else text_hash(text)
 
-    return np.array([*map(number, texts), MISSING_META], np.int64)[codes]
+    return np.array([*map(number, texts), NO_GROUP], np.int64)[codes]
 
 
 def text_hash(text: str) -> int:

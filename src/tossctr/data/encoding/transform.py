@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tossctr.data.encoding.decode import MISSING_META, flat_numbers, meta
+from tossctr.data.encoding.decode import flat_numbers, meta
 from tossctr.data.encoding.fields import FieldEncoding
 from tossctr.data.encoding.ids import categories
 from tossctr.data.encoding.lists import as_text, is_list
@@ -21,6 +21,7 @@ from tossctr.data.encoding.vocabulary import Vocabulary, smallest_unsigned
 from tossctr.data.features import FeatureMap
 from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.data.where import Where
+from tossctr.metrics.grouped import NO_GROUP
 
 Array = NDArray[Any]
 
@@ -105,7 +106,7 @@ class Transform:
         found = meta(self._array(column), column, self.na, self.where)
         if column.type == "categorical" and not column.remap:
             # The last index means any unknown value.
-            found[found == self.vocabularies[column.owner].oov] = MISSING_META
+            found[found == self.vocabularies[column.owner].oov] = NO_GROUP
         return found
 
     def _ids(self, column: FieldEncoding) -> RaggedArray:

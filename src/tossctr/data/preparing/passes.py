@@ -96,8 +96,7 @@ class WorkerPasses:
         with closing(self._executor.map(write, self._spans)) as written:
             for shard, reports in written:
                 yield {
-                    split: (open_store(shard / split, verify=False), report)
-                    for split, report in reports.items()
+                    split: (open_store(shard / split), report) for split, report in reports.items()
                 }
                 # Only now is the previous one no longer mapped: NFS keeps files that are open.
                 if previous is not None:

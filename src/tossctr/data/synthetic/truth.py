@@ -70,7 +70,6 @@ LONG_RANGE_SHARE = 0.08  # mean over rows
 
 STRENGTH = {"recent": 5.6, "recent_x_slot": 3.0, "order": 5.0, "long_range": 5.0}
 SEQUENCE_PARTS = tuple(STRENGTH)
-TABULAR_PARTS = ("inventory", "user", "hour", "numeric", "inventory_x_age")
 
 
 def logit_parts(
