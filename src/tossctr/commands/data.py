@@ -34,7 +34,9 @@ def synth(
     folder: Annotated[Path, typer.Argument(help="Output folder.")] = Path("data/synthetic"),
     rows: Annotated[int, typer.Option(min=1, help="Training rows.")] = 100_000,
     test_rows: Annotated[int, typer.Option(min=1, help="Test rows.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same files.")] = 2024,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed: the same seed makes the same files.")
+    ] = 2024,
     force: Annotated[
         bool, typer.Option("--force", help="Also replace files that synth did not write.")
     ] = False,

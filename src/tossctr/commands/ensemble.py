@@ -28,7 +28,7 @@ def blend(
     ] = None,
     method: Annotated[
         Method | None,
-        typer.Option(help="Default: the simplest within a standard error of the best."),
+        typer.Option(help="Method. Default: the simplest within a standard error of the best."),
     ] = None,
     objective: ForObjective = None,
     gpu: Gpu = None,

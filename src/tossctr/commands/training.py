@@ -52,7 +52,7 @@ def train(
         int, typer.Option(min=1, help="Number of seeds for the folds (seed, seed + 1, ...).")
     ] = 1,
     engine: Annotated[
-        Engine | None, typer.Option(help="Launcher of processes. Default: torchrun if several.")
+        Engine | None, typer.Option(help="Process launcher. Default: torchrun if --workers > 1.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of data-parallel processes.")] = 1,
     fresh: Fresh = False,

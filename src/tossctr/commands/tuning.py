@@ -42,7 +42,7 @@ def tune(
 ) -> None:
     """Tune an experiment's hyperparameters.
 
-    The same command resumes the study; run in several shells, it works on it in parallel."""
+    The same command resumes the study. Several processes can run it at the same time."""
     from tossctr.families.experiment import load_experiment
 
     experiment = load_experiment(config, expid, overrides or [])
