@@ -50,7 +50,7 @@ def test_only_marked_or_empty_folders_are_replaced_or_removed(tmp_path):
     own.mkdir()
     mark(own, "blend")  # empty: nobody's
     (own / "blend.json").write_text("{}")
-    with pytest.raises(UserError, match="is not a run"):
+    with pytest.raises(UserError, match="TossCTR did not make it"):
         remove_made(own, "run")
     remove_made(own, "blend")
     assert not own.exists()
