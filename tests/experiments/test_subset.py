@@ -79,7 +79,7 @@ def test_trees_see_the_columns_of_a_copy(rows, experiment):
     )
     config = load_experiment(CONFIGS, "LightGBM_toy").hyperparameters
     ours, theirs = (
-        TreeFeatures(rows.features, config).fit(r, seed=1).transform(r, 3, 60, trained=True)
+        TreeFeatures(rows.features, config).fit(r, seed=1).transform(r, 3, 60, out_of_fold=True)
         for r in (part, copied)
     )
     np.testing.assert_array_equal(ours, theirs)

@@ -139,7 +139,7 @@ def test_a_memory_limit_does_not_change_the_training(load, tight, folder, capsys
     assert found.per_step > 5
     assert f"batches of 128 rows: {found}" in shown
     torch.testing.assert_close(
-        limited.model.state_dict(), free.model.state_dict(), rtol=0, atol=1e-5
+        limited.model.module.state_dict(), free.model.module.state_dict(), rtol=0, atol=1e-5
     )
 
 
