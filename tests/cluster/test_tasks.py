@@ -191,7 +191,7 @@ def test_workers_score_to_the_bytes_of_one_process(
 ) -> None:
     monkeypatch.setattr(resumable, "CHUNK_ROWS", BATCH_ROWS)
     (tmp_path / "folds.json").write_text("{}")
-    scored = Folds(tmp_path, (run, run), {}) if several else run
+    scored = Folds(tmp_path, ((run, run),), {}) if several else run
     outputs = [tmp_path / "alone.csv", tmp_path / "together.csv"]
     device = torch.device("cpu")
     alone = submit(scored, data=None, sample=None, output=outputs[0], device=device)

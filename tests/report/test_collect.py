@@ -11,7 +11,7 @@ from tossctr.metrics.registry import evaluate
 from tossctr.report import sample
 from tossctr.report.collect import collect
 from tossctr.report.importance import attention, importance
-from tossctr.report.sample import Scored, evenly, gather, score, subset
+from tossctr.report.sample import Scored, evenly, score, subset
 
 CPU = torch.device("cpu")
 
@@ -77,7 +77,7 @@ def test_subset_returns_the_requested_rows(valid):
     np.testing.assert_array_equal(part.numeric, valid.numeric[numbers])
     whole = valid.sequences["seq"]
     for i, n in enumerate(numbers):
-        got, expected = gather(whole, numbers), whole.values[whole.offsets[n] :]
+        got, expected = whole.take(numbers), whole.values[whole.offsets[n] :]
         of_row = got.values[got.offsets[i] : got.offsets[i + 1]]
         np.testing.assert_array_equal(of_row, expected[: whole.lengths[n]])
 

@@ -34,9 +34,11 @@ class RaggedArray:
     def lengths(self) -> Array:
         return np.diff(self.offsets)
 
-    def take(self, rows: Array, max_len: int | None, truncating: Literal["pre", "post"]) -> Ragged:
-        """A selection of rows, each cut to its `max_len` newest (`pre`) or oldest (`post`)
-        events."""
+    def take(
+        self, rows: Array, max_len: int | None = None, truncating: Literal["pre", "post"] = "pre"
+    ) -> RaggedArray:
+        """A selection of rows in memory, each cut to its `max_len` newest (`pre`) or oldest
+        (`post`) events."""
         starts, ends = self.offsets[rows], self.offsets[rows + 1]
         lengths = ends - starts
         if max_len is not None:
@@ -46,11 +48,13 @@ class RaggedArray:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         where = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        values = self.values[where]
-        if values.dtype.kind == "u":
-            values = values.astype(np.int64)
-        longest = int(lengths.max()) if len(rows) else 0
-        return Ragged(torch.from_numpy(values), torch.from_numpy(offsets), longest)
+        return RaggedArray(np.asarray(self.values[where]), offsets)
+
+    def to_torch(self) -> Ragged:
+        """The sequences as tensors, ids in int64."""
+        values = self.values.astype(np.int64) if self.values.dtype.kind == "u" else self.values
+        longest = int(self.lengths.max(initial=0))
+        return Ragged(torch.from_numpy(values), torch.from_numpy(self.offsets), longest)
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class EncodedRows:
 
         def ragged(name: str, array: RaggedArray) -> Ragged:
             spec = self.features[name]
-            return array.take(rows, spec.max_len, spec.truncating)
+            return array.take(rows, spec.max_len, spec.truncating).to_torch()
 
         times, meta = self.features.names("time"), self.features.groups
         return Batch(

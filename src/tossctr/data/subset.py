@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tossctr.data.batch import Ragged
 from tossctr.data.rows import Array, EncodedRows, RaggedArray
 
 
@@ -68,7 +67,9 @@ class _RaggedSubset(RaggedArray):
         values = _Values(whole.values, starts, offsets)
         return cls(cast(Array, values), offsets, whole, chosen)
 
-    def take(self, rows: Array, max_len: int | None, truncating: Literal["pre", "post"]) -> Ragged:
+    def take(
+        self, rows: Array, max_len: int | None = None, truncating: Literal["pre", "post"] = "pre"
+    ) -> RaggedArray:
         return self.whole.take(self.chosen[rows], max_len, truncating)
 
 

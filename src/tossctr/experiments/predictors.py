@@ -32,30 +32,39 @@ from tossctr.runs.run_folder import load_run
 
 
 @dataclass(frozen=True)
-class Folds(Predictor):
-    """The runs of an experiment's folds: their mean logit."""
+class _OfSeveral(Predictor):
+    """A predictor of several runs, with its predictions out of fold.
+
+    Attributes:
+        runs: of each member.
+        metrics: of the out-of-fold predictions.
+    """
 
     folder: Path
-    runs: tuple[Run, ...]
+    runs: tuple[tuple[Run, ...], ...]
     metrics: Mapping[str, float]
 
     held_out_name: ClassVar[str] = OUT_OF_FOLD
 
     @property
-    def marker(self) -> Path:
-        return self.folder / FOLDS_MARKER
-
-    @property
     def experiment(self) -> Experiment:  # type: ignore[override]
-        return self.runs[0].experiment
+        return self.runs[0][0].experiment
 
     @property
     def members(self) -> tuple[tuple[Run, ...], ...]:
-        return (self.runs,)
+        return self.runs
 
     @property
     def held_out_metrics(self) -> Mapping[str, float]:
         return self.metrics
+
+
+class Folds(_OfSeveral):
+    """The runs of an experiment's folds, one member: their mean logit."""
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / FOLDS_MARKER
 
     def held_out(self, device: torch.device) -> HeldOut:
         """The out-of-fold predictions.
@@ -72,41 +81,23 @@ class Folds(Predictor):
 
 
 @dataclass(frozen=True)
-class Blend(Predictor):
+class Blend(_OfSeveral):
     """Runs and folds, each a member, whose logits are combined.
 
     Attributes:
-        runs: of each member.
         fitted_for: the objective of the combination.
     """
 
-    folder: Path
-    runs: tuple[tuple[Run, ...], ...]
     combination: Combination
-    metrics: Mapping[str, float]
     fitted_for: Objective
-
-    held_out_name: ClassVar[str] = OUT_OF_FOLD
 
     @property
     def marker(self) -> Path:
         return self.folder / BLEND_MARKER
 
     @property
-    def experiment(self) -> Experiment:  # type: ignore[override]
-        return self.runs[0][0].experiment
-
-    @property
-    def members(self) -> tuple[tuple[Run, ...], ...]:
-        return self.runs
-
-    @property
     def objective(self) -> Objective:
         return self.fitted_for
-
-    @property
-    def held_out_metrics(self) -> Mapping[str, float]:
-        return self.metrics
 
     def combine(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.combination(logits)
@@ -159,7 +150,7 @@ def load_folds(folder: Path) -> Folds:
     )
     if len({run.encoder.hash for run in runs}) != 1:
         raise UserError("have different vocabularies", file=marker, remedy="train again")
-    return Folds(folder, runs, about.metrics)
+    return Folds(folder, (runs,), about.metrics)
 
 
 def load_blend(folder: Path) -> Blend:
@@ -178,5 +169,5 @@ def load_blend(folder: Path) -> Blend:
         if found.name == RUN_MARKER:
             members.append((load_run(found),))
         else:
-            members.append(load_folds(found.parent).runs)
-    return Blend(folder, tuple(members), about.combination, about.metrics, about.objective)
+            members += load_folds(found.parent).runs
+    return Blend(folder, tuple(members), about.metrics, about.combination, about.objective)

@@ -14,7 +14,7 @@ from tossctr.data.rows import EncodedRows, RaggedArray
 from tossctr.inference.predict import FittedModel, predict_rows
 from tossctr.progress import track
 from tossctr.report.delong import drop_interval
-from tossctr.report.sample import Scored, gather, subset
+from tossctr.report.sample import Scored, subset
 
 SCORINGS = 16_000  # rows to score in total, over all fields
 ROWS = (256, 2_000)  # minimum and maximum of rows per field
@@ -140,7 +140,7 @@ def _histories(rows: EncodedRows, rng: np.random.Generator) -> EncodedRows:
     order = rng.permutation(len(rows))  # one order, as all sequences describe the same events
 
     def permute(arrays: Mapping[str, RaggedArray]) -> dict[str, RaggedArray]:
-        return {name: gather(array, order) for name, array in arrays.items()}
+        return {name: array.take(order) for name, array in arrays.items()}
 
     sequences, times = permute(rows.sequences), permute(rows.time_sequences)
     return replace(rows, sequences=sequences, time_sequences=times)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tossctr.calibration.held_out import HeldOut
-from tossctr.data.rows import EncodedRows, RaggedArray
+from tossctr.data.rows import EncodedRows
 from tossctr.inference.predict import BATCH_ROWS, predict_rows
 from tossctr.progress import track
 from tossctr.runs.run import Run
@@ -50,23 +50,12 @@ def subset(rows: EncodedRows, numbers: Array) -> EncodedRows:
         rows,
         categorical=np.array(rows.categorical[numbers]),
         numeric=np.array(rows.numeric[numbers]),
-        sequences={name: gather(array, numbers) for name, array in rows.sequences.items()},
+        sequences={name: array.take(numbers) for name, array in rows.sequences.items()},
         times=np.array(rows.times[numbers]),
-        time_sequences={
-            name: gather(array, numbers) for name, array in rows.time_sequences.items()
-        },
+        time_sequences={name: array.take(numbers) for name, array in rows.time_sequences.items()},
         meta=np.array(rows.meta[numbers]),
         label=None if rows.label is None else np.array(rows.label[numbers]),
     )
-
-
-def gather(array: RaggedArray, numbers: Array) -> RaggedArray:
-    """The complete sequences of these rows."""
-    starts = np.asarray(array.offsets[numbers])
-    lengths = np.asarray(array.offsets[numbers + 1]) - starts
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    where = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-    return RaggedArray(np.array(array.values[where]), offsets)
 
 
 def evenly(count: int, total: int) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,6 +29,7 @@ from tossctr.models.layers.transformer import set_execution
 from tossctr.progress import say
 from tossctr.training.callbacks import LastValidation, MonitorRule, RowProgress
 from tossctr.training.checkpoint import newest_checkpoint, read_checkpoint
+from tossctr.training.family import Fit
 from tossctr.training.folder import TrainingFolder
 from tossctr.training.interruption import StopSignal
 from tossctr.training.joint import JointStrategy
@@ -66,22 +67,18 @@ def fit_network(
     experiment: Experiment,
     train_rows: EncodedRows,
     valid_rows: EncodedRows,
-    device: torch.device,
     folder: TrainingFolder,
+    how: Fit,
     micro_batches: MicroBatches,
-    after_validation: Callable[[int, float], None] | None,
-    processes: Processes,
 ) -> dict[str, Any]:
     """Train, keeping weights and checkpoints in `folder`.
 
     Args:
         experiment: what to train and how.
         train_rows, valid_rows: with the lengths chosen for training.
-        device: where to train.
         folder: of the unfinished run.
+        how: device and processes.
         micro_batches: how a batch is executed.
-        after_validation: called after each validation with its number, from 0, and the monitor.
-        processes: those that train together.
 
     Returns:
         The content of metrics.json.
@@ -91,7 +88,7 @@ def fit_network(
         Stopped: a signal requested it.
         PeerLost: another process has ended.
     """
-    config = experiment.training
+    config, device, processes = experiment.training, how.device, how.processes
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(experiment.model, train_rows.features, experiment.hyperparameters)
     parameters = sum(p.numel() for p in model.parameters())
@@ -124,7 +121,7 @@ def fit_network(
     rule = MonitorRule(
         config,
         keep=lambda: processes.first(lambda: folder.keep(model.state_dict())),
-        after=after_validation,
+        after=how.after_validation,
     )
     stop = StopSignal()
     checkpoints = Checkpoints(

@@ -19,6 +19,7 @@ from tossctr.models.base import CTRModel
 from tossctr.models.layers.norm import has_batch_norm
 from tossctr.progress import say
 from tossctr.training.device import CPU_MICRO_BATCH
+from tossctr.training.generators import generator_states, set_generators
 from tossctr.training.joint import sum_gradients
 from tossctr.training.losses import Loss
 from tossctr.training.optimizer import new_optimizer
@@ -135,7 +136,7 @@ class CTRModule(pl.LightningModule):
             )
             for n, batch in enumerate(micro_batches):
                 if pairs is not None:
-                    _set_generators(pairs.generators[n], self.device)
+                    set_generators(pairs.generators[n])
                 logit = self.model(batch).float()
                 loss = self._loss.row_loss(logit, batch.labels) / rows
                 if pairs is not None:
@@ -175,7 +176,7 @@ class CTRModule(pl.LightningModule):
         generators, logits = [], []
         with torch.no_grad():
             for batch in micro_batches:
-                generators.append(_generators(self.device))
+                generators.append(generator_states())
                 logits.append(self.model(batch).float())
         label = torch.cat([batch.labels for batch in micro_batches])
         value, gradient = self._loss.pair_gradient(torch.cat(logits), label)
@@ -283,17 +284,6 @@ class _Pairs(NamedTuple):
     `value` is the loss of the whole batch.
     """
 
-    generators: list[tuple[Tensor, Tensor | None]]
+    generators: list[dict[str, Tensor]]
     value: Tensor
     gradients: tuple[Tensor, ...]
-
-
-def _generators(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return torch.get_rng_state(), on_gpu
-
-
-def _set_generators(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)

@@ -116,16 +116,7 @@ class Networks(Family):
         micro_batches = how.processes.everywhere(
             lambda: _micro_batches(experiment, train_rows, how)
         )
-        return fit_network(
-            experiment,
-            train_rows,
-            valid_rows,
-            how.device,
-            folder,
-            micro_batches,
-            how.after_validation,
-            how.processes,
-        )
+        return fit_network(experiment, train_rows, valid_rows, folder, how, micro_batches)
 
     def load(self, experiment: Experiment, features: FeatureMap, folder: FinishedFolder) -> Network:
         limit = _SPARE_BYTES + 4 * folder.weights_bytes

@@ -21,6 +21,7 @@ from tossctr.training.checkpoint import (
     remove_old_checkpoints,
     write_checkpoint,
 )
+from tossctr.training.generators import generator_states, set_generators
 from tossctr.training.interruption import Stopped, StopSignal
 
 # Lightning's progress when the first batch of a validation has begun; from it, Lightning repeats
@@ -100,7 +101,7 @@ class Checkpoints(pl.Callback):
         # Not earlier: the setup draws random numbers too.
         rank = self.processes.rank
         if self._restored is not None and rank < len(self._restored["cpu"]):
-            _set_generators({k: states[rank].clone() for k, states in self._restored.items()})
+            set_generators({k: states[rank].clone() for k, states in self._restored.items()})
         elif not self.processes.alone:
             # Otherwise all processes would draw the same dropout.
             drawn = np.random.default_rng([self.seed, trainer.global_step, rank])
@@ -118,7 +119,7 @@ class Checkpoints(pl.Callback):
             self.save_if_due(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._generators = _generators()
+        self._generators = generator_states()
 
     def on_validation_batch_end(
         self,
@@ -158,7 +159,7 @@ class Checkpoints(pl.Callback):
         loops = checkpoint["loops"]["fit_loop"]
         if trainer.validating:
             loops["epoch_loop.val_loop.batch_progress"] = _VALIDATION_BEGUN
-        own = self._generators or _generators()
+        own = self._generators or generator_states()
         checkpoint["generators"] = {
             name: self.processes.gather(state[None]) for name, state in own.items()
         }
@@ -177,16 +178,3 @@ def position(checkpoint: dict[str, Any]) -> tuple[int, int]:
     loops = checkpoint["loops"]["fit_loop"]
     epoch = int(loops["epoch_progress"]["current"]["processed"])
     return epoch, int(loops["epoch_loop.batch_progress"]["current"]["processed"])
-
-
-def _generators() -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()  # of the device that Lightning set
-    return state
-
-
-def _set_generators(state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

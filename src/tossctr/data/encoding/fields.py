@@ -17,8 +17,7 @@ class FieldEncoding(BaseModel):
     """How one raw column becomes a `Field`, as `encoder.json` stores it.
 
     Attributes:
-        owner: the column whose vocabulary or scaler is used: itself, or the end of its
-            `share_embedding` chain.
+        owner: whose vocabulary or scaler is used: itself, or what `share_embedding` names.
         remap: False: values are indices already.
         keep_nulls: a null event of a sequence becomes OOV instead of being dropped, as other
             sequences hold values of the same events.
@@ -77,17 +76,13 @@ class FieldEncoding(BaseModel):
 
 
 def field_encodings(dataset: DatasetConfig) -> tuple[FieldEncoding, ...]:
-    """The encodings of a data set's active features, in order.
+    """The encodings of a data set's active features, in order; `read_dataset` has checked names
+    and `share_embedding`.
 
     Raises:
-        UserError: no features, one declared twice, or options that contradict each other.
+        UserError: no features, or options that contradict each other.
     """
-    specs: dict[str, FeatureConfig] = {}
-    for spec in dataset.features:
-        if spec.name in specs or spec.name == dataset.label_col.name:
-            twice = "declared twice" if spec.name in specs else "both label and feature"
-            raise UserError(f"feature {spec.name!r} is {twice}", remedy="see feature_cols")
-        specs[spec.name] = spec
+    specs = {spec.name: spec for spec in dataset.features}
     if not specs:
         raise UserError(f"data set {dataset.dataset_id!r} has no active features")
     several = sum(spec.is_sequence for spec in specs.values()) > 1
@@ -161,15 +156,7 @@ def _field_type(spec: FeatureConfig) -> FieldType:
 
 def _owner(spec: FeatureConfig, specs: dict[str, FeatureConfig]) -> FeatureConfig:
     """The feature whose vocabulary or scaler this one uses."""
-    owner, seen = spec, {spec.name}
-    while owner.share_embedding is not None:
-        name = owner.share_embedding
-        if name not in specs:
-            raise _wrong(spec, f"share_embedding: {name} is not an active feature")
-        if name in seen:
-            raise _wrong(spec, f"share_embedding: {name} leads back to {spec.name}")
-        owner = specs[name]
-        seen.add(name)
+    owner = spec if spec.share_embedding is None else specs[spec.share_embedding]
     groups = (("categorical", "sequence"), ("numeric", "numeric_sequence"))
     if owner is not spec and not any(
         {_field_type(spec), _field_type(owner)} <= set(types) for types in groups
