@@ -40,10 +40,6 @@ class JsonLinesSource(Source):
     def num_rows(self) -> None:
         return None
 
-    def count_rows(self) -> int:
-        with Path(self.path).open() as file:
-            return sum(1 for _ in file)
-
     def _read(
         self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.types import Optimizable
@@ -108,10 +107,8 @@ def fit_network(
         label=train_rows.labels,
         negative_sampling=config.negative_sampling,
     )
-    group = None
-    if config.group_id is not None:
-        group = valid_rows.groups(config.group_id)
-        warn_of_missing_groups(np.asarray(group), config.group_id)
+    group = None if config.group_id is None else valid_rows.groups(config.group_id)
+    warn_of_missing_groups(group, config.group_id)
     valid_order = BatchRows(len(valid_rows), config.batch_size, shuffle=False)
     module = CTRModule(model, config, group, processes)
     module.micro_batch_events = micro_batches.micro_batch_events

@@ -68,10 +68,8 @@ def fit_trees(
         f"{len(train_rows):,} train and {len(valid_rows):,} validation rows"
     )
     booster = lgb.Booster(parameters, train).add_valid(valid, "valid")
-    group = None
-    if config.group_id is not None:
-        group = valid_rows.groups(config.group_id)
-        warn_of_missing_groups(np.asarray(group), config.group_id)
+    group = None if config.group_id is None else valid_rows.groups(config.group_id)
+    warn_of_missing_groups(group, config.group_id)
     validations = Validations(config.monitor, config.monitor_mode)
     validation_seconds = 0.0
     with track("boost (rows x rounds)", len(train_rows) * options.num_boost_round) as advance:

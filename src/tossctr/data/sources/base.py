@@ -21,7 +21,7 @@ VOCABULARY = "tossctr_vocabulary"  # H5 attribute, or Parquet metadata key
 class Source(ABC):
     """A file, or several as one, that can be read repeatedly as a stream.
 
-    A subclass sets the attributes and implements `num_rows`, `count_rows` and `_read`.
+    A subclass sets the attributes and implements `num_rows` and `_read`.
 
     Attributes:
         path: of the file or folder.
@@ -47,9 +47,11 @@ class Source(ABC):
     def num_rows(self) -> int | None:
         """Number of rows; None if only reading the file tells."""
 
-    @abstractmethod
     def count_rows(self) -> int:
         """Number of rows, by reading the file if necessary."""
+        if self.num_rows is None:
+            return sum(batch.num_rows for batch in self.batches(self.names[:1]))
+        return self.num_rows
 
     @property
     def ends(self) -> tuple[int, ...] | None:

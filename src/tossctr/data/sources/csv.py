@@ -108,11 +108,6 @@ class CsvSource(Source):
                     raise self._wrong(error) from error
         raise UserError("a row is too long", file=self.path, remedy="write it as Parquet")
 
-    def count_rows(self) -> int:
-        if self._rows is None:
-            self._rows = sum(batch.num_rows for batch in self.batches(self.names[:1]))
-        return self._rows
-
     def _read(
         self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:

@@ -134,9 +134,6 @@ class H5Source(Source):
     def num_rows(self) -> int:
         return self._rows
 
-    def count_rows(self) -> int:
-        return self._rows
-
     def _read(
         self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:

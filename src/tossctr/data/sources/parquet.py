@@ -114,9 +114,6 @@ class ParquetSource(Source):
     def ends(self) -> tuple[int, ...]:
         return tuple(accumulate(self._group_rows))
 
-    def count_rows(self) -> int:
-        return self.num_rows
-
     def _read(
         self, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
