@@ -105,7 +105,8 @@ def test_attention_is_per_event_and_none_for_other_models(runs, valid, report):
     found = report.attention
     assert found.low[0] == found.high[0] == 1
     assert found.high[-1] == 16  # max_len of these runs
-    assert all(0 < w < 1 for w in found.weight)
+    assert len(found.relative) == len(found.low)
+    assert (found.relative > 0).all()
     plain = score(runs[1], replace(valid, features=runs[1].features), CPU)
     assert attention(runs[1], replace(valid, features=runs[1].features), plain, CPU) is None
 

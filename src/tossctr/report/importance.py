@@ -46,21 +46,12 @@ class Attention:
 
     Attributes:
         low, high: range of ages of each bin; the newest event has age 1.
-        weight: mean attention weight per event of the bin; the weights of a row, including the
-            target's to itself, sum to 1.
-        uniform: the same if all events and the target had equal weights.
+        relative: mean attention weight per event of the bin, relative to that of uniform attention.
     """
 
     low: tuple[int, ...]
     high: tuple[int, ...]
-    weight: tuple[float, ...]
-    uniform: tuple[float, ...]
-
-    @property
-    def relative(self) -> NDArray[np.float64]:
-        """Attention per bin relative to uniform attention."""
-        relative: NDArray[np.float64] = np.array(self.weight) / np.array(self.uniform)
-        return relative
+    relative: NDArray[np.float64]
 
 
 def importance(
@@ -169,12 +160,11 @@ def attention(
     if not low:
         return None
     bins = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
-    return Attention(
-        low=low,
-        high=high,
-        weight=tuple(float(found.weight[b].sum() / found.events[b].sum()) for b in bins),
-        uniform=tuple(float(found.uniform[b].sum() / found.events[b].sum()) for b in bins),
+    weight, uniform = (
+        np.array([of[b].sum() / found.events[b].sum() for b in bins])
+        for of in (found.weight, found.uniform)
     )
+    return Attention(low, high, weight / uniform)
 
 
 def _age_bins(oldest: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

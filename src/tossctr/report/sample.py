@@ -63,14 +63,6 @@ def evenly(count: int, total: int) -> NDArray[np.int64]:
     return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
 
 
-def _kept(run: Run, valid: EncodedRows) -> HeldOut | None:
-    """The predictions that training stored for these rows."""
-    if not os.path.lexists(run.held_out_file):
-        return None
-    held = run.kept_held_out()
-    return held if np.array_equal(held.label, valid.labels) else None
-
-
 def from_kept(held: HeldOut) -> Scored:
     """An evenly spaced sample of stored predictions."""
     numbers = evenly(MAX_ROWS, len(held))
@@ -92,9 +84,10 @@ def score(run: Run, valid: EncodedRows, device: torch.device) -> Scored:
         valid: (N,) the validation rows, with the run's features.
         device: where to compute.
     """
-    kept = _kept(run, valid)
-    if kept is not None:
-        return from_kept(kept)
+    if os.path.lexists(run.held_out_file):
+        held = run.kept_held_out()
+        if np.array_equal(held.label, valid.labels):
+            return from_kept(held)
     mean_events = float(valid.event_counts().mean())
     numbers = evenly(min(MAX_ROWS, max(int(MAX_EVENTS / mean_events), 1_000)), len(valid))
     logit = np.empty(len(numbers))
