@@ -127,9 +127,7 @@ def predict(
         )
     result = {"output": str(output), "rows": rows, "unseen": report.unseen_shares()}
     if is_standard_output(output):
-        say(
-            f"{rows:,} rows written to {output}"
-        )  # to standard error, as the output holds rows only
+        say(f"{rows:,} rows written to {output}")  # to stderr, as the output holds rows only
     else:
         print_result(result, as_json, "submission")
 

@@ -195,9 +195,7 @@ def calibration(reports: Sequence[RunReport]) -> list[Plot]:
             found = reliability(report.scored.label, _probability(report), bins)
             _bins(axes, [b for b in found.bins if b.clicks], colour)
             for b in found.bins:
-                if (
-                    not b.clicks
-                ):  # a log scale has no 0: only the upper end of the interval is drawn
+                if not b.clicks:  # a log scale has no 0: draw only the interval's upper end
                     axes.plot([b.predicted] * 2, [b.high / 1e3, b.high], color=colour, linewidth=1)
         _diagonal(axes, reports)
 

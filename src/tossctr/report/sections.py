@@ -127,12 +127,8 @@ def _data(reports: Sequence[RunReport]) -> Section | None:
 
 
 def _data_plots(found: Distributions, number: int) -> list[Plot]:
-    plots = [
-        bars.lengths(found, field, f"lengths-{number}-{i}")
-        for i, field in enumerate(
-            list(found.lengths)[:1]
-        )  # sequences of one history have the same lengths
-    ]
+    # Sequences of one history have the same lengths: the first is shown.
+    plots = [bars.lengths(found, f, f"lengths-{number}-0") for f in list(found.lengths)[:1]]
     plots += [
         bars.tokens(found, field, f"tokens-{number}-{i}") for i, field in enumerate(found.tokens)
     ]

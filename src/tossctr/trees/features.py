@@ -1,4 +1,4 @@
-"""ColumnSequence for trees: those of the encoder, and features derived from histories and ids.
+"""Columns for trees: those of the encoder, and features derived from histories and ids.
 
 For each categorical field c, each numeric field x, each id sequence s and each field t of
 `target_field`:
@@ -38,9 +38,7 @@ Array = NDArray[Any]
 
 BLOCK_ROWS = 4096
 MAX_KEYS = 1 << 22  # of one rate table
-MAX_CATEGORIES = (
-    32  # of a categorical column; larger fields are numeric, their ids ordered by count
-)
+MAX_CATEGORIES = 32  # of a categorical column; larger fields are numeric, ids ordered by count
 
 
 class TreeFeatures:

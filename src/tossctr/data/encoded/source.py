@@ -74,9 +74,7 @@ class EncodedSource(Source):
         has_indices = feature is not None and feature.vocab_size is not None
         if is_list(array):
             offsets, flat = flat_list(array)
-            if (
-                pa.types.is_floating(flat.type) and not has_indices
-            ):  # only exported files contain them
+            if pa.types.is_floating(flat.type) and not has_indices:  # only in exported files
                 values = flat.to_numpy(zero_copy_only=False)
                 values, offsets = trimmed(values, offsets, ~np.isnan(values))
             else:
