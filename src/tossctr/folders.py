@@ -86,8 +86,7 @@ def _order_of_removal(path: Path) -> tuple[bool, bool, bool]:
 
 
 def unfinished(final: Path, kind: Kind) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The unfinished folders of a result with their `made_from`, without partly removed ones and
-    those of users."""
+    """The unfinished folders of a result with their `made_from`; not partly removed or users'."""
     if not final.parent.is_dir():
         return
     for folder in sorted(final.parent.iterdir()):
@@ -133,10 +132,9 @@ def find_same(
 
 
 def new_unfinished(final: Path, kind: Kind) -> Path:
-    """Create an empty folder for a result, which counts as unfinished once `write_made_from` is
-    called.
+    """Create an empty folder for a result, which counts as unfinished once it has a `made_from`.
 
-    Unfinished folders of other configs or inputs are kept, with a message.
+    Other unfinished folders are kept, with a message.
 
     Raises:
         UserError: it cannot be created.
