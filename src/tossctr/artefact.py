@@ -126,9 +126,11 @@ def read_artefact(
     try:
         return schema.model_validate_json(content)
     except ValidationError as error:
-        raise UserError(
-            f"is damaged or of another version: {first_problem(error)}", file=file, remedy=remedy
-        ) from error
+        if any(found["loc"] == ("version",) for found in error.errors(include_url=False)):
+            problem = "was made by another version of TossCTR"
+        else:
+            problem = f"is damaged or of another version: {first_problem(error)}"
+        raise UserError(problem, file=file, remedy=remedy) from error
     except RecursionError as error:
         raise UserError("is not JSON: nested too deeply", file=file, remedy=remedy) from error
 

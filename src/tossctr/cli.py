@@ -21,7 +21,8 @@ from tossctr.progress import console, say
 from tossctr.training.interruption import Stopped
 
 INTERRUPTED = "interrupted: finished results are kept, and the same command resumes"
-_SYSTEM_ERRORS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE)  # of no particular file
+# Of no particular file; Numba writes compiled loops without naming theirs.
+_SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 
 
 @app.command()

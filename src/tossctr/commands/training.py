@@ -173,7 +173,7 @@ def compare(
     )
     comparison.write_tables(rows, output, force=force)
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json([row.as_dict() for row in rows])
     else:
         print(comparison.as_markdown(rows))
 

@@ -49,6 +49,16 @@ class Row:
     rows_per_s: float
     peak_mb: float
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the values of each seed next to their mean and standard deviation."""
+        content = asdict(self)
+        values = content.pop("values")
+        for name, metric in self.metrics.items():
+            content["metrics"][name] = {
+                "mean": metric.mean, "std": metric.std, "values": list(values[name]),
+            }  # fmt: skip
+        return content
+
 
 def compare(
     config: Path,
@@ -140,7 +150,7 @@ def check_tables(folder: Path, *, force: bool = False) -> None:
 
 def write_tables(rows: Sequence[Row], folder: Path, *, force: bool = False) -> None:
     """Write `compare.md` and `compare.json`."""
-    content = json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False)
+    content = json.dumps([row.as_dict() for row in rows], indent=1, ensure_ascii=False)
     for name, text in ((DATA, content + "\n"), (TABLE, as_markdown(rows))):
         with output_file(check_output(folder / name, force=force), force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -86,7 +86,7 @@ def leaderboard(root: Path) -> list[Entry]:
         try:
             found.append(_entry(marker, root))
         except UserError as error:
-            say(f"left out: {error.line()}")
+            say(f"left out: {marker.parent}: {error.line()}")
 
     def key(entry: Entry) -> tuple[int, bool, float, str]:
         worse = -AIMS[entry.objective].sign * (entry.score or 0.0)

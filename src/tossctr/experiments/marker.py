@@ -118,12 +118,12 @@ def read_folds(path: Path) -> FoldsMarker:
     Raises:
         UserError: missing, damaged, or of another version.
     """
-    return read_artefact(path, FoldsMarker)
+    return read_artefact(path, FoldsMarker, remedy="train the folds again: tossctr train --folds")
 
 
 def read_blend(path: Path) -> BlendMarker:
     """Read `blend.json`; errors as of `read_folds`."""
-    return read_artefact(path, BlendMarker)
+    return read_artefact(path, BlendMarker, remedy="blend again: tossctr blend")
 
 
 def verified(file: Path, digest: str, *, limit: int = SMALL_BYTES) -> Path:

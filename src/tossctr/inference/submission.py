@@ -158,7 +158,7 @@ def _match(ids: pa.Array, sample: Sample) -> NDArray[np.int64]:
     id."""
     check_count(sample, len(ids))
     keys = _same(ids, sample.file)
-    _refuse_repeated(keys, sample.file, "the test file")
+    _refuse_repeated(keys, None, "the test file")
     where = pc.index_in(_same(sample.ids, sample.file), value_set=keys)
     if where.null_count:
         value = sample.ids.filter(pc.is_null(where))[0].as_py()
@@ -191,9 +191,9 @@ def _say_repeated(ids: pa.Array, name: str) -> None:
         say(f"{repeated:,} of {len(ids):,} rows repeat an earlier row's {name}: all are written")
 
 
-def _refuse_repeated(ids: pa.Array, sample: Path, name: str) -> None:
+def _refuse_repeated(ids: pa.Array, file: Path | None, name: str) -> None:
     counts = pc.value_counts(ids)
     repeated = pc.greater(counts.field("counts"), 1)
     if pc.any(repeated).as_py():
         value = counts.field("values").filter(repeated)[0].as_py()
-        raise UserError(f"an id is repeated in {name}", file=sample, value=value)
+        raise UserError(f"an id is repeated in {name}", file=file, value=value)

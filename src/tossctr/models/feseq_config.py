@@ -39,7 +39,7 @@ class FESeqConfig(TransformerOptions):
     position_init: Literal["normal", "sinusoidal"] = "sinusoidal"  # of the learned table
     use_time_emb: bool = False
     num_time_embeddings: int = Field(4001, ge=2)  # rows of the time table; the last is unused
-    time_log_base: float = -1  # -1: linear buckets of one time unit
+    time_log_base: float = -1.0  # -1: linear buckets of one time unit
     stacked_transformer_layers: int = Field(1, ge=0)
     fi_dropout: float = Field(0.0, ge=0, lt=1)  # in the interaction blocks
     seq_pooling_type: Annotated[str, one_of(POOLINGS, "weighted_sum")] = "weighted_sum"

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from tossctr.artefact import Artefact, Sha256
 
 RUN_MARKER = "run.json"
-VERSION = 2  # of it
+VERSION = 3  # of it
 
 
 class RunMarker(Artefact):
     """`run.json`: SHA-256 of each file that scores depend on, and of what is shown of a run."""
 
-    version: Literal[2]
+    version: Literal[3]
     sha256: dict[str, Sha256]
 
 

@@ -81,7 +81,8 @@ class MicroBatches:
         )
 
     def __str__(self) -> str:
-        split = f"{self.per_step} micro-batches of at most {self.micro_batch_events:,} events"
+        plural = "" if self.per_step == 1 else "es"
+        split = f"{self.per_step} micro-batch{plural} of at most {self.micro_batch_events:,} events"
         return (
             f"about {self.events_per_step:,.0f} events per step, in "
             f"{'one micro-batch' if self.micro_batch_events == WHOLE_BATCH else split}, gradient "

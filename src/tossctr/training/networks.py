@@ -122,6 +122,10 @@ class Networks(Family):
         limit = _SPARE_BYTES + 4 * folder.weights_bytes
         try:
             module = build_within(experiment.model, features, experiment.hyperparameters, limit)
+        except UserError as error:
+            raise UserError(
+                f"does not fit the features: {error.line()}", file=folder.folder, remedy=AGAIN
+            ) from error
         except (TooLarge, RuntimeError, OverflowError) as error:
             raise UserError(
                 "the weights do not fit the config, whose model is larger",
