@@ -120,9 +120,7 @@ def test_a_malformed_marker_is_refused(tmp_path, read, content, path, value):
     file.write_text(json.dumps(content))
     read(file)
     file.write_text(json.dumps(changed(content, path, value)))
-    with pytest.raises(
-        UserError, match=r"marker\.json: (is damaged or of|was made by) another version"
-    ):
+    with pytest.raises(UserError, match=r"marker\.json: .* another version"):
         read(file)
 
 
@@ -132,9 +130,7 @@ def test_a_malformed_marker_is_refused(tmp_path, read, content, path, value):
 def test_a_file_that_is_not_a_marker_is_refused(tmp_path, text):
     for name, read in (("blend.json", read_blend), ("folds.json", read_folds)):
         (tmp_path / name).write_text(text)
-        with pytest.raises(
-            UserError, match=f"{name}: (is damaged or of|was made by) another version"
-        ):
+        with pytest.raises(UserError, match=f"{name}: .* another version"):
             read(tmp_path / name)
 
 
