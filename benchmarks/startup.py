@@ -35,7 +35,11 @@ class Hidden:
 
 sys.meta_path.insert(0, Hidden())
 """
-COMMAND = [sys.executable, "-c", f"{WITHOUT_PANDAS}from tossctr.cli import main; main()"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    f"{WITHOUT_PANDAS}from tossctr.cli import run_process; run_process()",
+]
 
 
 def make_project(folder: Path, rows: int) -> None:

@@ -1,5 +1,5 @@
 """`python -m tossctr`."""
 
-from tossctr.cli import main
+from tossctr.cli import run_process
 
-main()
+run_process()
