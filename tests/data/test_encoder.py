@@ -397,7 +397,7 @@ def test_a_hostile_encoder_file_is_refused(tmp_path: Path, key: str, value: Any)
     encoder.save(tmp_path)
     file = tmp_path / "encoder.json"
     file.write_text(json.dumps(spoil(json.loads(file.read_text()), key, value)))
-    with pytest.raises(UserError, match=r"encoder\.json: is damaged or of another version"):
+    with pytest.raises(UserError, match=r"encoder\.json: .* another version"):
         Encoder.load(tmp_path)
 
 
