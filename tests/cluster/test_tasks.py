@@ -194,10 +194,18 @@ def test_workers_score_to_the_bytes_of_one_process(
     scored = Folds(tmp_path, ((run, run),), {}) if several else run
     outputs = [tmp_path / "alone.csv", tmp_path / "together.csv"]
     device = torch.device("cpu")
-    alone = submit(scored, data=None, sample=None, output=outputs[0], device=device)
+    alone = submit(
+        scored, data=None, sample=None, output=outputs[0], device=device, objective="raw"
+    )
     with tasks.workers(2) as executor:
         together = submit(
-            scored, data=None, sample=None, output=outputs[1], device=device, executor=executor
+            scored,
+            data=None,
+            sample=None,
+            output=outputs[1],
+            device=device,
+            objective="raw",
+            executor=executor,
         )
     assert together == alone
     assert alone[0] == 10_000
