@@ -226,6 +226,7 @@ def batch(world: World, seed: int, cases: range) -> list[tuple[int, str, str]]:
 
 def measure(cases: int, seed: int) -> dict[str, int]:
     console.quiet = True
+    torch.set_num_threads(1)  # a forked process hangs in the OpenMP threads of its parent
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         made = world(Path(name))
