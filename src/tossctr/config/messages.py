@@ -36,7 +36,7 @@ _KINDS = {
     "too_short": "a longer list",
     "too_long": "a shorter list",
 }
-# Names of our keys in PyTorch, scikit-learn, LightGBM and CTR libraries that are not spelled alike.
+# Names of our keys in PyTorch, scikit-learn, boosting and CTR libraries that are not spelled alike.
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("lr", "eta", "step_size", "lr_rate"), ("learning_rate",)),
     **dict.fromkeys(("bs", "batch"), ("batch_size",)),

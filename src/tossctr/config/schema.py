@@ -41,7 +41,7 @@ _LARGEST = 2**31 - 1  # for any count, as products of counts must not overflow
 _WIDEST = 2**16  # for a layer: its square weight matrix takes 17 GB
 _MOST_PROCESSES = 1024
 
-Seed = Annotated[int, Field(ge=0, le=_LARGEST)]  # accepted by numpy, torch and LightGBM
+Seed = Annotated[int, Field(ge=0, le=_LARGEST)]  # accepted by numpy, torch and boosting libraries
 Width = Annotated[int, Field(ge=1, le=_WIDEST)]
 HiddenUnits = Annotated[tuple[Width, ...], Field(max_length=_MOST_LAYERS)]
 
