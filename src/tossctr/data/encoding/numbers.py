@@ -174,19 +174,23 @@ def scale_into(
         UserError: an infinite value, or a result too large for the dtype of `out`.
     """
     limit = FLOAT32_MAX if out.dtype == np.float32 else float(np.finfo(np.float64).max)
+    is_missing = np.isnan(values)
+    count = int(np.count_nonzero(is_missing))
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled = values.astype(np.float64)
-        is_missing = np.isnan(scaled)
-        scaled -= shift
+        scaled = np.subtract(values, shift, dtype=np.float64)
         scaled *= scale
-        outside = ~(np.abs(scaled) <= limit) & ~is_missing
-    scaled[is_missing] = missing
-    if abs(missing) > limit:
-        outside |= is_missing
-    bad = int(outside.argmax()) if outside.any() else -1
+    if count:
+        scaled[is_missing] = 0.0
+    bad = -1
+    if len(scaled) and not (-limit <= scaled.min() and scaled.max() <= limit):  # True for NaN
+        bad = int((~(np.abs(scaled) <= limit)).argmax())
+    elif count and abs(missing) > limit:
+        bad = int(is_missing.argmax())
+    if count:
+        scaled[is_missing] = missing
     if bad >= 0:
         raise where.error(
             "an infinite or too large number", column, bad, float(values[bad]), "correct it"
         )
     out[...] = scaled
-    return int(np.count_nonzero(is_missing))
+    return count
