@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from tossctr.artefact import HELD_OUT_BYTES
 from tossctr.calibration.held_out import OUT_OF_FOLD, HeldOut, read_held_out
 from tossctr.config.choices import Objective
-from tossctr.config.schema import Experiment
 from tossctr.errors import UserError
 from tossctr.experiments.combination import Combination
 from tossctr.experiments.marker import (
@@ -45,10 +44,6 @@ class _OfSeveral(Predictor):
     metrics: Mapping[str, float]
 
     held_out_name: ClassVar[str] = OUT_OF_FOLD
-
-    @property
-    def experiment(self) -> Experiment:  # type: ignore[override]
-        return self.runs[0][0].experiment
 
     @property
     def members(self) -> tuple[tuple[Run, ...], ...]:

@@ -30,7 +30,8 @@ from tossctr.training.family import TrainedModel
 BATCH_ROWS = 4096
 
 
-@dataclass(frozen=True)
+# With slots, fields of `Run` take precedence over properties of `Predictor` with the same names.
+@dataclass(frozen=True, slots=True)
 class FittedModel:
     """A trained model with everything that turns raw rows into its logits.
 

@@ -36,12 +36,10 @@ class Predictor(ABC):
     Attributes:
         held_out_name: the file with its held-out predictions, in its folder.
         folder: where it is kept.
-        experiment: of its first model: how labels and ids are named, and where the files are.
     """
 
     held_out_name: ClassVar[str]
     folder: Path
-    experiment: Experiment
 
     @property
     @abstractmethod
@@ -133,6 +131,11 @@ class Predictor(ABC):
     def digest(self) -> str:
         """SHA-256 of the marker: the same predictor, the same predictions."""
         return sha256_of(self.marker)
+
+    @property
+    def experiment(self) -> Experiment:
+        """Of its first model: how labels and ids are named, and where the files are."""
+        return self.members[0][0].experiment
 
     @property
     def dataset(self) -> DatasetConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from tossctr.models.layers.embedding import FieldEmbedding
 from tossctr.models.layers.transformer import SelfAttention
 
 
-class CTRModel(nn.Module):
+class CTRModel(nn.Module, ABC):
     """Base of the models: a subclass builds its layers, then calls `initialise`.
 
     Args:
@@ -28,9 +29,9 @@ class CTRModel(nn.Module):
         self.features = features
         self.config = config
 
+    @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,)."""
-        raise NotImplementedError
 
     def initialise(self) -> None:
         """Draw the weights of linear layers: Xavier normal, those of self-attention's input Xavier

@@ -58,19 +58,17 @@ class _Bounded(TorchFunctionMode):
         if name in ("normal_", "uniform_"):
             return args[0] if args else named["tensor"]
         if name == "mul":
-            self._take(math.prod(np.broadcast_shapes(*(_shape(a) for a in args))))
+            tensors = [value for value in args if isinstance(value, Tensor)]
+            size = math.prod(np.broadcast_shapes(*(tuple(t.shape) for t in tensors)))
+            self._take(size * max(t.element_size() for t in tensors))
         elif name in _FACTORIES:
-            self._take(func(*args, **{**named, "device": "meta"}).numel())
+            self._take(func(*args, **{**named, "device": "meta"}).nbytes)
         elif name in _DRAWS:
-            self._take(torch.empty(*args, device="meta").numel())
+            self._take(torch.empty(*args, device="meta").nbytes)
             return torch.empty(*args, **named)
         return func(*args, **named)
 
-    def _take(self, numbers: int) -> None:
-        self._left -= 8 * numbers
+    def _take(self, size: int) -> None:
+        self._left -= size
         if self._left < 0:
             raise TooLarge
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, Tensor) else ()

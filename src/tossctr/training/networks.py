@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tossctr.training.micro_batches import MicroBatches
     from tossctr.training.plan import MemoryPlan
 
-_SPARE_BYTES = 256 << 20  # for tensors other than weights, such as tables of sines
+_SPARE_BYTES = 1 << 30  # for tensors other than weights, such as tables of sines
 
 
 class Network(TrainedModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -20,7 +21,7 @@ from tossctr.models.layers.registry import one_of
 ScoreName = Literal["dot_attention", "bilinear_attention", "din_attention"]
 
 
-class Pooling(nn.Module):
+class Pooling(nn.Module, ABC):
     """Base of the poolings: packed (M, width) -> (B, `output_width`).
 
     Args:
@@ -35,8 +36,9 @@ class Pooling(nn.Module):
         self.slots = slots
         self.output_width = width
 
+    @abstractmethod
     def forward(self, x: Tensor, events: Events) -> Tensor:
-        raise NotImplementedError
+        """Pool the (M, width) events of B rows to (B, `output_width`)."""
 
 
 class MeanPooling(Pooling):
