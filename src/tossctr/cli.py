@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import tossctr.commands  # noqa: F401 (registers them)
 from tossctr import __version__
+from tossctr.commands.group import Interrupted
 from tossctr.commands.options import app
 from tossctr.errors import UserError
 from tossctr.files import refused
@@ -69,7 +70,7 @@ def one_line_errors() -> Iterator[None]:
         _stopped(str(stopped), stopped.number)
     except _Terminated:
         _stopped(INTERRUPTED, signal.SIGTERM)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         _stopped(INTERRUPTED, signal.SIGINT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,10 @@ EXIT_CODES = {
 }
 
 
+class Interrupted(SystemExit):
+    """Ctrl-C while a command runs. Typer would turn a `KeyboardInterrupt` into a silent exit."""
+
+
 class CommandGroup(TyperGroup):
     """A group that accepts `--quiet` before and after the command's name."""
 
@@ -28,6 +33,12 @@ class CommandGroup(TyperGroup):
             command.params += [p for p in self.params if p.name == "quiet"]
             command.epilog = indented("Examples:", EXAMPLES.get(cmd_name, ()))
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(128 + signal.SIGINT) from error
 
 
 def hush(quiet: bool) -> None:
